@@ -1,0 +1,89 @@
+"""A packet protocol as plain state machines: no sockets, no clocks, no threads.
+
+Codec: `Packet`, `encode`, `decode`, `Decoder`. Messages: `split`, `Joiner`. One stream by
+hand: `Connection`. An application, the same on every adapter: `Handler`, `Session`,
+`Config`. The register of a server's sessions: `SessionPool`. For adapters: `Host`,
+`StreamEndpoint`, `Inbox`, `Driver`.
+"""
+
+from packetcore._codec import Codec, FrameDecoder, encode
+from packetcore._config import Config
+from packetcore._connection import Connection, PacketFraming
+from packetcore._decoder import Decoder, decode
+from packetcore._driver import (
+    ENTRY_POINT_GROUP,
+    TLS,
+    Driver,
+    DriverServer,
+    installed_transports,
+    load_driver,
+)
+from packetcore._endpoint import StreamEndpoint
+from packetcore._errors import (
+    IdentityTaken,
+    LocalProtocolError,
+    MalformedFrame,
+    PoolFull,
+    ProtocolError,
+    RemoteProtocolError,
+    SessionClosed,
+)
+from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
+from packetcore._handler import Handler
+from packetcore._host import Host
+from packetcore._inbox import Inbox
+from packetcore._messages import Joiner, split
+from packetcore._packet import Packet
+from packetcore._pool import SessionPool
+from packetcore._reasons import CloseReason, Reason
+from packetcore._session import Address, Session
+from packetcore._state import TRANSITIONS, Input, State
+from packetcore._stats import EndpointStats, Stats
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "TLS",
+    "TRANSITIONS",
+    "Address",
+    "CloseReason",
+    "Closed",
+    "Codec",
+    "Config",
+    "Connection",
+    "Decoder",
+    "Driver",
+    "DriverServer",
+    "EndOfStream",
+    "EndpointStats",
+    "Event",
+    "FrameDecoder",
+    "Handler",
+    "Host",
+    "IdentityTaken",
+    "Inbox",
+    "Input",
+    "Joiner",
+    "LocalProtocolError",
+    "Malformed",
+    "MalformedFrame",
+    "Message",
+    "Packet",
+    "PacketFraming",
+    "PoolFull",
+    "ProtocolError",
+    "Reason",
+    "RemoteProtocolError",
+    "Session",
+    "SessionClosed",
+    "SessionPool",
+    "State",
+    "Stats",
+    "StreamEndpoint",
+    "decode",
+    "encode",
+    "installed_transports",
+    "load_driver",
+    "split",
+]

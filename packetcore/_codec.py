@@ -1,0 +1,92 @@
+"""The wire format: what one packet looks like as bytes, and what a framing must offer.
+
+    FE | id u16 | type u8 | count u16 | length u32 | payload[length] | FE    big-endian
+
+Between the two flags FE is sent as FD 01 and FD as FD 02; `length` counts the payload
+before that. Finding frames in a stream, and refusing bad ones, is the decoder's work.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Protocol
+
+from packetcore._events import Malformed
+from packetcore._packet import Packet
+
+FLAG = b"\xfe"
+ESCAPE = b"\xfd"
+ESCAPED_FLAG = b"\xfd\x01"
+ESCAPED_ESCAPE = b"\xfd\x02"
+FLAG_BYTE = FLAG[0]
+ESCAPE_BYTE = ESCAPE[0]
+
+HEADER = struct.Struct(">HBHI")
+HEADER_SIZE = HEADER.size
+"""Bytes of header before escaping: 9."""
+
+_pack = HEADER.pack
+
+
+class FrameDecoder(Protocol):
+    """What a connection needs of a decoder, so that another framing can take its place.
+
+    An event must end all the bytes before it: whatever is `pending` after a `feed` that
+    gave one arrived in that same `feed`. The frame timeout rests on it.
+    """
+
+    @property
+    def pending(self) -> int:
+        """Bytes fed that no event speaks for yet; 0 between frames."""
+
+    def feed(self, data: bytes | bytearray | memoryview, /) -> list[Packet | Malformed]:
+        """Take the next bytes of the stream and give what they complete."""
+
+    def feed_eof(self) -> list[Malformed]:
+        """Say that the stream has ended."""
+
+
+class Codec(Protocol):
+    """A framing: how one packet becomes bytes, and a decoder for a stream of them."""
+
+    def encode(self, packet: Packet, /) -> bytes:
+        """One packet as the bytes to send."""
+
+    def decoder(self) -> FrameDecoder:
+        """A new decoder for one stream."""
+
+
+def encode(packet: Packet) -> bytes:
+    """Give one packet as one frame: 11 bytes, the payload, and one more for each byte
+    of header or payload that is escaped."""
+    id, payload, type, count = packet
+    body = _pack(id, type, count, len(payload)) + payload
+    # `int in bytes` is the cheapest search there is; most small packets need no escape.
+    if ESCAPE_BYTE in body or FLAG_BYTE in body:
+        body = body.replace(ESCAPE, ESCAPED_ESCAPE).replace(FLAG, ESCAPED_FLAG)
+    return FLAG + body + FLAG
+
+
+def unescape(body: bytes) -> bytes | None:
+    """Give the bytes that were escaped into `body`, or `None` for a bad escape."""
+    half = body.replace(ESCAPED_FLAG, FLAG)
+    escapes = half.count(ESCAPE_BYTE)
+    if not escapes:
+        return half
+    plain = half.replace(ESCAPED_ESCAPE, ESCAPE)
+    # Each escape that 02 follows made it one byte shorter; any other is a bad one.
+    return plain if len(half) - len(plain) == escapes else None
+
+
+def announced_length(body: bytes | bytearray) -> tuple[int, int] | None:
+    """Give the bytes as sent that a header takes, and the payload length it announces.
+
+    `None` while the header is incomplete, and for a bad escape in it. Looks at no more
+    than the 18 bytes that a header of nothing but escapes takes.
+    """
+    head = bytes(body[: 2 * HEADER_SIZE])
+    for size in range(HEADER_SIZE, len(head) + 1):
+        plain = unescape(head[:size])
+        if plain is not None and len(plain) == HEADER_SIZE:
+            return size, HEADER.unpack(plain)[3]
+    return None

@@ -1,0 +1,107 @@
+"""Every limit and timeout, once. The defaults are safe for a server on the open internet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from packetcore._decoder import DEFAULT_MAX_PAYLOAD
+from packetcore._packet import MAX_LENGTH, Packet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Limits and timeouts of a server or a client, the same on every adapter.
+
+    Sizes are in bytes and times in seconds; `None` turns a timeout or a cap off.
+
+    Raises:
+        ValueError: a value is out of its range or two of them contradict each other.
+    """
+
+    max_payload: int = DEFAULT_MAX_PAYLOAD
+    """The longest payload of one packet, received or sent, 0 to 4294967295."""
+
+    idle_timeout: float | None = 60.0
+    """How long a peer may stay silent: the .NET library's example pool uses 60 s too.
+    Once the peer has finished sending, or is not being read from because it does not
+    read, what it takes from us counts as a sign of life instead."""
+
+    frame_timeout: float | None = 10.0
+    """How long a peer may take over one frame, from its first byte; also how long it
+    may send bytes outside any frame."""
+
+    keepalive_interval: float | None = None
+    """After how long with nothing sent `keepalive_packet` is sent."""
+
+    keepalive_packet: Packet | None = None
+    """What a keepalive sends; needed where `keepalive_interval` is set."""
+
+    connect_timeout: float | None = 10.0
+    """How long making a connection may take, name look-up and TLS included."""
+
+    close_timeout: float | None = 5.0
+    """How long a closing session waits for its peer to take the rest and close too."""
+
+    write_high_water: int = 64 * 1024
+    """Above this many unsent bytes a session stops reading from its own peer: room for
+    one large chunk of replies, the size asyncio uses for the same purpose."""
+
+    write_low_water: int = 16 * 1024
+    """Below this many it reads again."""
+
+    max_outstanding: int | None = 16 * 1024 * 1024
+    """Above this many unsent bytes a session is closed with SLOW_CONSUMER."""
+
+    on_malformed: Literal["skip", "close"] = "skip"
+    """Whether a malformed frame is skipped or ends the session with PROTOCOL_ERROR."""
+
+    join_messages: bool = False
+    """Whether packets are joined into messages: the handler then gets every message
+    whole, in `message_received`, and no packets."""
+
+    max_message: int = 4 * 1024 * 1024
+    """The longest message joined."""
+
+    max_pending_messages: int = 4
+    """How many messages of one session may be incomplete at a time."""
+
+    message_timeout: float | None = 30.0
+    """How long a message may stay incomplete, from its first packet."""
+
+    max_sessions: int | None = 10_000
+    """How many sessions a server holds at a time."""
+
+    max_sessions_per_host: int | None = 1_000
+    """How many of them may come from one host: many devices share a carrier's address."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_payload <= MAX_LENGTH:
+            raise ValueError(f"max_payload={self.max_payload} is out of range 0 to {MAX_LENGTH}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith(("_timeout", "_interval")) and value is not None and not value > 0:
+                raise ValueError(f"{field.name}={value} must be above 0 seconds, or None for no limit")
+            if field.name.startswith("max_sessions") and value is not None and value < 1:
+                raise ValueError(f"{field.name}={value} must be at least 1, or None for no limit")
+        if not 0 <= self.write_low_water <= self.write_high_water:
+            raise ValueError(
+                f"write_low_water={self.write_low_water} must be between 0 and write_high_water={self.write_high_water}"
+            )
+        if self.max_outstanding is not None and self.max_outstanding < self.write_high_water:
+            raise ValueError(
+                f"max_outstanding={self.max_outstanding} is below write_high_water={self.write_high_water}"
+            )
+        if self.on_malformed not in ("skip", "close"):
+            raise ValueError(f'on_malformed={self.on_malformed!r} must be "skip" or "close"')
+        if self.max_message < 1 or self.max_pending_messages < 1:
+            raise ValueError(
+                f"max_message={self.max_message} and max_pending_messages="
+                f"{self.max_pending_messages} must be at least 1"
+            )
+        if self.keepalive_interval is not None and self.keepalive_packet is None:
+            raise ValueError(f"keepalive_interval={self.keepalive_interval} needs a keepalive_packet")
+        if self.keepalive_packet is not None and len(self.keepalive_packet.payload) > self.max_payload:
+            raise ValueError(
+                f"keepalive_packet of {len(self.keepalive_packet.payload)} bytes exceeds max_payload={self.max_payload}"
+            )

@@ -1,0 +1,378 @@
+"""The protocol of one stream as a state machine: bytes and the time in, events and bytes out.
+
+It decides what the peer may do, when the peer has taken too long, what a close means and
+when a keepalive is due. It knows no socket, no clock and no application: `Session` adds
+those for people who do not want to drive it by hand.
+
+    connection = Connection(now=clock())
+    events = connection.receive_data(data, now=clock())     # and receive_eof()
+    connection.send(packet)
+    socket.sendall(connection.bytes_to_send())
+    # at connection.next_deadline(): connection.handle_deadline(now=clock())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from packetcore._codec import Codec, encode
+from packetcore._config import Config
+from packetcore._decoder import Decoder
+from packetcore._errors import LocalProtocolError, SessionClosed
+from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
+from packetcore._messages import Joiner, split
+from packetcore._packet import Packet
+from packetcore._reasons import CloseReason
+from packetcore._state import TRANSITIONS, Input, State
+from packetcore._stats import Stats
+
+
+class PacketFraming:
+    """The framing of the .NET library: what a connection speaks unless told otherwise.
+
+    Args:
+        max_payload: the longest payload accepted, in bytes.
+    """
+
+    __slots__ = ("_max_payload",)
+
+    encode = staticmethod(encode)
+
+    def __init__(self, max_payload: int) -> None:
+        self._max_payload = max_payload
+
+    def decoder(self) -> Decoder:
+        """A new decoder for one stream."""
+        return Decoder(max_payload=self._max_payload)
+
+
+class Connection:
+    """One stream, seen from this side.
+
+    Every input takes `now`, the time in seconds since any epoch. A `now` before one given
+    earlier counts as that earlier one. After each input look at `bytes_to_send()`,
+    `next_deadline()` and `state`.
+
+    Args:
+        config: limits and timeouts.
+        now: the time at which the stream was opened.
+        codec: another framing in place of this format.
+    """
+
+    __slots__ = (
+        "_close_reason",
+        "_closing_since",
+        "_config",
+        "_decoder",
+        "_encode",
+        "_frame_since",
+        "_heard",
+        "_joiner",
+        "_now",
+        "_output",
+        "_reading",
+        "_sent",
+        "_state",
+        "stats",
+    )
+
+    def __init__(self, config: Config | None = None, *, now: float, codec: Codec | None = None) -> None:
+        if config is None:
+            config = Config()
+        if codec is None:
+            codec = PacketFraming(config.max_payload)
+        self._config = config
+        self._decoder = codec.decoder()
+        self._encode = codec.encode
+        self._joiner = (
+            Joiner(config.max_message, config.max_pending_messages, config.message_timeout)
+            if config.join_messages
+            else None
+        )
+        self._state = State.OPEN
+        self._output: list[bytes] = []
+        self._now = now
+        self._heard = now  # when the peer last showed a sign of life
+        self._sent = now  # when something was last sent, never later than it was
+        self._frame_since: float | None = None  # when the bytes pending began to come
+        self._closing_since = now
+        self._close_reason = CloseReason.LOCAL
+        self._reading = True
+        self.stats = Stats()
+        """What has passed through: counters to read."""
+
+    @property
+    def state(self) -> State:
+        """Where the conversation stands."""
+        return self._state
+
+    def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
+        """Take bytes that came from the peer, in order, cut anywhere; none mean nothing.
+
+        Returns:
+            What they complete. After a `Closed` there is nothing more to feed.
+
+        Raises:
+            LocalProtocolError: the peer's stream has ended already.
+        """
+        if self._state is not State.OPEN:
+            self._step(Input.DATA)
+            self._advance(now)
+            self.stats.bytes_discarded += len(data)
+            return []
+        self._heard = self._advance(now)
+        decoder = self._decoder
+        had_pending = decoder.pending
+        frames = decoder.feed(data)
+        # An event ends all bytes before it, so what is pending after one began just now.
+        if not decoder.pending:
+            self._frame_since = None
+        elif frames or not had_pending:
+            self._frame_since = self._heard
+        self.stats.bytes_received += len(data)
+        return self._deliver(frames)
+
+    def receive_eof(self, now: float) -> list[Event]:
+        """The peer has finished sending. Reply if you like, then `close`.
+
+        Returns:
+            A `Malformed` for a frame or a message cut short, then `EndOfStream`; `Closed`
+            where this side had closed before.
+
+        Raises:
+            LocalProtocolError: it was said before, or the connection is closed.
+        """
+        before = self._state
+        self._step(Input.EOF)
+        self._heard = self._advance(now)
+        if before is State.CLOSING:
+            return [Closed(self._close_reason)]
+        events = self._police(self._cut_short())
+        if self._state is State.HALF_CLOSED:
+            events.append(EndOfStream())
+        return events
+
+    def send(self, packet: Packet) -> None:
+        """Put a packet into the output; `bytes_to_send()` gives it.
+
+        Raises:
+            SessionClosed: this side has closed, or the connection has.
+            LocalProtocolError: the payload exceeds `max_payload`.
+        """
+        if self._state is not State.OPEN:  # the one check on the path of every packet
+            self._check_sending()
+        if len(packet.payload) > self._config.max_payload:
+            raise LocalProtocolError(
+                f"payload of {len(packet.payload)} bytes exceeds max_payload={self._config.max_payload}"
+            )
+        frame = self._encode(packet)
+        self._output.append(frame)
+        self._sent = self._now
+        stats = self.stats
+        stats.packets_sent += 1
+        stats.bytes_sent += len(frame)
+
+    def send_message(
+        self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
+    ) -> None:
+        """Send a payload as one packet, or as several where it is longer than `chunk`.
+
+        Args:
+            payload: the message, of any length.
+            id: the id of each packet.
+            type: the type of each packet.
+            chunk: the most payload bytes in one packet; `max_payload` if `None`.
+
+        Raises:
+            SessionClosed: this side has closed, or the connection has.
+            LocalProtocolError: `chunk` exceeds `max_payload`.
+            ValueError: a field is out of range, or it takes more than 65535 packets.
+        """
+        self._check_sending()
+        limit = self._config.max_payload
+        if chunk is not None and chunk > limit:
+            raise LocalProtocolError(f"chunk of {chunk} bytes exceeds max_payload={limit}")
+        for packet in split(payload, id=id, type=type, chunk=max(1, limit) if chunk is None else chunk):
+            self.send(packet)
+
+    def bytes_to_send(self) -> bytes:
+        """Take the output: whole frames only, `b""` if there is none."""
+        if not self._output:
+            return b""
+        data = b"".join(self._output)
+        self._output.clear()
+        return data
+
+    def close(self, now: float, reason: CloseReason = CloseReason.LOCAL) -> list[Event]:
+        """This side has finished: send the output, half-close the socket, wait for the peer.
+
+        Called again while closing, it restarts the wait. What the peer still sends is
+        counted and dropped. Where the peer had finished before, the connection is over
+        at once, and what would have been LOCAL is PEER.
+
+        Returns:
+            `[Closed]` if that ends it.
+        """
+        before = self._state
+        self._step(Input.CLOSE)
+        self._closing_since = self._advance(now)
+        self._frame_since = None
+        if before is State.HALF_CLOSED:
+            self._close_reason = CloseReason.PEER if reason is CloseReason.LOCAL else reason
+            return [Closed(self._close_reason)]
+        if before is State.OPEN:
+            self._close_reason = reason
+        return []
+
+    def fail(self, reason: CloseReason, now: float) -> list[Event]:
+        """It is over for a reason that only the caller can see, such as a lost socket.
+
+        Returns:
+            A `Malformed` for each frame or message cut short, then `[Closed]`; nothing if
+            it was over before. A reason that `close` was given goes first.
+        """
+        if self._state is State.CLOSED:
+            return []
+        self._advance(now)
+        unfinished = self._cut_short() if self._state is State.OPEN else []
+        for malformed in unfinished:
+            self.stats.malformed[malformed.reason] += 1
+        return [*unfinished, self._fail(reason)]
+
+    def touch(self, now: float) -> None:
+        """Count `now` as a sign of life from the peer, though no bytes came."""
+        self._heard = max(self._heard, self._advance(now))
+
+    def set_reading(self, reading: bool, now: float) -> None:
+        """Say whether the caller reads from the peer.
+
+        While it does not, the peer cannot be blamed for silence: `idle_timeout` and
+        `frame_timeout` stand still, and begin anew once it reads again.
+        """
+        now = self._advance(now)
+        if reading and not self._reading:
+            self._heard = now
+            if self._frame_since is not None:
+                self._frame_since = now
+        self._reading = reading
+
+    def next_deadline(self) -> float | None:
+        """When to call `handle_deadline` at the latest; `None` if nothing is waited for.
+
+        It may lie later by then: a call before it is due does nothing.
+        """
+        state, config = self._state, self._config
+        if state is State.CLOSED:
+            return None
+        if state is State.CLOSING:
+            return None if config.close_timeout is None else self._closing_since + config.close_timeout
+        deadline: float | None = None
+        if self._reading:
+            if config.idle_timeout is not None:
+                deadline = self._heard + config.idle_timeout
+            if self._frame_since is not None and config.frame_timeout is not None:
+                deadline = _earlier(deadline, self._frame_since + config.frame_timeout)
+        if config.keepalive_interval is not None:
+            deadline = _earlier(deadline, self._sent + config.keepalive_interval)
+        if self._joiner is not None:
+            deadline = _earlier(deadline, self._joiner.next_deadline())
+        return deadline
+
+    def handle_deadline(self, now: float) -> list[Event]:
+        """Do what is due at `now`: end what took too long, send a keepalive.
+
+        Returns:
+            What came of it. The next deadline is then later than `now`, or `None`.
+        """
+        now = self._advance(now)
+        state, config = self._state, self._config
+        if state is State.CLOSED:
+            return []
+        if state is State.CLOSING:
+            return [self._fail(self._close_reason)] if _due(self._closing_since, config.close_timeout, now) else []
+        if self._reading:
+            if self._frame_since is not None and _due(self._frame_since, config.frame_timeout, now):
+                return self.fail(CloseReason.FRAME_TIMEOUT, now)
+            if _due(self._heard, config.idle_timeout, now):
+                return self.fail(CloseReason.IDLE_TIMEOUT, now)
+        events: list[Event] = []
+        if self._joiner is not None:
+            events = self._police(self._joiner.expire(now))
+        if (
+            _due(self._sent, config.keepalive_interval, now)
+            and config.keepalive_packet is not None
+            and self._state is not State.CLOSED
+        ):
+            self.send(config.keepalive_packet)
+        return events
+
+    def _advance(self, now: float) -> float:
+        if now > self._now:
+            self._now = now
+        return self._now
+
+    def _step(self, input: Input) -> None:
+        try:
+            self._state = TRANSITIONS[self._state, input]
+        except KeyError:
+            raise LocalProtocolError(f"{input.name} is not legal while {self._state.name}") from None
+
+    def _check_sending(self) -> None:
+        if (self._state, Input.SEND) not in TRANSITIONS:
+            raise SessionClosed(self._close_reason if self._state is State.CLOSED else None)
+
+    def _fail(self, reason: CloseReason) -> Closed:
+        if self._state is not State.CLOSING:
+            self._close_reason = reason
+        self._step(Input.FAIL)
+        self._frame_since = None
+        return Closed(self._close_reason)
+
+    def _deliver(self, frames: Sequence[Packet | Malformed]) -> list[Event]:
+        """Turn what the decoder gave into events."""
+        joiner = self._joiner
+        if joiner is None:
+            if Malformed in map(type, frames):
+                return self._police(frames)
+            self.stats.packets_received += len(frames)
+            return [*frames]
+        joined: list[Packet | Message | Malformed] = []
+        for frame in frames:
+            if isinstance(frame, Malformed):
+                joined.append(frame)
+            else:
+                self.stats.packets_received += 1
+                joined += joiner.add(frame, self._now)
+        return self._police(joined)
+
+    def _police(self, found: Sequence[Packet | Message | Malformed]) -> list[Event]:
+        """Count what was found; a malformed frame may end the connection then and there."""
+        events: list[Event] = []
+        for event in found:
+            events.append(event)
+            match event:
+                case Packet():
+                    self.stats.packets_received += 1
+                case Message():
+                    self.stats.messages_received += 1
+                case Malformed(reason):
+                    self.stats.malformed[reason] += 1
+                    if self._config.on_malformed == "close":
+                        events.append(self._fail(CloseReason.PROTOCOL_ERROR))
+                        break
+        return events
+
+    def _cut_short(self) -> list[Malformed]:
+        """The stream has ended: what it left unfinished."""
+        self._frame_since = None
+        return self._decoder.feed_eof() + (self._joiner.give_up() if self._joiner is not None else [])
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
+
+
+def _due(since: float, wait: float | None, now: float) -> bool:
+    return wait is not None and since + wait <= now

@@ -1,0 +1,88 @@
+"""What the sessions of one server or client share: handler, limits, register and counters."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from packetcore._config import Config
+from packetcore._handler import Handler
+from packetcore._pool import SessionPool
+from packetcore._reasons import CloseReason
+from packetcore._stats import EndpointStats
+
+if TYPE_CHECKING:
+    from packetcore._session import Session
+
+_logger = logging.getLogger("packetcore")
+
+
+class StreamEndpoint:
+    """One server, or one client, over streams. An adapter makes one and gives it to each
+    `Session`; it opens sockets, this does the rest.
+
+    Args:
+        handler: the handler of all sessions, or a function that makes one for each.
+        config: limits and timeouts.
+        log_exception: called with a message while an exception is handled; the
+            adapter's own logger, `logging` by default.
+    """
+
+    def __init__(
+        self,
+        handler: Handler | Callable[[], Handler],
+        config: Config | None = None,
+        *,
+        log_exception: Callable[[str], object] = _logger.exception,
+    ) -> None:
+        self.config = Config() if config is None else config
+        """Limits and timeouts."""
+        self.sessions: SessionPool[Session] = SessionPool(
+            self.config.idle_timeout,
+            max_sessions=self.config.max_sessions,
+            max_per_host=self.config.max_sessions_per_host,
+        )
+        """The sessions that live, by id and by identity."""
+        self.stats = EndpointStats()
+        """What was opened, refused and closed: counters to read."""
+        self.draining = False
+        """Whether it takes no new sessions."""
+        self.log_exception = log_exception
+        self._handler = handler
+        self._on_empty: Callable[[], object] | None = None
+
+    def new_handler(self) -> Handler:
+        """The handler of one more session."""
+        return self._handler if isinstance(self._handler, Handler) else self._handler()
+
+    def drain(self, now: float, on_empty: Callable[[], object]) -> None:
+        """Shut down in good order: admit nobody, and let each handler finish its session.
+
+        Args:
+            now: the time, in seconds.
+            on_empty: called once no session is left, which may be at once. Until then
+                keep the sockets running; when patience is over, call `abort`.
+        """
+        self.draining = True
+        self._on_empty = on_empty
+        for session in self.sessions:
+            session.drain(now)
+        self._check_empty()
+
+    def abort(self, now: float) -> None:
+        """End every session that is left, now, with SHUTDOWN."""
+        self.draining = True
+        for session in self.sessions:
+            session.abort(CloseReason.SHUTDOWN)
+            session.flush(now)
+
+    def finished(self, reason: CloseReason) -> None:
+        """A session is over and has left the pool; it says so itself."""
+        self.stats.closed[reason] += 1
+        self._check_empty()
+
+    def _check_empty(self) -> None:
+        if self._on_empty is not None and not self.sessions:
+            on_empty, self._on_empty = self._on_empty, None
+            on_empty()

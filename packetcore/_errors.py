@@ -1,0 +1,75 @@
+"""What can go wrong, and whose fault it is.
+
+`LocalProtocolError` is the caller's mistake and leaves everything as it was.
+`RemoteProtocolError` is the peer's. An adapter never has to tell them apart: the
+core reports the peer's mistakes as events and raises only for the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from packetcore._reasons import CloseReason, Reason
+
+
+class ProtocolError(Exception):
+    """The protocol was broken, on this side or on the other."""
+
+
+class LocalProtocolError(ProtocolError):
+    """The caller asked for something that is not legal now; nothing was changed."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent something that the protocol does not allow."""
+
+
+class MalformedFrame(RemoteProtocolError):
+    """`decode` was given something other than exactly one sound frame.
+
+    Attributes:
+        reason: what was wrong with it.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason.name}: {self.args[1]}"
+
+
+class SessionClosed(LocalProtocolError):
+    """The session can no longer do that: it is closing or closed.
+
+    Attributes:
+        reason: why it ends; `None` where that is not settled yet.
+    """
+
+    def __init__(self, reason: CloseReason | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return "the session is closing" if self.reason is None else f"the session is closed: {self.reason.name}"
+
+
+class PoolFull(LocalProtocolError):
+    """A `SessionPool` is at its cap; the message names the cap."""
+
+
+class IdentityTaken(LocalProtocolError):
+    """Another session holds this identity and the takeover policy is "reject".
+
+    Attributes:
+        identity: the identity asked for.
+        holder: the id of the session that holds it.
+    """
+
+    def __init__(self, identity: Hashable, holder: int) -> None:
+        super().__init__(identity, holder)
+        self.identity = identity
+        self.holder = holder
+
+    def __str__(self) -> str:
+        return f"identity {self.identity!r} is held by session {self.holder}"

@@ -1,0 +1,54 @@
+"""What an application writes: the same class on every adapter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from packetcore._events import Malformed, Message
+from packetcore._packet import Packet
+from packetcore._reasons import CloseReason
+
+if TYPE_CHECKING:
+    from packetcore._session import Session
+
+
+class Handler:
+    """Override what you need; every method is optional.
+
+    One handler serves all sessions of a server: keep what belongs to one of them in a
+    dict by `session.id`, or give the server a function over a `Stream` instead. Methods
+    run on the runtime's own thread and must not block. One that raises is logged and
+    closes that session with HANDLER_ERROR; no other notices.
+    """
+
+    def connected(self, session: Session) -> None:
+        """A peer was admitted. `disconnected` will follow exactly once."""
+
+    def packet_received(self, session: Session, packet: Packet) -> None:
+        """A packet came. What is sent here leaves in one write, after the last packet of
+        the same chunk. Not called where `join_messages` is set."""
+
+    def message_received(self, session: Session, message: Message) -> None:
+        """A message is whole. Called only where `join_messages` is set."""
+
+    def malformed(self, session: Session, malformed: Malformed) -> None:
+        """Bytes came that are no packet. They are counted in `session.stats` already."""
+
+    def sent(self, session: Session, nbytes: int) -> None:
+        """The operating system took `nbytes` more of what was sent."""
+
+    def writable(self, session: Session) -> None:
+        """Unsent bytes had passed `write_high_water` and are below `write_low_water` again."""
+
+    def eof_received(self, session: Session) -> None:
+        """The peer has finished sending and may still read. Closes the session once all
+        that was sent has gone; override it to reply later, and close then."""
+        session.close()
+
+    def draining(self, session: Session) -> None:
+        """The server is shutting down. Closes the session; override it to say goodbye or
+        to finish something first, and close before the grace is over."""
+        session.close()
+
+    def disconnected(self, session: Session, reason: CloseReason) -> None:
+        """It is over, exactly once for each `connected`. The session can no longer send."""

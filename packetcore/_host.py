@@ -1,0 +1,40 @@
+"""What a session asks of an adapter: a few verbs, and no decision in any of them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Host(Protocol):
+    """One socket, as a session sees it. An adapter implements this and nothing more.
+
+    No verb may raise for what the network does: a socket that fails is reported with
+    `Session.lost`. A verb may call the session's inputs before it returns.
+    """
+
+    def write(self, data: bytes) -> None:
+        """Send `data` after all that was written before, or keep it until the socket
+        takes it. Call `Session.sent_bytes` for what the operating system took."""
+
+    def write_eof(self) -> None:
+        """Finish sending once all that was written has gone. Where the transport has no
+        half-close (TLS), close instead."""
+
+    def set_timer(self, at: float | None) -> None:
+        """Call `Session.tick` at `at` seconds, in place of any time set before; `None`
+        calls it off. A time that has passed means now, but not before this returns."""
+
+    def pause_reading(self) -> None:
+        """Read nothing more until `resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Read again."""
+
+    def close(self) -> None:
+        """Close once all that was written has gone, then call `Session.lost`."""
+
+    def abort(self) -> None:
+        """Close at once, whatever is unsent, then call `Session.lost`."""
+
+    def wake(self) -> None:
+        """Call `Session.flush` soon, but not before this returns."""

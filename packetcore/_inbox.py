@@ -1,0 +1,104 @@
+"""What came for a reader who takes packets one at a time: a queue with a bound.
+
+Every adapter's `Stream` is an inbox and a way to wait. How much is queued, when reading
+stops and goes on, and what the reader is told at the end are decided here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from packetcore._errors import SessionClosed
+from packetcore._events import Message
+from packetcore._handler import Handler
+from packetcore._packet import Packet
+from packetcore._reasons import CloseReason
+from packetcore._session import Session
+
+HIGH_WATER = 64 * 1024
+"""Queued bytes above which the session stops reading: what one read brings at most, so
+that the socket's own buffers do the waiting."""
+
+_FRAME = 11
+"""What a packet counts beside its payload: the flags and the header."""
+
+
+class Inbox(Handler):
+    """A handler that keeps packets, or messages, until they are taken.
+
+    Args:
+        on_connected: called with this inbox once it has a session.
+    """
+
+    session: Session
+    """The session, from `connected` on."""
+
+    def __init__(self, on_connected: Callable[[Inbox], object] | None = None) -> None:
+        self.on_change: Callable[[], object] = _nothing
+        """Called when there may be something to take, or room to send again, or the end
+        has come: set it to what wakes whoever waits."""
+        self._on_connected = on_connected
+        self._queue: deque[Packet | Message] = deque()
+        self._size = 0
+        self._full = False
+        self._end: CloseReason | None = None
+
+    def take(self) -> Packet | Message | None:
+        """The next packet, or message where `join_messages` is set; `None` if there is
+        none yet.
+
+        Raises:
+            SessionClosed: there will be no more. Its reason is PEER when the peer has
+                finished sending, though a reply may still be possible then.
+        """
+        if not self._queue:
+            if self._end is not None:
+                raise SessionClosed(self._end)
+            return None
+        item = self._queue.popleft()
+        self._size -= len(item.payload) + _FRAME
+        if self._full and self._size <= HIGH_WATER // 2:
+            self._full = False
+            self.session.resume()
+        return item
+
+    def connected(self, session: Session) -> None:
+        self.session = session
+        if self._on_connected is not None:
+            self._on_connected(self)
+
+    def packet_received(self, session: Session, packet: Packet) -> None:
+        self._put(packet)
+
+    def message_received(self, session: Session, message: Message) -> None:
+        self._put(message)
+
+    def writable(self, session: Session) -> None:
+        self.on_change()
+
+    def eof_received(self, session: Session) -> None:
+        self._finish(CloseReason.PEER)
+
+    def draining(self, session: Session) -> None:
+        self._finish(CloseReason.SHUTDOWN)
+
+    def disconnected(self, session: Session, reason: CloseReason) -> None:
+        self._finish(reason)
+
+    def _put(self, item: Packet | Message) -> None:
+        self._queue.append(item)
+        self._size += len(item.payload) + _FRAME
+        if self._size > HIGH_WATER and not self._full:
+            self._full = True
+            self.session.pause()
+        self.on_change()
+
+    def _finish(self, reason: CloseReason) -> None:
+        if self._end is None:
+            self._end = reason
+        self.on_change()
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,80 @@
+"""The packet, a value. Nothing here knows how it looks on the wire.
+
+A `Packet` is a tuple underneath: making packets is most of what decoding costs in
+Python, and no other immutable object is made as fast.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, NamedTuple
+
+MAX_ID = 0xFFFF
+MAX_TYPE = 0xFF
+MAX_COUNT = 0xFFFF
+MAX_LENGTH = 0xFFFFFFFF
+"""Largest value of each header field: u16, u8, u16 and u32 on the wire."""
+
+
+# Not in class syntax: a field named `count` would clash with the method of `tuple`.
+_Fields = NamedTuple("_Fields", [("id", int), ("payload", bytes), ("type", int), ("count", int)])  # noqa: UP014
+
+
+class Packet(_Fields):
+    """One packet: immutable, hashable, and usable with `match`.
+
+    Args:
+        id: what the packet is about, 0 to 65535.
+        payload: the application's bytes, at most 4294967295 of them. A `bytearray`
+            or a `memoryview` is copied.
+        type: what kind of packet it is, 0 to 255.
+        count: how many packets its message takes, 0 to 65535; 0 and 1 both mean
+            that it is whole.
+
+    Raises:
+        ValueError: a field is out of its range; the message names the range.
+        TypeError: a field is of another type.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls, id: int, payload: bytes | bytearray | memoryview = b"", *, type: int = 0, count: int = 1
+    ) -> Packet:
+        if not isinstance(payload, (bytes, bytearray, memoryview)):
+            raise TypeError(f"payload must be bytes, not {payload.__class__.__name__}")
+        payload = bytes(payload)
+        return tuple.__new__(
+            cls,
+            (
+                _in_range("id", id, MAX_ID),
+                _payload_in_range(payload),
+                _in_range("type", type, MAX_TYPE),
+                _in_range("count", count, MAX_COUNT),
+            ),
+        )
+
+    def _replace(self, **changes: Any) -> Packet:
+        fields = self._asdict() | changes
+        return Packet(fields.pop("id"), fields.pop("payload"), **fields)
+
+    __replace__ = _replace  # for `copy.replace`
+
+    def __getnewargs_ex__(self) -> tuple[tuple[int, bytes], dict[str, int]]:
+        return (self.id, self.payload), {"type": self.type, "count": self.count}
+
+
+def _in_range(name: str, value: int, largest: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, not {value.__class__.__name__}") from None
+    if not 0 <= number <= largest:
+        raise ValueError(f"{name}={number} is out of range 0 to {largest}")
+    return number
+
+
+def _payload_in_range(payload: bytes) -> bytes:
+    if len(payload) > MAX_LENGTH:
+        raise ValueError(f"payload of {len(payload)} bytes exceeds the format's {MAX_LENGTH}")
+    return payload

@@ -1,0 +1,44 @@
+"""The two closed lists of reasons: why bytes were refused, and why a session ended."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Reason(enum.Enum):
+    """Why bytes from the peer did not become a packet or a message."""
+
+    NOISE = "bytes outside any frame"
+    BAD_ESCAPE = "an escape byte FD that neither 01 nor 02 follows"
+    TOO_SHORT = "a frame shorter than the 9 bytes of a header"
+    LENGTH_MISMATCH = "a frame whose length field disagrees with its payload"
+    TOO_LONG = "a frame longer than the limit allows"
+    TRUNCATED = "the stream ended inside a frame"
+    COUNT_MISMATCH = "a message whose packet count changed midway"
+    MESSAGE_TOO_LONG = "a message longer than the limit allows"
+    MESSAGE_INCOMPLETE = "a message given up before its last packet came"
+
+
+class CloseReason(enum.Enum):
+    """Why a session ended: the same words on every adapter."""
+
+    LOCAL = "this side closed it"
+    PEER = "the peer closed it"
+    RESET = "the connection was lost"
+    IDLE_TIMEOUT = "nothing was received for idle_timeout"
+    FRAME_TIMEOUT = "a frame was begun and not finished within frame_timeout"
+    PROTOCOL_ERROR = "the peer broke the protocol"
+    SLOW_CONSUMER = "the peer left more than max_outstanding bytes unread"
+    REFUSED = "a cap on sessions was reached"
+    REPLACED = "another session took over its identity"
+    SHUTDOWN = "the server shut down"
+    CONNECT_FAILED = "the connection could not be made"
+    HANDLER_ERROR = "the application's handler raised"
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the conversation ended the way one side meant it to."""
+        return self in _CLEAN
+
+
+_CLEAN = frozenset({CloseReason.LOCAL, CloseReason.PEER, CloseReason.SHUTDOWN})

@@ -1,0 +1,496 @@
+"""One live conversation, and the only place where its pump stands.
+
+A `Session` joins a `Connection`, a `Handler` and an entry in the pool. The adapter tells
+it what happened to a socket (the inputs); the session delivers events to the handler and
+drives the adapter's `Host`. Admission, refresh, expiry, close reasons, backpressure and
+the order of all of it are decided here, so that no adapter has to.
+
+After every input the pump runs: deliver, write once, re-arm the timer, close. It is not
+entered twice: an input that arrives while it runs, from a handler or from a verb of the
+host, leaves its work for the run under way.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Any, Concatenate, Literal, ParamSpec
+
+from packetcore._connection import Connection
+from packetcore._endpoint import StreamEndpoint
+from packetcore._errors import PoolFull, SessionClosed
+from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
+from packetcore._handler import Handler
+from packetcore._host import Host
+from packetcore._packet import Packet
+from packetcore._reasons import CloseReason
+from packetcore._state import State
+from packetcore._stats import Stats
+
+P = ParamSpec("P")
+
+Address = tuple[Any, ...] | str
+"""A socket address: `(host, port)` for IPv4, `(host, port, flow, scope)` for IPv6, a
+path for a Unix socket."""
+
+_NEVER = float("inf")
+
+_ABORTED = frozenset({CloseReason.RESET, CloseReason.SLOW_CONSUMER, CloseReason.REFUSED})
+"""Ends that leave nobody to flush for."""
+
+
+class _HangUp(enum.Enum):
+    """What the host was told to do with its socket."""
+
+    NOT_YET = enum.auto()
+    CLOSE = enum.auto()
+    ABORT = enum.auto()
+
+
+class Session:
+    """One conversation with one peer.
+
+    For the application: `id`, `peer`, `send`, `send_message`, `close` and what follows
+    them. Call these on the runtime's own thread, in a handler or outside one.
+
+    For an adapter: the inputs `opened`, `received`, `eof`, `sent_bytes`, `lost`, `tick`
+    and `flush`, each with the time in seconds. Inputs after `lost` do nothing.
+
+    Args:
+        endpoint: the server or client that it belongs to.
+        host: the socket's verbs.
+        peer: the socket's other end.
+        now: the time, in seconds since any epoch.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_abort_at",
+        "_aborting",
+        "_connection",
+        "_draining",
+        "_endpoint",
+        "_eof_written",
+        "_finished",
+        "_handler",
+        "_hang_up_told",
+        "_host",
+        "_lost",
+        "_max_outstanding",
+        "_now",
+        "_on_packet",
+        "_on_sent",
+        "_paused",
+        "_queue",
+        "_reading",
+        "_reason",
+        "_running",
+        "_taken",
+        "_timer_at",
+        "_woken",
+        "_write_paused",
+        "id",
+        "identity",
+        "peer",
+    )
+
+    def __init__(self, endpoint: StreamEndpoint, host: Host, peer: Address, now: float) -> None:
+        handler = endpoint.new_handler()
+        self.id = 0
+        """Counts up from 1 within a server and is never given twice; 0 before admission."""
+        self.peer = peer
+        """The peer's address as the socket gives it."""
+        self.identity: Hashable = None
+        """What it was bound to last; `None` if nothing."""
+        self._endpoint = endpoint
+        self._host = host
+        self._handler = handler
+        self._on_packet = handler.packet_received
+        self._on_sent = None if _inherited(handler.sent, Handler.sent) else handler.sent
+        self._connection = Connection(endpoint.config, now=now)
+        limit = endpoint.config.max_outstanding
+        self._max_outstanding = float("inf") if limit is None else limit
+        self._queue: deque[Event] = deque()
+        self._now = now
+        self._taken = 0  # bytes that the operating system took, of stats.bytes_sent
+        self._timer_at = _NEVER
+        self._abort_at = _NEVER  # when patience with a closing socket is over
+        self._hang_up_told = _HangUp.NOT_YET
+        self._reason: CloseReason | None = None
+        self._paused = False  # by the application
+        self._write_paused = False  # by the peer, who does not read
+        self._reading = True
+        self._draining = False
+        self._aborting = False
+        self._eof_written = False
+        self._running = False
+        self._woken = False
+        self._lost = False
+        self._finished = False
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id} {self.peer} {self._connection.state.name}>"
+
+    # What an application uses.
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `send` is possible."""
+        return self.id != 0 and self._connection.state in (State.OPEN, State.HALF_CLOSED)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the socket is gone and the handler was told."""
+        return self._finished
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """Why it ended; `None` while it has not."""
+        return self._reason
+
+    @property
+    def outstanding(self) -> int:
+        """Bytes sent that the operating system has not taken yet."""
+        return self._connection.stats.bytes_sent - self._taken
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether `outstanding` has passed `write_high_water` and not come down to
+        `write_low_water` since: better send nothing before `Handler.writable`."""
+        return self._write_paused
+
+    @property
+    def stats(self) -> Stats:
+        """What has passed through: counters to read."""
+        return self._connection.stats
+
+    def bind(self, identity: Hashable, takeover: Literal["replace", "reject"] = "replace") -> None:
+        """Let this session hold an identity, so that `sessions.find(identity)` finds it.
+
+        Args:
+            identity: a device's name or number; any hashable but `None`.
+            takeover: where another session holds it, "replace" closes that one with
+                REPLACED and "reject" raises.
+
+        Raises:
+            IdentityTaken: another session holds it and `takeover` is "reject".
+            LocalProtocolError: this session is over.
+        """
+        displaced = self._endpoint.sessions.bind(self.id, identity, takeover)
+        self.identity = identity
+        if displaced is not None:
+            displaced._close(CloseReason.REPLACED)
+
+    def send(self, packet: Packet) -> None:
+        """Send a packet: at the end of the chunk under way, or soon.
+
+        A peer that leaves more than `max_outstanding` bytes unread is closed with
+        SLOW_CONSUMER.
+
+        Raises:
+            SessionClosed: the session is closing or closed.
+            LocalProtocolError: the payload exceeds `max_payload`.
+        """
+        connection = self._connection
+        connection.send(packet)
+        if connection.stats.bytes_sent - self._taken > self._max_outstanding:
+            self._overflow()
+        if not self._running:
+            self._wake()
+
+    def send_message(
+        self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
+    ) -> None:
+        """Send a payload as one packet or several, as `Connection.send_message` does."""
+        self._connection.send_message(payload, id=id, type=type, chunk=chunk)
+        if self.outstanding > self._max_outstanding:
+            self._overflow()
+        self._wake()
+
+    def close(self) -> None:
+        """Close once all that was sent has gone and the peer has closed too, at the latest
+        after `close_timeout`. What the peer still sends is dropped. Idempotent."""
+        self._close(CloseReason.SHUTDOWN if self._draining else CloseReason.LOCAL)
+
+    def abort(self, reason: CloseReason = CloseReason.LOCAL) -> None:
+        """Close at once; what is unsent is lost. Idempotent."""
+        self._aborting = True
+        self._discard_queue()
+        self._take(self._connection.fail(reason, self._now))
+        self._wake()
+
+    def pause(self) -> None:
+        """Deliver nothing and read nothing until `resume`; the peer's timeouts stand still."""
+        self._paused = True
+        self._update_reading()
+
+    def resume(self) -> None:
+        """Deliver and read again."""
+        self._paused = False
+        self._update_reading()
+        self._wake()
+
+    # What an adapter calls.
+
+    def opened(self, now: float) -> None:
+        """The socket is connected: admit the peer, or turn it away with REFUSED."""
+        self._now = now
+        endpoint = self._endpoint
+        try:
+            if endpoint.draining:
+                raise PoolFull("the server is shutting down")
+            self.id = endpoint.sessions.add(self, now, host=self.peer[0] if isinstance(self.peer, tuple) else None)
+        except PoolFull:
+            endpoint.stats.refused += 1
+            self.abort(CloseReason.REFUSED)
+        else:
+            endpoint.stats.opened += 1
+            self._call(self._handler.connected)
+        self._pump()
+
+    def received(self, data: bytes | bytearray | memoryview, now: float) -> None:
+        """The peer sent `data`, cut anywhere."""
+        connection = self._connection
+        if connection.state is State.OPEN:
+            self._now = now
+            self._take(connection.receive_data(data, now))
+            self._endpoint.sessions.refresh(self.id, now)
+            self._pump()
+        elif connection.state is State.CLOSING:
+            connection.receive_data(data, now)
+
+    def eof(self, now: float) -> None:
+        """The peer has finished sending."""
+        if self._connection.state in (State.OPEN, State.CLOSING):
+            self._now = now
+            self._take(self._connection.receive_eof(now))
+            self._pump()
+
+    def sent_bytes(self, n: int, now: float) -> None:
+        """The operating system took `n` more bytes of what was written."""
+        if self._lost:
+            return
+        self._taken += n
+        if self._write_paused or self._connection.state is State.HALF_CLOSED:
+            self._connection.touch(now)  # the peer is not silent: it reads
+        if self._on_sent is not None and self.id:
+            self._call(self._on_sent, n)
+        if self._write_paused and self.outstanding <= self._endpoint.config.write_low_water:
+            self._write_paused = False
+            self._update_reading()
+            self._call(self._handler.writable)
+        if not self._running:
+            self._now = now
+            self._pump()
+
+    def lost(self, error: BaseException | None, now: float) -> None:
+        """The socket is gone: after `close` or `abort`, or with the `error` that broke it."""
+        if self._lost:
+            return
+        self._now = now
+        self._lost = True
+        self._take(self._connection.fail(CloseReason.PEER if error is None else CloseReason.RESET, now))
+        self._pump()
+
+    def tick(self, now: float) -> None:
+        """The timer fired."""
+        self._now = now
+        self._timer_at = _NEVER
+        if self._hang_up_told is _HangUp.NOT_YET:
+            refreshed = self._endpoint.sessions.refreshed(self.id)
+            if self._paused:
+                refreshed = now
+            if refreshed is not None:
+                self._connection.touch(refreshed)  # the application may vouch for its peer
+            self._take(self._connection.handle_deadline(now))
+        elif self._abort_at <= now:
+            self._aborting = True
+        self._pump()
+
+    def flush(self, now: float) -> None:
+        """The host was woken: do what was asked for outside an input."""
+        self._now = now
+        self._woken = False
+        if self._connection.state is State.CLOSING and not self._eof_written:
+            self._connection.close(now)  # the wait for the peer begins now
+        self._pump()
+
+    def congested(self, now: float) -> bool:
+        """Whether a sender who can wait should, until `Handler.writable` or the end.
+
+        Hands the socket what is unsent first, where that is more than `write_high_water`.
+        """
+        if not self._write_paused and self.outstanding > self._endpoint.config.write_high_water:
+            self.flush(now)
+        return self._write_paused and self.is_open
+
+    def failed(self, error: Exception, now: float) -> None:
+        """The application's function over a stream raised. Where it only ran into the end
+        of the conversation the session closes, else it ends with HANDLER_ERROR."""
+        self._now = now
+        if isinstance(error, SessionClosed):
+            self.close()
+        else:
+            self._handler_failed(error)
+        self._pump()
+
+    def drain(self, now: float) -> None:
+        """The server is shutting down: tell the handler, once."""
+        self._now = now
+        if self.is_open and not self._draining:
+            self._draining = True
+            self._call(self._handler.draining)
+            self._pump()
+
+    # The pump.
+
+    def _pump(self) -> None:
+        if self._running:
+            return
+        self._running = True
+        try:
+            self._deliver()
+            while self._write():  # a handler that hears of it may send more
+                self._deliver()
+        finally:
+            self._running = False
+        if self._lost:
+            self._finish()
+        else:
+            self._hang_up()
+            self._arm()
+
+    def _deliver(self) -> None:
+        queue, on_packet = self._queue, self._on_packet
+        try:
+            while queue and (not self._paused or self._lost):
+                event = queue.popleft()
+                if event.__class__ is Packet:
+                    on_packet(self, event)
+                else:
+                    self._deliver_other(event)
+        except Exception as error:
+            self._handler_failed(error)
+
+    def _deliver_other(self, event: Event) -> None:
+        match event:
+            case Malformed():
+                self._handler.malformed(self, event)
+            case Message():
+                self._handler.message_received(self, event)
+            case EndOfStream():
+                self._handler.eof_received(self)
+            case Packet():
+                self._on_packet(self, event)
+            case Closed():
+                raise AssertionError("_take keeps it out of the queue")
+
+    def _write(self) -> bool:
+        data = self._connection.bytes_to_send()
+        if not data or self._lost:
+            return False
+        self._host.write(data)
+        if self.outstanding > self._endpoint.config.write_high_water:
+            self._write_paused = True
+            self._update_reading()
+        return True
+
+    def _hang_up(self) -> None:
+        """Tell the host how far the closing has come; each thing once."""
+        state = self._connection.state
+        if state is State.CLOSING and not self._eof_written:
+            self._eof_written = True
+            self._update_reading()
+            self._host.write_eof()
+        elif state is State.CLOSED:
+            if self._aborting or self._reason in _ABORTED:
+                if self._hang_up_told is not _HangUp.ABORT:
+                    self._hang_up_told = _HangUp.ABORT
+                    self._host.abort()
+            elif self._hang_up_told is _HangUp.NOT_YET:
+                self._hang_up_told = _HangUp.CLOSE
+                timeout = self._endpoint.config.close_timeout
+                self._abort_at = _NEVER if timeout is None else self._now + timeout
+                self._host.close()
+
+    def _arm(self) -> None:
+        """Have the timer fire no later than needed. One set too early is left as it is."""
+        self._connection.set_reading(self._reading, self._now)
+        deadline = self._connection.next_deadline() if self._hang_up_told is _HangUp.NOT_YET else self._abort_at
+        if deadline is not None and deadline < self._timer_at and not self._lost:
+            self._timer_at = deadline
+            self._host.set_timer(deadline)
+
+    def _finish(self) -> None:
+        if self._finished:
+            return
+        self._finished = True
+        if self._timer_at != _NEVER:
+            self._host.set_timer(None)
+        if self.id:
+            reason = CloseReason.LOCAL if self._reason is None else self._reason
+            self._endpoint.sessions.remove(self.id)
+            self._call(self._handler.disconnected, reason)
+            self._endpoint.finished(reason)
+
+    # What both sides use.
+
+    def _close(self, reason: CloseReason) -> None:
+        self._discard_queue()
+        self._take(self._connection.close(self._now, reason))
+        self._wake()
+
+    def _take(self, events: list[Event]) -> None:
+        if events and isinstance(last := events[-1], Closed):
+            self._reason = last.reason
+            events.pop()
+        self._queue.extend(events)
+
+    def _discard_queue(self) -> None:
+        if self._queue and not self._lost:
+            self.stats.packets_discarded += sum(isinstance(event, Packet) for event in self._queue)
+            self._queue.clear()
+
+    def _wake(self) -> None:
+        if not (self._running or self._woken or self._lost):
+            self._woken = True
+            self._host.wake()
+
+    def _overflow(self) -> None:
+        """More is unsent than the limit allows: let the socket take what it will first."""
+        self._write()
+        if self.outstanding > self._max_outstanding:
+            self._discard_queue()
+            self._take(self._connection.fail(CloseReason.SLOW_CONSUMER, self._now))
+
+    def _update_reading(self) -> None:
+        # A closing session reads on, to see the peer's end of stream.
+        reading = not (self._paused or self._write_paused) or self._eof_written
+        if reading != self._reading and not self._lost:
+            self._reading = reading
+            if reading:
+                self._host.resume_reading()
+            else:
+                self._host.pause_reading()
+
+    def _call(self, method: Callable[Concatenate[Session, P], object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call the handler with the pump held, so that all it sends leaves in one write."""
+        outer, self._running = self._running, True
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            self._handler_failed(error)
+        finally:
+            self._running = outer
+
+    def _handler_failed(self, error: Exception) -> None:
+        if isinstance(error, SessionClosed) and not self.is_open:
+            return  # it sent to a peer that had just gone: nobody's mistake
+        self._endpoint.log_exception(f"handler of session {self.id} with {self.peer} raised")
+        self._discard_queue()
+        self._take(self._connection.fail(CloseReason.HANDLER_ERROR, self._now))
+
+
+def _inherited(method: object, original: object) -> bool:
+    return getattr(method, "__func__", None) is original

@@ -1,0 +1,14 @@
+"""packetcore on asyncio.
+
+`serve` and `connect` take a `packetcore.Handler`, or work with a `Stream`: an
+`async def handler(stream)` on the server, the stream that `connect` gives on the client.
+"""
+
+from packetcore_asyncio._client import connect
+from packetcore_asyncio._driver import AsyncioDriver
+from packetcore_asyncio._server import Server, serve
+from packetcore_asyncio._stream import Stream
+
+__version__ = "0.1.0"
+
+__all__ = ["AsyncioDriver", "Server", "Stream", "connect", "serve"]

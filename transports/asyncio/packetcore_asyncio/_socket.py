@@ -1,0 +1,95 @@
+"""One socket: asyncio's callbacks become a session's inputs, the session's verbs become calls
+on the transport. Nothing is decided here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from packetcore import Session, StreamEndpoint
+
+
+class SocketProtocol(asyncio.Protocol):
+    """The protocol that asyncio drives and the `Host` that a session drives."""
+
+    session: Session
+    """From `connection_made` on."""
+
+    _transport: asyncio.Transport
+
+    def __init__(self, endpoint: StreamEndpoint, loop: asyncio.AbstractEventLoop) -> None:
+        self._endpoint = endpoint
+        self._loop = loop
+        self._time = loop.time
+        self._timer: asyncio.TimerHandle | None = None
+        self._unreported = 0  # bytes written of which the session was not told that they went
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A transport of uvloop has every method of asyncio's and is no subclass of it.
+        self._transport = transport = cast(asyncio.Transport, transport)
+        # Pausing at one byte is how asyncio says that the system did not take everything.
+        transport.set_write_buffer_limits(high=0)
+        self.session = Session(self._endpoint, self, transport.get_extra_info("peername"), self._time())
+        self.session.opened(self._time())
+
+    def data_received(self, data: bytes) -> None:
+        self.session.received(data, self._time())
+
+    def eof_received(self) -> bool:
+        self.session.eof(self._time())
+        return True  # the session closes, once its replies have gone
+
+    def resume_writing(self) -> None:
+        self._report()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.session.lost(exc, self._time())
+
+    # What the session calls.
+
+    def write(self, data: bytes) -> None:
+        self._unreported += len(data)
+        self._transport.write(data)
+        self._report()
+
+    def write_eof(self) -> None:
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def set_timer(self, at: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if at is None else self._loop.call_at(at, self._tick)
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def wake(self) -> None:
+        self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self.session.flush(self._time())
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._report()
+        self.session.tick(self._time())
+
+    def _report(self) -> None:
+        waiting = self._transport.get_write_buffer_size()
+        if waiting < self._unreported:
+            taken, self._unreported = self._unreported - waiting, waiting
+            self.session.sent_bytes(taken, self._time())
