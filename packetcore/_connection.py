@@ -241,13 +241,15 @@ class Connection:
 
     def touch(self, now: float) -> None:
         """Count `now` as a sign of life from the peer, though no bytes came."""
-        self._heard = max(self._heard, self._advance(now))
+        self._advance(now)
+        self._heard = max(self._heard, now)
 
     def set_reading(self, reading: bool, now: float) -> None:
         """Say whether the caller reads from the peer.
 
-        While it does not, the peer cannot be blamed for silence: `idle_timeout` and
-        `frame_timeout` stand still, and begin anew once it reads again.
+        While it does not, the peer cannot finish a frame, so `frame_timeout` stands still;
+        `idle_timeout` goes on, and it is for the caller to `touch` a peer that it keeps
+        waiting. Both begin anew once it reads again.
         """
         now = self._advance(now)
         if reading and not self._reading:
@@ -266,12 +268,9 @@ class Connection:
             return None
         if state is State.CLOSING:
             return None if config.close_timeout is None else self._closing_since + config.close_timeout
-        deadline: float | None = None
-        if self._reading:
-            if config.idle_timeout is not None:
-                deadline = self._heard + config.idle_timeout
-            if self._frame_since is not None and config.frame_timeout is not None:
-                deadline = _earlier(deadline, self._frame_since + config.frame_timeout)
+        deadline = None if config.idle_timeout is None else self._heard + config.idle_timeout
+        if self._reading and self._frame_since is not None and config.frame_timeout is not None:
+            deadline = _earlier(deadline, self._frame_since + config.frame_timeout)
         if config.keepalive_interval is not None:
             deadline = _earlier(deadline, self._sent + config.keepalive_interval)
         if self._joiner is not None:
@@ -290,11 +289,10 @@ class Connection:
             return []
         if state is State.CLOSING:
             return [self._fail(self._close_reason)] if _due(self._closing_since, config.close_timeout, now) else []
-        if self._reading:
-            if self._frame_since is not None and _due(self._frame_since, config.frame_timeout, now):
-                return self.fail(CloseReason.FRAME_TIMEOUT, now)
-            if _due(self._heard, config.idle_timeout, now):
-                return self.fail(CloseReason.IDLE_TIMEOUT, now)
+        if self._reading and self._frame_since is not None and _due(self._frame_since, config.frame_timeout, now):
+            return self.fail(CloseReason.FRAME_TIMEOUT, now)
+        if _due(self._heard, config.idle_timeout, now):
+            return self.fail(CloseReason.IDLE_TIMEOUT, now)
         events: list[Event] = []
         if self._joiner is not None:
             events = self._police(self._joiner.expire(now))

@@ -215,6 +215,8 @@ class Session:
 
     def abort(self, reason: CloseReason = CloseReason.LOCAL) -> None:
         """Close at once; what is unsent is lost. Idempotent."""
+        if self._lost:
+            return
         self._aborting = True
         self._discard_queue()
         self._take(self._connection.fail(reason, self._now))
@@ -279,7 +281,8 @@ class Session:
         if self._write_paused and self.outstanding <= self._endpoint.config.write_low_water:
             self._write_paused = False
             self._update_reading()
-            self._call(self._handler.writable)
+            if self.is_open:
+                self._call(self._handler.writable)
         if not self._running:
             self._now = now
             self._pump()
@@ -303,7 +306,9 @@ class Session:
                 refreshed = now
             if refreshed is not None:
                 self._connection.touch(refreshed)  # the application may vouch for its peer
+            was_closing = self._connection.state is State.CLOSING
             self._take(self._connection.handle_deadline(now))
+            self._aborting |= was_closing and self._connection.state is State.CLOSED
         elif self._abort_at <= now:
             self._aborting = True
         self._pump()
@@ -351,7 +356,9 @@ class Session:
         self._running = True
         try:
             self._deliver()
-            while self._write():  # a handler that hears of it may send more
+            # A handler that hears of the write may send more; one that ran into the end
+            # of the session still gets the rest of what came before it.
+            while self._write() or self._is_deliverable():
                 self._deliver()
         finally:
             self._running = False
@@ -364,7 +371,7 @@ class Session:
     def _deliver(self) -> None:
         queue, on_packet = self._queue, self._on_packet
         try:
-            while queue and (not self._paused or self._lost):
+            while queue and (not self._paused or self._lost):  # as _is_deliverable, without a call
                 event = queue.popleft()
                 if event.__class__ is Packet:
                     on_packet(self, event)
@@ -372,6 +379,10 @@ class Session:
                     self._deliver_other(event)
         except Exception as error:
             self._handler_failed(error)
+
+    def _is_deliverable(self) -> bool:
+        # The socket is gone or the application wants it: nothing comes later to wait for.
+        return bool(self._queue) and (not self._paused or self._lost)
 
     def _deliver_other(self, event: Event) -> None:
         match event:
@@ -407,6 +418,7 @@ class Session:
             if self._aborting or self._reason in _ABORTED:
                 if self._hang_up_told is not _HangUp.ABORT:
                     self._hang_up_told = _HangUp.ABORT
+                    self._abort_at = _NEVER
                     self._host.abort()
             elif self._hang_up_told is _HangUp.NOT_YET:
                 self._hang_up_told = _HangUp.CLOSE
@@ -426,7 +438,7 @@ class Session:
         if self._finished:
             return
         self._finished = True
-        if self._timer_at != _NEVER:
+        if self._timer_at < _NEVER:
             self._host.set_timer(None)
         if self.id:
             reason = CloseReason.LOCAL if self._reason is None else self._reason
@@ -437,6 +449,8 @@ class Session:
     # What both sides use.
 
     def _close(self, reason: CloseReason) -> None:
+        if self._lost:
+            return
         self._discard_queue()
         self._take(self._connection.close(self._now, reason))
         self._wake()
@@ -448,7 +462,7 @@ class Session:
         self._queue.extend(events)
 
     def _discard_queue(self) -> None:
-        if self._queue and not self._lost:
+        if self._queue:
             self.stats.packets_discarded += sum(isinstance(event, Packet) for event in self._queue)
             self._queue.clear()
 
@@ -487,6 +501,7 @@ class Session:
     def _handler_failed(self, error: Exception) -> None:
         if isinstance(error, SessionClosed) and not self.is_open:
             return  # it sent to a peer that had just gone: nobody's mistake
+        self._on_sent = None  # it hears of nothing more but `disconnected`
         self._endpoint.log_exception(f"handler of session {self.id} with {self.peer} raised")
         self._discard_queue()
         self._take(self._connection.fail(CloseReason.HANDLER_ERROR, self._now))

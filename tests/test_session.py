@@ -1,0 +1,526 @@
+"""The session's pump on a made-up host and a made-up clock: no socket, no runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from packetcore import (
+    CloseReason,
+    Config,
+    Decoder,
+    Handler,
+    IdentityTaken,
+    LocalProtocolError,
+    Malformed,
+    Message,
+    Packet,
+    Reason,
+    Session,
+    SessionClosed,
+    StreamEndpoint,
+    encode,
+)
+
+PING = Packet(1, b"ping")
+PONG = Packet(2, b"pong")
+
+
+class MadeUpHost:
+    """A socket that takes everything, or as little as a test wants, and notes each verb."""
+
+    def __init__(self) -> None:
+        self.verbs: list[str] = []
+        self.written = bytearray()
+        self.takes = 1 << 30  # bytes that the operating system takes before it stops
+        self.untold = 0
+        self.timer: float | None = None
+        self.session: Session
+        self.now = 100.0
+
+    def write(self, data: bytes) -> None:
+        self.verbs.append("write")
+        self.written += data
+        self.untold += len(data)
+        self.drain()
+
+    def drain(self) -> None:
+        taken = min(self.takes, self.untold)
+        self.takes -= taken
+        self.untold -= taken
+        if taken:
+            self.session.sent_bytes(taken, self.now)
+
+    def write_eof(self) -> None:
+        self.verbs.append("write_eof")
+
+    def set_timer(self, at: float | None) -> None:
+        self.verbs.append("set_timer")
+        self.timer = at
+
+    def pause_reading(self) -> None:
+        self.verbs.append("pause_reading")
+
+    def resume_reading(self) -> None:
+        self.verbs.append("resume_reading")
+
+    def close(self) -> None:
+        self.verbs.append("close")
+
+    def abort(self) -> None:
+        self.verbs.append("abort")
+
+    def wake(self) -> None:
+        self.verbs.append("wake")
+
+    def packets(self) -> list[Packet | Malformed]:
+        return Decoder().feed(bytes(self.written))
+
+
+class Recorder(Handler):
+    """Notes each call, and does what a test hangs on one of them."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self.on: dict[str, Callable[[Session], object]] = {}
+
+    def _note(self, session: Session, *call: object) -> None:
+        self.calls.append(call)
+        action = self.on.get(str(call[0]))
+        if action is not None:
+            action(session)
+
+    def connected(self, session: Session) -> None:
+        self._note(session, "connected")
+
+    def packet_received(self, session: Session, packet: Packet) -> None:
+        self._note(session, "packet", packet)
+
+    def message_received(self, session: Session, message: Message) -> None:
+        self._note(session, "message", message)
+
+    def malformed(self, session: Session, malformed: Malformed) -> None:
+        self._note(session, "malformed", malformed.reason)
+
+    def sent(self, session: Session, nbytes: int) -> None:
+        self._note(session, "sent", nbytes)
+
+    def writable(self, session: Session) -> None:
+        self._note(session, "writable")
+
+    def eof_received(self, session: Session) -> None:
+        self._note(session, "eof")
+        if "eof" not in self.on:
+            super().eof_received(session)
+
+    def disconnected(self, session: Session, reason: CloseReason) -> None:
+        self._note(session, "disconnected", reason)
+
+    def named(self, name: str) -> list[tuple[object, ...]]:
+        return [call for call in self.calls if call[0] == name]
+
+
+class Rig:
+    """A server endpoint whose sessions stand on made-up hosts."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.handler = Recorder()
+        self.log: list[str] = []
+        self.endpoint = StreamEndpoint(self.handler, config, log_exception=self.log.append)
+
+    def open(self, peer: str = "192.0.2.1") -> tuple[Session, MadeUpHost]:
+        host = MadeUpHost()
+        host.session = Session(self.endpoint, host, (peer, 5000), host.now)
+        host.session.opened(host.now)
+        return host.session, host
+
+
+def reply(packet: Packet) -> Callable[[Session], object]:
+    return lambda session: session.send(packet)
+
+
+def test_what_a_handler_sends_for_one_chunk_leaves_in_one_write() -> None:
+    rig = Rig()
+    session, host = rig.open()
+    rig.handler.on["packet"] = reply(PONG)
+    session.received(encode(PING) * 10, 101)
+    assert host.verbs.count("write") == 1
+    assert host.packets() == [PONG] * 10
+    assert rig.handler.named("sent") == [("sent", 10 * len(encode(PONG)))]
+    assert "wake" not in host.verbs
+
+
+def test_a_send_outside_an_input_wakes_the_host_once() -> None:
+    session, host = Rig().open()
+    session.send(PING)
+    session.send(PONG)
+    assert host.verbs.count("wake") == 1
+    assert not host.written
+    session.flush(101)
+    assert host.packets() == [PING, PONG]
+    session.send(PING)
+    assert host.verbs.count("wake") == 2
+
+
+def test_activity_never_rearms_the_timer() -> None:
+    session, host = Rig(Config(idle_timeout=60)).open()
+    assert host.timer == 160
+    for now in range(101, 150):
+        session.received(encode(PING), now)
+    assert host.verbs.count("set_timer") == 1
+    session.tick(160)  # it fires early and is told the new deadline
+    assert host.timer == 149 + 60
+    session.tick(209)
+    assert session.close_reason is CloseReason.IDLE_TIMEOUT
+
+
+def test_a_refresh_in_the_pool_keeps_a_silent_session_alive() -> None:
+    rig = Rig(Config(idle_timeout=60))
+    session, host = rig.open()
+    assert rig.endpoint.sessions.refresh(session.id, 150)
+    session.tick(160)
+    assert session.is_open
+    assert host.timer == 210
+
+
+def test_disconnected_follows_connected_exactly_once_whatever_comes_after_the_end() -> None:
+    rig = Rig()
+    session, host = rig.open()
+    session.close()
+    session.close()
+    session.flush(101)
+    session.eof(102)
+    session.lost(None, 103)
+    session.lost(OSError("again"), 104)
+    session.received(encode(PING), 105)
+    session.eof(106)
+    session.tick(107)
+    session.flush(108)
+    session.sent_bytes(1, 109)
+    session.abort()
+    assert rig.handler.calls == [("connected",), ("disconnected", CloseReason.LOCAL)]
+    assert host.verbs.count("close") == 1
+    assert host.timer is None
+    assert len(rig.endpoint.sessions) == 0
+    assert rig.endpoint.stats.closed == {CloseReason.LOCAL: 1}
+
+
+def test_a_local_close_flushes_then_half_closes_then_waits_for_the_peer() -> None:
+    rig = Rig(Config(close_timeout=5))
+    session, host = rig.open()
+    session.send(PING)
+    session.close()
+    with pytest.raises(SessionClosed):
+        session.send(PONG)
+    session.flush(150)
+    assert host.verbs[-3:] == ["write", "write_eof", "set_timer"]
+    assert host.timer == 155  # the wait began at the flush, not when it was asked for
+    session.received(encode(PONG), 151)
+    assert session.stats.bytes_discarded == len(encode(PONG))
+    session.eof(152)
+    assert host.verbs[-1] == "close" or host.verbs[-2:] == ["close", "set_timer"]
+    assert session.close_reason is CloseReason.LOCAL
+
+
+def test_a_peer_that_never_closes_is_aborted_after_close_timeout() -> None:
+    session, host = Rig(Config(close_timeout=5)).open()
+    session.close()
+    session.flush(101)
+    session.tick(105.9)
+    assert "abort" not in host.verbs
+    session.tick(106)
+    assert host.verbs.count("abort") == 1
+
+
+def test_an_end_of_stream_is_answered_before_the_session_closes() -> None:
+    rig = Rig()
+    session, host = rig.open()
+    rig.handler.on["packet"] = reply(PONG)
+    session.received(encode(PING), 101)
+    session.eof(101)
+    assert host.packets() == [PONG]
+    assert host.verbs.index("write") < host.verbs.index("close")
+    session.lost(None, 102)
+    assert rig.handler.calls[-1] == ("disconnected", CloseReason.PEER)
+
+
+def test_a_handler_may_reply_long_after_the_peer_finished_sending() -> None:
+    rig = Rig()
+    session, host = rig.open()
+    rig.handler.on["eof"] = lambda session: None
+    session.eof(101)
+    assert "close" not in host.verbs
+    session.send(PONG)
+    session.close()
+    session.flush(130)
+    assert host.packets() == [PONG]
+    assert session.close_reason is CloseReason.PEER
+
+
+def test_a_lost_socket_is_a_reset_and_a_frame_cut_short_is_reported() -> None:
+    rig = Rig()
+    session, _ = rig.open()
+    session.received(encode(PING)[:-3], 101)
+    session.lost(ConnectionResetError(), 102)
+    assert rig.handler.calls[1:] == [("malformed", Reason.TRUNCATED), ("disconnected", CloseReason.RESET)]
+
+
+def test_a_handler_that_raises_closes_its_own_session_and_loses_no_reply() -> None:
+    rig = Rig()
+    session, host = rig.open()
+    other, other_host = rig.open()
+
+    def fail(session: Session) -> None:
+        session.send(PONG)
+        raise RuntimeError("a bug of the application")
+
+    rig.handler.on["packet"] = fail
+    session.received(encode(PING) * 3, 101)
+    assert len(rig.handler.named("packet")) == 1
+    assert host.packets() == [PONG]
+    assert host.verbs.index("write") < host.verbs.index("close")
+    session.lost(None, 102)
+    assert rig.handler.calls[-1] == ("disconnected", CloseReason.HANDLER_ERROR)
+    assert rig.log == [f"handler of session {session.id} with {session.peer} raised"]
+    assert other.is_open
+    assert "close" not in other_host.verbs
+
+
+@pytest.mark.parametrize("method", ["connected", "malformed", "sent", "writable", "eof", "disconnected"])
+def test_no_handler_method_can_break_the_pump(method: str) -> None:
+    rig = Rig(Config(write_high_water=10, write_low_water=5))
+
+    def fail(session: Session) -> None:
+        raise RuntimeError(method)
+
+    rig.handler.on[method] = fail
+    session, host = rig.open()
+    host.takes = 3
+    if session.is_open:
+        session.send(PING)
+        session.flush(101)
+    host.takes = 1 << 30
+    host.drain()
+    session.received(b"noise\xfe", 102)
+    session.eof(103)
+    session.lost(None, 104)
+    assert len(rig.handler.named("disconnected")) == 1
+    assert len(rig.log) == 1
+    assert len(rig.endpoint.sessions) == 0
+
+
+def test_a_close_in_the_middle_of_a_chunk_ends_delivery() -> None:
+    rig = Rig()
+    session, _ = rig.open()
+    rig.handler.on["packet"] = lambda session: session.close()
+    session.received(encode(PING) * 5, 101)
+    assert len(rig.handler.named("packet")) == 1
+    assert session.stats.packets_discarded == 4
+
+
+def test_nothing_is_delivered_between_pause_and_resume() -> None:
+    rig = Rig()
+    session, host = rig.open()
+    rig.handler.on["packet"] = lambda session: session.pause()
+    session.received(encode(PING) * 3, 101)
+    assert len(rig.handler.named("packet")) == 1
+    assert host.verbs[-1] == "pause_reading"
+    session.resume()
+    assert "resume_reading" in host.verbs
+    session.flush(102)
+    assert len(rig.handler.named("packet")) == 2
+
+
+def test_a_paused_session_is_not_closed_for_the_silence_it_asked_for() -> None:
+    rig = Rig(Config(idle_timeout=60, frame_timeout=10))
+    session, _ = rig.open()
+    session.received(b"\xfe\x01", 100)
+    session.pause()
+    session.flush(100)
+    for now in range(110, 400, 10):
+        session.tick(now)
+    session.resume()
+    session.flush(399)
+    assert session.is_open
+    session.tick(409)
+    assert session.close_reason is CloseReason.FRAME_TIMEOUT
+
+
+def test_what_came_before_the_end_is_delivered_even_to_a_paused_session() -> None:
+    rig = Rig()
+    session, _ = rig.open()
+    rig.handler.on["packet"] = lambda session: session.pause()
+    session.received(encode(PING) * 3, 101)
+    session.lost(ConnectionResetError(), 102)
+    assert len(rig.handler.named("packet")) == 3
+    assert rig.handler.calls[-1] == ("disconnected", CloseReason.RESET)
+
+
+def test_a_peer_that_does_not_read_is_not_read_from() -> None:
+    rig = Rig(Config(write_high_water=100, write_low_water=20))
+    session, host = rig.open()
+    rig.handler.on["packet"] = reply(Packet(1, bytes(200)))
+    host.takes = 50
+    session.received(encode(PING), 101)
+    assert session.write_paused
+    assert "pause_reading" in host.verbs
+    host.takes = session.outstanding - 21
+    host.drain()
+    assert "resume_reading" not in host.verbs
+    host.takes = 1
+    host.drain()
+    assert host.verbs[-1] == "resume_reading"
+    assert rig.handler.named("writable") == [("writable",)]
+    assert session.outstanding == 20
+
+
+def test_a_slow_reader_that_makes_progress_is_not_idle() -> None:
+    rig = Rig(Config(idle_timeout=60, write_high_water=100, write_low_water=20))
+    session, host = rig.open()
+    host.takes = 0
+    session.send(Packet(1, bytes(1000)))
+    session.flush(100)
+    for host.now in (150.0, 200.0, 250.0):
+        host.takes = 10
+        host.drain()
+        session.tick(host.now)
+    assert session.is_open
+    session.tick(310)
+    assert session.close_reason is CloseReason.IDLE_TIMEOUT
+
+
+def test_more_than_max_outstanding_unread_ends_the_session_at_once() -> None:
+    rig = Rig(Config(write_high_water=100, write_low_water=20, max_outstanding=1000))
+    session, host = rig.open()
+    host.takes = 0
+
+    def flood(session: Session) -> None:
+        for _ in range(1000):
+            session.send(Packet(1, bytes(100)))
+
+    rig.handler.on["packet"] = flood
+    session.received(encode(PING), 101)
+    assert session.close_reason is CloseReason.SLOW_CONSUMER
+    assert host.verbs[-1] == "abort"
+    assert session.outstanding < 1000 + 200
+    assert rig.log == []
+
+
+def test_a_fast_socket_is_given_the_chance_to_take_a_burst() -> None:
+    session, host = Rig(Config(write_high_water=100, write_low_water=20, max_outstanding=1000)).open()
+    for _ in range(1000):
+        session.send(Packet(1, bytes(100)))
+    session.flush(101)
+    assert session.is_open
+    assert len(host.packets()) == 1000
+
+
+def test_caps_refuse_without_a_call_to_the_handler() -> None:
+    rig = Rig(Config(max_sessions=2, max_sessions_per_host=1))
+    rig.open("192.0.2.1")
+    refused, host = rig.open("192.0.2.1")
+    assert refused.close_reason is CloseReason.REFUSED
+    assert host.verbs.count("abort") == 1
+    rig.open("192.0.2.2")
+    rig.open("192.0.2.3")
+    refused.lost(None, 101)
+    assert rig.handler.calls == [("connected",), ("connected",)]
+    assert (rig.endpoint.stats.opened, rig.endpoint.stats.refused) == (2, 2)
+    assert len(rig.endpoint.sessions) == 2
+
+
+def test_an_identity_moves_to_the_session_that_bound_it_last() -> None:
+    rig = Rig()
+    old, old_host = rig.open()
+    new, _ = rig.open()
+    old.bind("device 7")
+    with pytest.raises(IdentityTaken, match="'device 7' is held by session 1"):
+        new.bind("device 7", takeover="reject")
+    new.bind("device 7")
+    assert rig.endpoint.sessions.find("device 7") is new
+    old_host.session.flush(101)
+    old.eof(102)
+    old.lost(None, 103)
+    assert rig.handler.calls[-1] == ("disconnected", CloseReason.REPLACED)
+    assert rig.endpoint.sessions.find("device 7") is new
+    with pytest.raises(LocalProtocolError):
+        old.bind("device 8")
+
+
+def test_draining_lets_sessions_flush_refuses_new_ones_and_says_when_it_is_done() -> None:
+    rig = Rig()
+    session, host = rig.open()
+    host.takes = 0
+    session.send(PING)
+    done: list[bool] = []
+    rig.endpoint.drain(101, lambda: done.append(True))
+    refused, _ = rig.open()
+    assert refused.close_reason is CloseReason.REFUSED
+    assert host.packets() == [PING]
+    assert not done
+    session.eof(102)
+    session.lost(None, 103)
+    assert rig.handler.calls[-1] == ("disconnected", CloseReason.SHUTDOWN)
+    assert done == [True]
+
+
+def test_an_abort_of_the_endpoint_ends_what_is_left() -> None:
+    rig = Rig()
+    session, host = rig.open()
+    rig.endpoint.abort(101)
+    assert host.verbs[-1] == "abort"
+    session.lost(None, 102)
+    assert rig.handler.calls[-1] == ("disconnected", CloseReason.SHUTDOWN)
+
+
+def test_joined_messages_take_the_place_of_packets() -> None:
+    rig = Rig(Config(join_messages=True))
+    session, host = rig.open()
+    session.send_message(b"x" * 1000, id=7, type=3, chunk=100)
+    session.flush(101)
+    session.received(bytes(host.written), 102)
+    assert rig.handler.named("message") == [("message", Message(7, b"x" * 1000, 3))]
+    assert rig.handler.named("packet") == []
+
+
+def test_a_malformed_frame_ends_the_session_where_the_config_says_so() -> None:
+    rig = Rig(Config(on_malformed="close"))
+    session, host = rig.open()
+    session.received(encode(PING) + b"\xfe\x01\xfe" + encode(PING), 101)
+    session.lost(None, 102)
+    assert rig.handler.calls[1:] == [
+        ("packet", PING),
+        ("malformed", Reason.TOO_SHORT),
+        ("disconnected", CloseReason.PROTOCOL_ERROR),
+    ]
+    assert "close" in host.verbs
+
+
+def test_a_socket_that_fails_inside_a_write_ends_the_session_once() -> None:
+    rig = Rig()
+    session, host = rig.open()
+    rig.handler.on["packet"] = reply(PONG)
+
+    def broken(data: bytes) -> None:
+        session.lost(BrokenPipeError(), 101)
+
+    host.write = broken  # type: ignore[method-assign]
+    session.received(encode(PING) * 2, 101)
+    assert rig.handler.calls[-1] == ("disconnected", CloseReason.RESET)
+    assert len(rig.handler.named("disconnected")) == 1
+
+
+def test_bytes_that_arrive_while_the_pump_runs_wait_their_turn() -> None:
+    rig = Rig()
+    session, _ = rig.open()
+    nested = [encode(PONG)]
+
+    def receive_more(session: Session) -> None:
+        if nested:
+            session.received(nested.pop(), 101)
+            assert rig.handler.calls[-1] == ("packet", PING)
+
+    rig.handler.on["packet"] = receive_more
+    session.received(encode(PING), 101)
+    assert rig.handler.named("packet") == [("packet", PING), ("packet", PONG)]
