@@ -15,6 +15,7 @@ from packetcore._driver import (
     TLS,
     Driver,
     DriverServer,
+    DriverStream,
     installed_transports,
     load_driver,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "Decoder",
     "Driver",
     "DriverServer",
+    "DriverStream",
     "EndOfStream",
     "EndpointStats",
     "Event",

@@ -11,7 +11,9 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from packetcore._config import Config
 from packetcore._endpoint import StreamEndpoint
+from packetcore._events import Message
 from packetcore._handler import Handler
+from packetcore._packet import Packet
 from packetcore._session import Address, Session
 
 P = ParamSpec("P")
@@ -62,6 +64,24 @@ class DriverServer(Protocol):
         """Drain for at most `grace` seconds, abort what is left, and return."""
 
 
+class DriverStream(Protocol):
+    """A stream of the adapter, behind methods that block and may be called from any
+    thread; calls of several threads run as several tasks, greenlets or threads."""
+
+    @property
+    def session(self) -> Session:
+        """The session underneath; touch it within `Driver.call` only."""
+
+    def send(self, packet: Packet) -> None:
+        """The stream's `send`, until it has room again."""
+
+    def recv(self, timeout: float) -> Packet | Message:
+        """The stream's `recv`. Raises `TimeoutError` after `timeout` seconds."""
+
+    def close(self) -> None:
+        """The stream's `close`."""
+
+
 class Driver(Protocol):
     """A runtime on a thread of its own, behind methods that block and may be called from
     any other thread. What the network refuses is raised as `OSError`."""
@@ -82,6 +102,16 @@ class Driver(Protocol):
     ) -> Session:
         """Connect, and return once `handler.connected` was called. Use the session within
         `call` only."""
+
+    def start_stream_echo(
+        self, host: str = "127.0.0.1", port: int = 0, *, config: Config | None = None, tls: TLS | None = None
+    ) -> DriverServer:
+        """Serve a function over the adapter's `Stream` that sends back what it receives."""
+
+    def connect_stream(
+        self, host: str, port: int, *, config: Config | None = None, tls: TLS | None = None
+    ) -> DriverStream:
+        """Connect a `Stream` of the adapter."""
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function on the runtime's thread and give what it returns or raises."""

@@ -30,9 +30,8 @@ from packetcore._stats import Stats
 
 P = ParamSpec("P")
 
-Address = tuple[Any, ...] | str
-"""A socket address: `(host, port)` for IPv4, `(host, port, flow, scope)` for IPv6, a
-path for a Unix socket."""
+Address = tuple[Any, ...]
+"""A socket address: `(host, port)` for IPv4, `(host, port, flow, scope)` for IPv6."""
 
 _NEVER = float("inf")
 
@@ -242,7 +241,7 @@ class Session:
         try:
             if endpoint.draining:
                 raise PoolFull("the server is shutting down")
-            self.id = endpoint.sessions.add(self, now, host=self.peer[0] if isinstance(self.peer, tuple) else None)
+            self.id = endpoint.sessions.add(self, now, host=self.peer[0])
         except PoolFull:
             endpoint.stats.refused += 1
             self.abort(CloseReason.REFUSED)

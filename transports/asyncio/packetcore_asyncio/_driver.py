@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
-from packetcore import TLS, Address, Config, Handler, Session, StreamEndpoint
+from packetcore import TLS, Address, Config, Handler, Message, Packet, Session, StreamEndpoint
 from packetcore_asyncio._client import connect
 from packetcore_asyncio._server import Server, serve
+from packetcore_asyncio._stream import Stream
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,6 +43,20 @@ class AsyncioDriver:
         context = None if tls is None else _context(tls, ssl.Purpose.SERVER_AUTH)
         name = None if tls is None else tls.server_name
         return self.run(connect(host, port, handler, config=config, ssl=context, server_hostname=name))
+
+    def start_stream_echo(
+        self, host: str = "127.0.0.1", port: int = 0, *, config: Config | None = None, tls: TLS | None = None
+    ) -> AsyncioDriverServer:
+        context = None if tls is None else _context(tls, ssl.Purpose.CLIENT_AUTH)
+        return AsyncioDriverServer(self, self.run(serve(_echo, host, port, config=config, ssl=context)))
+
+    def connect_stream(
+        self, host: str, port: int, *, config: Config | None = None, tls: TLS | None = None
+    ) -> AsyncioDriverStream:
+        context = None if tls is None else _context(tls, ssl.Purpose.SERVER_AUTH)
+        name = None if tls is None else tls.server_name
+        stream = self.run(connect(host, port, config=config, ssl=context, server_hostname=name))
+        return AsyncioDriverStream(self, stream)
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         async def called() -> T:
@@ -89,6 +104,38 @@ class AsyncioDriverServer:
 
     def close(self, grace: float) -> None:
         self._driver.run(self._server.close(grace))
+
+
+class AsyncioDriverStream:
+    """A stream on the driver's loop. See `packetcore.DriverStream`."""
+
+    def __init__(self, driver: AsyncioDriver, stream: Stream) -> None:
+        self._driver = driver
+        self._stream = stream
+
+    @property
+    def session(self) -> Session:
+        return self._stream.session
+
+    def send(self, packet: Packet) -> None:
+        self._driver.run(self._stream.send(packet))
+
+    def recv(self, timeout: float) -> Packet | Message:
+        try:
+            return self._driver.run(asyncio.wait_for(self._stream.recv(), timeout))
+        except asyncio.TimeoutError:
+            raise TimeoutError(f"nothing received within {timeout} s") from None
+
+    def close(self) -> None:
+        self._driver.run(self._stream.close())
+
+
+async def _echo(stream: Stream) -> None:
+    async for item in stream:
+        if isinstance(item, Packet):
+            await stream.send(item)
+        else:
+            await stream.send_message(item.payload, id=item.id, type=item.type)
 
 
 def _fastest_event_loop() -> asyncio.AbstractEventLoop:

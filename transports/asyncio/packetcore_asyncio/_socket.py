@@ -31,7 +31,8 @@ class SocketProtocol(asyncio.Protocol):
         self._transport = transport = cast(asyncio.Transport, transport)
         # Pausing at one byte is how asyncio says that the system did not take everything.
         transport.set_write_buffer_limits(high=0)
-        self.session = Session(self._endpoint, self, transport.get_extra_info("peername"), self._time())
+        peer = transport.get_extra_info("peername") or ("unknown", 0)  # it may be gone already
+        self.session = Session(self._endpoint, self, peer, self._time())
         self.session.opened(self._time())
 
     def data_received(self, data: bytes) -> None:

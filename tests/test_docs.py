@@ -1,0 +1,44 @@
+"""What the documents show is true: each snippet runs, each link leads somewhere."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("cli/*.md"), *ROOT.glob("transports/*/*.md")]
+)
+FINITE = [ROOT / "transports/asyncio/README.md"]
+"""Pages whose first Python block is a whole program that ends by itself."""
+
+
+def test_the_state_diagram_is_the_table_of_transitions() -> None:
+    assert subprocess.run([sys.executable, ROOT / "docs/state_diagram.py", "--check"], timeout=30).returncode == 0
+
+
+def test_the_readme_session_gives_what_it_shows() -> None:
+    assert doctest.testfile(str(ROOT / "README.md"), module_relative=False).failed == 0
+
+
+@pytest.mark.parametrize("page", FINITE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_program_on_the_page_runs(page: Path) -> None:
+    block = re.search(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block[1]], timeout=30, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hello" in done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_that_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
