@@ -3,7 +3,7 @@
 Codec: `Packet`, `encode`, `decode`, `Decoder`. Messages: `split`, `Joiner`. One stream by
 hand: `Connection`. An application, the same on every adapter: `Handler`, `Session`,
 `Config`. The register of a server's sessions: `SessionPool`. For adapters: `Host`,
-`StreamEndpoint`, `Inbox`, `Driver`.
+`StreamEndpoint`, `Inbox`, `StreamBase`, `ServerBase`, `Driver`.
 """
 
 from packetcore._codec import Codec, FrameDecoder, encode
@@ -14,8 +14,6 @@ from packetcore._driver import (
     ENTRY_POINT_GROUP,
     TLS,
     Driver,
-    DriverServer,
-    DriverStream,
     installed_transports,
     load_driver,
 )
@@ -31,13 +29,14 @@ from packetcore._errors import (
 )
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._handler import Handler
-from packetcore._host import Host
-from packetcore._inbox import Inbox
+from packetcore._host import Address, Host
+from packetcore._inbox import Inbox, StreamBase
 from packetcore._messages import Joiner, split
 from packetcore._packet import Packet
 from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason, Reason
-from packetcore._session import Address, Session
+from packetcore._server import ServerBase
+from packetcore._session import Session
 from packetcore._state import TRANSITIONS, Input, State
 from packetcore._stats import EndpointStats, Stats
 
@@ -55,8 +54,6 @@ __all__ = [
     "Connection",
     "Decoder",
     "Driver",
-    "DriverServer",
-    "DriverStream",
     "EndOfStream",
     "EndpointStats",
     "Event",
@@ -77,11 +74,13 @@ __all__ = [
     "ProtocolError",
     "Reason",
     "RemoteProtocolError",
+    "ServerBase",
     "Session",
     "SessionClosed",
     "SessionPool",
     "State",
     "Stats",
+    "StreamBase",
     "StreamEndpoint",
     "decode",
     "encode",

@@ -1,23 +1,25 @@
 """How tools that know no runtime start one: the command line, the conformance suite, the
 benchmarks. An adapter of a third party registers a `Driver` and gets all of them.
+
+This module belongs to tools, not to the protocol: it is the one place in the core that
+looks at what is installed.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from packetcore._config import Config
-from packetcore._endpoint import StreamEndpoint
-from packetcore._events import Message
 from packetcore._handler import Handler
-from packetcore._packet import Packet
-from packetcore._session import Address, Session
+from packetcore._server import ServerBase
 
-P = ParamSpec("P")
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import ssl
 
 ENTRY_POINT_GROUP = "packetcore.transports"
 """Where an adapter registers a function without parameters that gives its `Driver`."""
@@ -25,10 +27,10 @@ ENTRY_POINT_GROUP = "packetcore.transports"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLS:
-    """TLS as files and names, for tools that do not know the runtime's own objects.
+    """TLS as files and names, for tools that do not know a runtime's own objects.
 
-    A server needs a certificate and its key; a client that gives none of these trusts
-    what the system trusts.
+    A server needs a certificate and its key. A client without an authority trusts whom
+    the system trusts; its peer is always verified.
     """
 
     certificate: str | None = None
@@ -43,82 +45,97 @@ class TLS:
 
     server_name: str | None = None
     """The name that a client expects in the server's certificate, where it is not the
-    host it connects to."""
+    host that it connects to."""
 
     alpn: tuple[str, ...] = ()
     """Application protocols to offer, the most wanted first."""
 
+    def context(self, *, server_side: bool) -> ssl.SSLContext:
+        """As the object that asyncio, gevent and blocking sockets take.
 
-class DriverServer(Protocol):
-    """A server that a driver runs. Its methods may be called from any thread."""
+        Raises:
+            OSError: a file is missing, or holds no certificate or key.
+        """
+        import ssl
 
-    @property
-    def address(self) -> Address:
-        """Where it listens, the port that the system chose included."""
-
-    @property
-    def endpoint(self) -> StreamEndpoint:
-        """Its sessions and counters; touch them within `Driver.call` only."""
-
-    def close(self, grace: float) -> None:
-        """Drain for at most `grace` seconds, abort what is left, and return."""
-
-
-class DriverStream(Protocol):
-    """A stream of the adapter, behind methods that block and may be called from any
-    thread; calls of several threads run as several tasks, greenlets or threads."""
-
-    @property
-    def session(self) -> Session:
-        """The session underneath; touch it within `Driver.call` only."""
-
-    def send(self, packet: Packet) -> None:
-        """The stream's `send`, until it has room again."""
-
-    def recv(self, timeout: float) -> Packet | Message:
-        """The stream's `recv`. Raises `TimeoutError` after `timeout` seconds."""
-
-    def close(self) -> None:
-        """The stream's `close`."""
+        purpose = ssl.Purpose.CLIENT_AUTH if server_side else ssl.Purpose.SERVER_AUTH
+        context = ssl.create_default_context(purpose, cafile=self.authority)
+        if self.certificate is not None:
+            context.load_cert_chain(self.certificate, self.key)
+        if self.authority is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+        if self.alpn:
+            context.set_alpn_protocols(list(self.alpn))
+        return context
 
 
-class Driver(Protocol):
+class Driver(ABC):
     """A runtime on a thread of its own, behind methods that block and may be called from
-    any other thread. What the network refuses is raised as `OSError`."""
+    any other thread. What the network refuses is raised as `OSError`.
+
+    Servers, streams and sessions that it gives are the adapter's own. They belong to the
+    runtime's thread: use them within `call`.
+
+    Args:
+        serve: the adapter's `serve`.
+        connect: the adapter's `connect`.
+        echo: a function over the adapter's `Stream` that sends back what it receives.
+    """
+
+    def __init__(self, serve: Callable[..., Any], connect: Callable[..., Any], echo: Callable[..., Any]) -> None:
+        self._serve = serve
+        self._connect = connect
+        self._echo = echo
 
     def start_server(
         self,
-        handler: Handler,
+        handler: Handler | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         *,
         config: Config | None = None,
         tls: TLS | None = None,
-    ) -> DriverServer:
-        """Listen and serve. Port 0 takes a free one."""
+    ) -> ServerBase:
+        """Give the adapter's `Server`, listening; without a handler it echoes over streams."""
+        options = {} if tls is None else self.tls_options(tls, server_side=True)
+        server: ServerBase = self.call(
+            partial(self._serve, handler or self._echo, host, port, config=config, **options)
+        )
+        return server
 
     def connect(
-        self, host: str, port: int, handler: Handler, *, config: Config | None = None, tls: TLS | None = None
-    ) -> Session:
-        """Connect, and return once `handler.connected` was called. Use the session within
-        `call` only."""
+        self,
+        host: str,
+        port: int,
+        handler: Handler | None = None,
+        *,
+        config: Config | None = None,
+        tls: TLS | None = None,
+    ) -> Any:
+        """Give the adapter's `Session`, or without a handler its `Stream`, connected."""
+        options = {} if tls is None else self.tls_options(tls, server_side=False)
+        return self.call(partial(self._connect, host, port, handler, config=config, **options))
 
-    def start_stream_echo(
-        self, host: str = "127.0.0.1", port: int = 0, *, config: Config | None = None, tls: TLS | None = None
-    ) -> DriverServer:
-        """Serve a function over the adapter's `Stream` that sends back what it receives."""
+    def tls_options(self, tls: TLS, *, server_side: bool) -> dict[str, Any]:
+        """What `serve` and `connect` take for TLS. Override it where that is no `SSLContext`."""
+        context = tls.context(server_side=server_side)
+        return {"ssl": context} if server_side else {"ssl": context, "server_hostname": tls.server_name}
 
-    def connect_stream(
-        self, host: str, port: int, *, config: Config | None = None, tls: TLS | None = None
-    ) -> DriverStream:
-        """Connect a `Stream` of the adapter."""
+    @abstractmethod
+    def call(self, function: Callable[..., Any], *args: Any, timeout: float | None = 30.0) -> Any:
+        """Call a function on the runtime's thread, in a task or greenlet of its own where
+        the runtime has them; wait for its result, also where that is an awaitable or a
+        Deferred, and give it or raise what it raised.
 
-    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function on the runtime's thread and give what it returns or raises."""
+        Raises:
+            TimeoutError: it took longer than `timeout` seconds; it was cancelled.
+        """
 
+    @abstractmethod
     def capabilities(self) -> frozenset[str]:
-        """What the adapter can do, in words such as "tcp", "udp", "tls" and "uvloop"."""
+        """What the adapter can do, in words: "tcp", "tls", "udp", "uvloop"."""
 
+    @abstractmethod
     def stop(self) -> None:
         """Abort what is left and end the thread. Idempotent."""
 

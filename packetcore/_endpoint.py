@@ -15,7 +15,8 @@ from packetcore._stats import EndpointStats
 if TYPE_CHECKING:
     from packetcore._session import Session
 
-_logger = logging.getLogger("packetcore")
+log_exception: Callable[[str], object] = logging.getLogger("packetcore").exception
+"""What is told of a handler that raised, unless an adapter has a logger of its own."""
 
 
 class StreamEndpoint:
@@ -34,7 +35,7 @@ class StreamEndpoint:
         handler: Handler | Callable[[], Handler],
         config: Config | None = None,
         *,
-        log_exception: Callable[[str], object] = _logger.exception,
+        log_exception: Callable[[str], object] = log_exception,
     ) -> None:
         self.config = Config() if config is None else config
         """Limits and timeouts."""

@@ -50,6 +50,11 @@ class SessionClosed(LocalProtocolError):
         super().__init__(reason)
         self.reason = reason
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether the conversation ended the way one side meant it to."""
+        return self.reason is not None and self.reason.is_clean
+
     def __str__(self) -> str:
         return "the session is closing" if self.reason is None else f"the session is closed: {self.reason.name}"
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
+
+Address = tuple[Any, ...]
+"""A socket address: `(host, port)` for IPv4, `(host, port, flow, scope)` for IPv6."""
 
 
 class Host(Protocol):

@@ -15,23 +15,20 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Any, Concatenate, Literal, ParamSpec
+from typing import Concatenate, Literal, ParamSpec
 
 from packetcore._connection import Connection
 from packetcore._endpoint import StreamEndpoint
 from packetcore._errors import PoolFull, SessionClosed
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._handler import Handler
-from packetcore._host import Host
+from packetcore._host import Address, Host
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
 from packetcore._state import State
 from packetcore._stats import Stats
 
 P = ParamSpec("P")
-
-Address = tuple[Any, ...]
-"""A socket address: `(host, port)` for IPv4, `(host, port, flow, scope)` for IPv6."""
 
 _NEVER = float("inf")
 

@@ -299,7 +299,7 @@ def test_a_function_that_raises_is_logged_and_harms_no_other(run: Main, caplog: 
 
     with caplog.at_level(logging.ERROR):
         run(main())
-    assert [record.name for record in caplog.records] == ["packetcore_asyncio"]
+    assert [record.name for record in caplog.records] == ["packetcore"]
     assert "a bug of the application" in caplog.text
 
 
@@ -428,7 +428,7 @@ def test_a_driver_serves_tools_on_other_threads(
             client.sendall(encode(Packet(7, b"x")))
             assert client.recv(100) == encode(Packet(7, b"x"))
             assert driver.call(lambda: [session.id for session in server.endpoint.sessions]) == [1]
-            server.close(0.05)
+            driver.call(server.close, 0.05)
         with pytest.raises(ConnectionRefusedError):
             driver.connect(host, port, Recorder())
         assert ("uvloop" in driver.capabilities()) == (new_event_loop is uvloop.new_event_loop)

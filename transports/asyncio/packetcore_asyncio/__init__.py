@@ -4,10 +4,9 @@
 `async def handler(stream)` on the server, the stream that `connect` gives on the client.
 """
 
-from packetcore_asyncio._client import connect
 from packetcore_asyncio._driver import AsyncioDriver
-from packetcore_asyncio._server import Server, serve
 from packetcore_asyncio._stream import Stream
+from packetcore_asyncio._tcp import Server, connect, serve
 
 __version__ = "0.1.0"
 

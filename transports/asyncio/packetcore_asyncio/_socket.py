@@ -79,10 +79,7 @@ class SocketProtocol(asyncio.Protocol):
         self._transport.abort()
 
     def wake(self) -> None:
-        self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self.session.flush(self._time())
+        self._loop.call_soon(lambda: self.session.flush(self._time()))
 
     def _tick(self) -> None:
         self._timer = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
+from typing import Any
 
-from packetcore import Address, CloseReason, Inbox, Message, Packet, Session, SessionClosed
+from packetcore import Inbox, Message, Packet, SessionClosed, StreamBase
 
 
-class Stream:
+class Stream(StreamBase):
     """One conversation, to be used from coroutines on its event loop.
 
     `async for packet in stream` ends when the conversation ends cleanly and raises
@@ -16,25 +16,9 @@ class Stream:
     """
 
     def __init__(self, inbox: Inbox, loop: asyncio.AbstractEventLoop) -> None:
-        self._inbox = inbox
+        super().__init__(inbox, self._wake)
         self._loop = loop
         self._waiters: set[asyncio.Future[None]] = set()
-        inbox.on_change = self._wake
-
-    @property
-    def session(self) -> Session:
-        """The session underneath: its id, stats, `bind` and `abort`."""
-        return self._inbox.session
-
-    @property
-    def peer(self) -> Address:
-        """The peer's address."""
-        return self.session.peer
-
-    @property
-    def close_reason(self) -> CloseReason | None:
-        """Why the conversation ended; `None` while it has not."""
-        return self.session.close_reason
 
     async def send(self, packet: Packet) -> None:
         """Send a packet; wait while more than `write_high_water` bytes are unsent.
@@ -51,13 +35,7 @@ class Stream:
     async def send_message(
         self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
     ) -> None:
-        """Send a payload as one packet, or as several of at most `chunk` bytes each.
-
-        Raises:
-            SessionClosed: the conversation is closing or closed.
-            LocalProtocolError: `chunk` exceeds `max_payload`.
-            ValueError: a field is out of range, or it takes more than 65535 packets.
-        """
+        """Send a payload as `packetcore.Connection.send_message` does, and wait as `send`."""
         self.session.send_message(payload, id=id, type=type, chunk=chunk)
         await self._drain()
 
@@ -79,7 +57,7 @@ class Stream:
         try:
             return await self.recv()
         except SessionClosed as closed:
-            if closed.reason is not None and closed.reason.is_clean:
+            if closed.is_clean:
                 raise StopAsyncIteration from None
             raise
 
@@ -93,9 +71,7 @@ class Stream:
     async def __aenter__(self) -> Stream:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exception: Any) -> None:
         await self.close()
 
     async def _drain(self) -> None:

@@ -1,0 +1,59 @@
+"""The part of every adapter's `Server` that opens no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from packetcore._config import Config
+from packetcore._endpoint import StreamEndpoint, log_exception
+from packetcore._handler import Handler
+from packetcore._host import Address
+from packetcore._inbox import Inbox
+from packetcore._pool import SessionPool
+from packetcore._session import Session
+from packetcore._stats import EndpointStats
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ServerBase:
+    """What every adapter's `Server` shows of its endpoint, beside `close(grace)`.
+
+    Args:
+        handler: a handler for all sessions, or a function over the adapter's `Stream`.
+        start: called with that function and the inbox of each new session: run it.
+        config: limits and timeouts.
+        log_exception: see `StreamEndpoint`.
+    """
+
+    address: Address
+    """Where it listens, the port that the system chose included."""
+
+    def __init__(
+        self,
+        handler: Handler | F,
+        start: Callable[[F, Inbox], object],
+        config: Config | None,
+        log_exception: Callable[[str], object] = log_exception,
+    ) -> None:
+        make = handler if isinstance(handler, Handler) else lambda: Inbox(partial(start, handler))
+        self.endpoint = StreamEndpoint(make, config, log_exception=log_exception)
+        """What its sessions share."""
+
+    @property
+    def sessions(self) -> SessionPool[Session]:
+        """The sessions that live, by id and by identity."""
+        return self.endpoint.sessions
+
+    @property
+    def stats(self) -> EndpointStats:
+        """What was opened, refused and closed: counters to read."""
+        return self.endpoint.stats
+
+    def close(self, grace: float = 5.0) -> Any:
+        """Stop listening, let handlers finish and buffers empty for at most `grace` seconds,
+        then abort what is left. A session ends with SHUTDOWN, unless its peer or its handler
+        ended it before. Waits in the manner of the runtime."""
+        raise NotImplementedError
