@@ -62,9 +62,11 @@ def encode(packet: Packet) -> bytes:
     id, payload, type, count = packet
     body = _pack(id, type, count, len(payload)) + payload
     # `int in bytes` is the cheapest search there is; most small packets need no escape.
-    if ESCAPE_BYTE in body or FLAG_BYTE in body:
-        body = body.replace(ESCAPE, ESCAPED_ESCAPE).replace(FLAG, ESCAPED_FLAG)
-    return FLAG + body + FLAG
+    if ESCAPE_BYTE in body:
+        body = body.replace(ESCAPE, ESCAPED_ESCAPE)
+    if FLAG_BYTE in body:
+        body = body.replace(FLAG, ESCAPED_FLAG)
+    return b"\xfe%b\xfe" % body
 
 
 def unescape(body: bytes) -> bytes | None:

@@ -5,10 +5,12 @@ when a keepalive is due. It knows no socket, no clock and no application: `Sessi
 those for people who do not want to drive it by hand.
 
     connection = Connection(now=clock())
-    events = connection.receive_data(data, now=clock())     # and receive_eof()
+    events = connection.receive_data(data, now=clock())  # and receive_eof()
     connection.send(packet)
-    socket.sendall(connection.bytes_to_send())
+    if output := connection.bytes_to_send():
+        socket.sendall(output)
     # at connection.next_deadline(): connection.handle_deadline(now=clock())
+    # once connection.state is CLOSING: socket.shutdown(SHUT_WR); once CLOSED: socket.close()
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
 from packetcore._state import TRANSITIONS, Input, State
 from packetcore._stats import Stats
+
+_OPEN = State.OPEN
+"""Looking a member up in its enum takes longer than all else that a check costs."""
 
 
 class PacketFraming:
@@ -63,17 +68,21 @@ class Connection:
         "_close_reason",
         "_closing_since",
         "_config",
+        "_counted_bytes",
+        "_counted_packets",
         "_decoder",
         "_encode",
         "_frame_since",
         "_heard",
         "_joiner",
+        "_max_payload",
         "_now",
         "_output",
         "_reading",
         "_sent",
-        "_state",
-        "stats",
+        "_stats",
+        "buffered",
+        "state",
     )
 
     def __init__(self, config: Config | None = None, *, now: float, codec: Codec | None = None) -> None:
@@ -82,6 +91,7 @@ class Connection:
         if codec is None:
             codec = PacketFraming(config.max_payload)
         self._config = config
+        self._max_payload = config.max_payload
         self._decoder = codec.decoder()
         self._encode = codec.encode
         self._joiner = (
@@ -89,7 +99,10 @@ class Connection:
             if config.join_messages
             else None
         )
-        self._state = State.OPEN
+        self.state: State = _OPEN
+        """Where the conversation stands; to be read only."""
+        self.buffered = 0
+        """Bytes that `bytes_to_send` would give; to be read only."""
         self._output: list[bytes] = []
         self._now = now
         self._heard = now  # when the peer last showed a sign of life
@@ -98,13 +111,18 @@ class Connection:
         self._closing_since = now
         self._close_reason = CloseReason.LOCAL
         self._reading = True
-        self.stats = Stats()
-        """What has passed through: counters to read."""
+        self._stats = Stats()
+        self._counted_packets = 0  # of those buffered, what the stats know of
+        self._counted_bytes = 0
 
     @property
-    def state(self) -> State:
-        """Where the conversation stands."""
-        return self._state
+    def stats(self) -> Stats:
+        """What has passed through: counters to read."""
+        stats, packets, size = self._stats, len(self._output), self.buffered
+        stats.packets_sent += packets - self._counted_packets
+        stats.bytes_sent += size - self._counted_bytes
+        self._counted_packets, self._counted_bytes = packets, size
+        return stats
 
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
         """Take bytes that came from the peer, in order, cut anywhere; none mean nothing.
@@ -115,21 +133,29 @@ class Connection:
         Raises:
             LocalProtocolError: the peer's stream has ended already.
         """
-        if self._state is not State.OPEN:
+        if self.state is not _OPEN:
             self._step(Input.DATA)
             self._advance(now)
-            self.stats.bytes_discarded += len(data)
+            self._stats.bytes_discarded += len(data)
             return []
-        self._heard = self._advance(now)
+        if now < self._now:
+            now = self._now
+        self._now = now
+        if not data:
+            return []
+        self._heard = now
         decoder = self._decoder
-        had_pending = decoder.pending
         frames = decoder.feed(data)
         # An event ends all bytes before it, so what is pending after one began just now.
         if not decoder.pending:
             self._frame_since = None
-        elif frames or not had_pending:
-            self._frame_since = self._heard
-        self.stats.bytes_received += len(data)
+        elif frames or self._frame_since is None:
+            self._frame_since = now
+        stats = self._stats
+        stats.bytes_received += len(data)
+        if self._joiner is None and Malformed not in map(type, frames):
+            stats.packets_received += len(frames)
+            return [*frames]
         return self._deliver(frames)
 
     def receive_eof(self, now: float) -> list[Event]:
@@ -142,13 +168,13 @@ class Connection:
         Raises:
             LocalProtocolError: it was said before, or the connection is closed.
         """
-        before = self._state
+        before = self.state
         self._step(Input.EOF)
         self._heard = self._advance(now)
         if before is State.CLOSING:
             return [Closed(self._close_reason)]
         events = self._police(self._cut_short())
-        if self._state is State.HALF_CLOSED:
+        if self.state is State.HALF_CLOSED:
             events.append(EndOfStream())
         return events
 
@@ -159,18 +185,14 @@ class Connection:
             SessionClosed: this side has closed, or the connection has.
             LocalProtocolError: the payload exceeds `max_payload`.
         """
-        if self._state is not State.OPEN:  # the one check on the path of every packet
+        if self.state is not _OPEN:  # the one check on the path of every packet
             self._check_sending()
-        if len(packet.payload) > self._config.max_payload:
-            raise LocalProtocolError(
-                f"payload of {len(packet.payload)} bytes exceeds max_payload={self._config.max_payload}"
-            )
+        if len(packet.payload) > self._max_payload:
+            raise LocalProtocolError(f"payload of {len(packet.payload)} bytes exceeds max_payload={self._max_payload}")
         frame = self._encode(packet)
         self._output.append(frame)
+        self.buffered += len(frame)
         self._sent = self._now
-        stats = self.stats
-        stats.packets_sent += 1
-        stats.bytes_sent += len(frame)
 
     def send_message(
         self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
@@ -199,8 +221,12 @@ class Connection:
         """Take the output: whole frames only, `b""` if there is none."""
         if not self._output:
             return b""
+        stats = self._stats
+        stats.packets_sent += len(self._output) - self._counted_packets
+        stats.bytes_sent += self.buffered - self._counted_bytes
         data = b"".join(self._output)
         self._output.clear()
+        self.buffered = self._counted_packets = self._counted_bytes = 0
         return data
 
     def close(self, now: float, reason: CloseReason = CloseReason.LOCAL) -> list[Event]:
@@ -213,7 +239,7 @@ class Connection:
         Returns:
             `[Closed]` if that ends it.
         """
-        before = self._state
+        before = self.state
         self._step(Input.CLOSE)
         self._closing_since = self._advance(now)
         self._frame_since = None
@@ -231,12 +257,12 @@ class Connection:
             A `Malformed` for each frame or message cut short, then `[Closed]`; nothing if
             it was over before. A reason that `close` was given goes first.
         """
-        if self._state is State.CLOSED:
+        if self.state is State.CLOSED:
             return []
         self._advance(now)
-        unfinished = self._cut_short() if self._state is State.OPEN else []
+        unfinished = self._cut_short() if self.state is State.OPEN else []
         for malformed in unfinished:
-            self.stats.malformed[malformed.reason] += 1
+            self._stats.malformed[malformed.reason] += 1
         return [*unfinished, self._fail(reason)]
 
     def touch(self, now: float) -> None:
@@ -263,7 +289,7 @@ class Connection:
 
         It may lie later by then: a call before it is due does nothing.
         """
-        state, config = self._state, self._config
+        state, config = self.state, self._config
         if state is State.CLOSED:
             return None
         if state is State.CLOSING:
@@ -284,7 +310,7 @@ class Connection:
             What came of it. The next deadline is then later than `now`, or `None`.
         """
         now = self._advance(now)
-        state, config = self._state, self._config
+        state, config = self.state, self._config
         if state is State.CLOSED:
             return []
         if state is State.CLOSING:
@@ -299,7 +325,7 @@ class Connection:
         if (
             _due(self._sent, config.keepalive_interval, now)
             and config.keepalive_packet is not None
-            and self._state is not State.CLOSED
+            and self.state is not State.CLOSED
         ):
             self.send(config.keepalive_packet)
         return events
@@ -311,16 +337,16 @@ class Connection:
 
     def _step(self, input: Input) -> None:
         try:
-            self._state = TRANSITIONS[self._state, input]
+            self.state = TRANSITIONS[self.state, input]
         except KeyError:
-            raise LocalProtocolError(f"{input.name} is not legal while {self._state.name}") from None
+            raise LocalProtocolError(f"{input.name} is not legal while {self.state.name}") from None
 
     def _check_sending(self) -> None:
-        if (self._state, Input.SEND) not in TRANSITIONS:
-            raise SessionClosed(self._close_reason if self._state is State.CLOSED else None)
+        if (self.state, Input.SEND) not in TRANSITIONS:
+            raise SessionClosed(self._close_reason if self.state is State.CLOSED else None)
 
     def _fail(self, reason: CloseReason) -> Closed:
-        if self._state is not State.CLOSING:
+        if self.state is not State.CLOSING:
             self._close_reason = reason
         self._step(Input.FAIL)
         self._frame_since = None
@@ -330,16 +356,13 @@ class Connection:
         """Turn what the decoder gave into events."""
         joiner = self._joiner
         if joiner is None:
-            if Malformed in map(type, frames):
-                return self._police(frames)
-            self.stats.packets_received += len(frames)
-            return [*frames]
+            return self._police(frames)
         joined: list[Packet | Message | Malformed] = []
         for frame in frames:
             if isinstance(frame, Malformed):
                 joined.append(frame)
             else:
-                self.stats.packets_received += 1
+                self._stats.packets_received += 1
                 joined += joiner.add(frame, self._now)
         return self._police(joined)
 
@@ -350,11 +373,11 @@ class Connection:
             events.append(event)
             match event:
                 case Packet():
-                    self.stats.packets_received += 1
+                    self._stats.packets_received += 1
                 case Message():
-                    self.stats.messages_received += 1
+                    self._stats.messages_received += 1
                 case Malformed(reason):
-                    self.stats.malformed[reason] += 1
+                    self._stats.malformed[reason] += 1
                     if self._config.on_malformed == "close":
                         events.append(self._fail(CloseReason.PROTOCOL_ERROR))
                         break

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from packetcore._codec import (
     ESCAPE_BYTE,
+    ESCAPED_FLAG,
     FLAG,
     FLAG_BYTE,
     HEADER,
@@ -80,10 +81,16 @@ class Decoder:
             return events
         runs = data.split(FLAG)
         open_run = runs.pop()
-        runs[0] = self._end_open_run(runs[0], events)
+        self._header_read = False
+        if self._run or not self._in_frame:
+            runs[0] = self._end_open_run(runs[0], events)
         max_payload = self._max_payload
         for run in filter(None, runs):  # nothing between two flags is nothing
-            plain = unescape(run) if ESCAPE_BYTE in run else run
+            plain: bytes | None = run
+            if ESCAPE_BYTE in run:
+                plain = run.replace(ESCAPED_FLAG, FLAG)
+                if ESCAPE_BYTE in plain:  # half of the runs that have any escape get here
+                    plain = unescape(run)
             if plain is not None and (size := len(plain) - HEADER_SIZE) >= 0:
                 id, type, count, length = _unpack(plain)
                 if length == size <= max_payload:
@@ -91,7 +98,8 @@ class Decoder:
                     events.append(_new_packet(Packet, (id, plain[HEADER_SIZE:], type, count)))
                     continue
             self._refuse(run, plain, events)
-        self._hold(open_run, events)
+        if open_run:
+            self._hold(open_run, events)
         return events
 
     def feed_eof(self) -> list[Malformed]:
@@ -111,14 +119,11 @@ class Decoder:
 
     def _end_open_run(self, end: bytes, events: list[Packet | Malformed]) -> bytes:
         """A flag came: give the whole of the run that it ends, nothing if it was noise."""
-        self._header_read = False
         if not self._in_frame:
             self._drop(end)
             self._report_dropped(events)
             self._in_frame = True
             return b""
-        if not self._run:
-            return end
         run = bytes(self._run) + end
         self._run.clear()
         return run

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from packetcore._config import Config
 from packetcore._handler import Handler
 from packetcore._server import ServerBase
+from packetcore._session import Session
 
 if TYPE_CHECKING:
     import ssl
@@ -86,6 +88,8 @@ class Driver(ABC):
         self._serve = serve
         self._connect = connect
         self._echo = echo
+        self._servers: list[ServerBase] = []
+        self._sessions: WeakSet[Session] = WeakSet()
 
     def start_server(
         self,
@@ -99,8 +103,9 @@ class Driver(ABC):
         """Give the adapter's `Server`, listening; without a handler it echoes over streams."""
         options = {} if tls is None else self.tls_options(tls, server_side=True)
         server: ServerBase = self.call(
-            partial(self._serve, handler or self._echo, host, port, config=config, **options)
+            partial(self._serve, self._echo if handler is None else handler, host, port, config=config, **options)
         )
+        self._servers.append(server)
         return server
 
     def connect(
@@ -114,12 +119,21 @@ class Driver(ABC):
     ) -> Any:
         """Give the adapter's `Session`, or without a handler its `Stream`, connected."""
         options = {} if tls is None else self.tls_options(tls, server_side=False)
-        return self.call(partial(self._connect, host, port, handler, config=config, **options))
+        connected = self.call(partial(self._connect, host, port, handler, config=config, **options))
+        self._sessions.add(connected if handler is not None else connected.session)
+        return connected
 
     def tls_options(self, tls: TLS, *, server_side: bool) -> dict[str, Any]:
         """What `serve` and `connect` take for TLS. Override it where that is no `SSLContext`."""
         context = tls.context(server_side=server_side)
         return {"ssl": context} if server_side else {"ssl": context, "server_hostname": tls.server_name}
+
+    def close_all(self) -> None:
+        """Abort every server and client that was opened here; `stop` begins with it."""
+        while self._servers:
+            self.call(self._servers.pop().close, 0)
+        for session in list(self._sessions):
+            self.call(session.abort)
 
     @abstractmethod
     def call(self, function: Callable[..., Any], *args: Any, timeout: float | None = 30.0) -> Any:

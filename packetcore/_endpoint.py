@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from packetcore._config import Config
@@ -39,6 +40,9 @@ class StreamEndpoint:
     ) -> None:
         self.config = Config() if config is None else config
         """Limits and timeouts."""
+        # A handler may still reply to what came before a malformed frame, so that the
+        # session applies `on_malformed` itself, when it has delivered that.
+        self.connection_config = replace(self.config, on_malformed="skip")
         self.sessions: SessionPool[Session] = SessionPool(
             self.config.idle_timeout,
             max_sessions=self.config.max_sessions,

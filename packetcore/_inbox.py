@@ -128,6 +128,12 @@ class StreamBase:
         """Why the conversation ended; `None` while it has not."""
         return self.session.close_reason
 
+    def _send(self, item: Packet | Message) -> None:
+        if isinstance(item, Message):
+            self.session.send_message(item.payload, id=item.id, type=item.type)
+        else:
+            self.session.send(item)
+
 
 def _nothing() -> None:
     pass

@@ -34,17 +34,21 @@ def split(payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, ch
 
 
 class _Run:
-    __slots__ = ("begun", "count", "payload", "seen")
+    __slots__ = ("begun", "count", "payload", "refused", "seen")
 
     def __init__(self, count: int, now: float) -> None:
         self.count = count
         self.seen = 0
         self.payload = bytearray()
+        self.refused = False  # too long: its other packets are counted and dropped
         self.begun = now
 
 
 class Joiner:
     """Puts runs of packets with the same id and type back together.
+
+    Times are seconds since any epoch, supplied by the caller; one before a time given
+    earlier counts as that earlier one.
 
     Args:
         max_size: the longest message, in bytes.
@@ -57,7 +61,7 @@ class Joiner:
         ValueError: one of them is too small.
     """
 
-    __slots__ = ("_max_pending", "_max_size", "_runs", "_timeout")
+    __slots__ = ("_max_pending", "_max_size", "_now", "_runs", "_timeout")
 
     def __init__(self, max_size: int = 4 * 1024 * 1024, max_pending: int = 4, timeout: float | None = 30.0) -> None:
         if max_size < 1 or max_pending < 1 or (timeout is not None and not timeout > 0):
@@ -66,6 +70,7 @@ class Joiner:
         self._max_pending = max_pending
         self._timeout = timeout
         self._runs: OrderedDict[tuple[int, int], _Run] = OrderedDict()
+        self._now = float("-inf")
 
     def __len__(self) -> int:
         """How many runs are incomplete."""
@@ -78,14 +83,16 @@ class Joiner:
             The message that it completes, if it does; before that, a `Malformed` for a
             run that it shows to be broken: COUNT_MISMATCH when its count is not that
             of the run under way, which is dropped and begun anew with this packet;
-            MESSAGE_TOO_LONG when the run passes `max_size`; MESSAGE_INCOMPLETE for the
-            oldest run when there are more than `max_pending`.
+            MESSAGE_TOO_LONG when the run passes `max_size`, the rest of which is then
+            dropped, so that it does not pass for the start of the next message;
+            MESSAGE_INCOMPLETE for the oldest run when there are more than `max_pending`.
         """
+        self._now = max(self._now, now)
         events: list[Message | Malformed] = []
         key = (packet.id, packet.type)
         run = self._runs.get(key)
         if run is not None and packet.count != run.count:
-            events.append(self._give_up(key, Reason.COUNT_MISMATCH))
+            events += self._give_up(key, Reason.COUNT_MISMATCH)
             run = None
         if run is None:
             if packet.count <= 1:
@@ -95,15 +102,19 @@ class Joiner:
                     events.append(Message(packet.id, packet.payload, packet.type))
                 return events
             if len(self._runs) >= self._max_pending:
-                events.append(self._give_up(next(iter(self._runs)), Reason.MESSAGE_INCOMPLETE))
-            run = self._runs[key] = _Run(packet.count, now)
+                events += self._give_up(next(iter(self._runs)), Reason.MESSAGE_INCOMPLETE)
+            run = self._runs[key] = _Run(packet.count, self._now)
         run.seen += 1
-        run.payload += packet.payload
-        if len(run.payload) > self._max_size:
-            events.append(self._give_up(key, Reason.MESSAGE_TOO_LONG))
-        elif run.seen == run.count:
+        if not run.refused:
+            run.payload += packet.payload
+            if len(run.payload) > self._max_size:
+                events.append(Malformed.of(Reason.MESSAGE_TOO_LONG, run.payload))
+                run.refused = True
+                run.payload.clear()
+        if run.seen == run.count:
             del self._runs[key]
-            events.append(Message(packet.id, bytes(run.payload), packet.type))
+            if not run.refused:
+                events.append(Message(packet.id, bytes(run.payload), packet.type))
         return events
 
     def next_deadline(self) -> float | None:
@@ -114,14 +125,16 @@ class Joiner:
 
     def expire(self, now: float) -> list[Malformed]:
         """Give up the runs whose time is over, and only touch those."""
+        self._now = max(self._now, now)
         expired: list[Malformed] = []
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
-            expired.append(self._give_up(next(iter(self._runs)), Reason.MESSAGE_INCOMPLETE))
+        while (deadline := self.next_deadline()) is not None and deadline <= self._now:
+            expired += self._give_up(next(iter(self._runs)), Reason.MESSAGE_INCOMPLETE)
         return expired
 
     def give_up(self) -> list[Malformed]:
         """The stream has ended: give up every run that is incomplete."""
-        return [self._give_up(key, Reason.MESSAGE_INCOMPLETE) for key in list(self._runs)]
+        return [event for key in list(self._runs) for event in self._give_up(key, Reason.MESSAGE_INCOMPLETE)]
 
-    def _give_up(self, key: tuple[int, int], reason: Reason) -> Malformed:
-        return Malformed.of(reason, self._runs.pop(key).payload)
+    def _give_up(self, key: tuple[int, int], reason: Reason) -> list[Malformed]:
+        run = self._runs.pop(key)
+        return [] if run.refused else [Malformed.of(reason, run.payload)]

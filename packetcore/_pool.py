@@ -114,7 +114,9 @@ class SessionPool(Generic[T]):
         entry = self._entries.get(id)
         if entry is None:
             return False
-        entry.refreshed = self._advance(now)
+        if now > self._now:
+            self._now = now
+        entry.refreshed = self._now
         self._entries.move_to_end(id)
         return True
 
@@ -196,8 +198,12 @@ class SessionPool(Generic[T]):
         """
         now = self._advance(now)
         expired: list[T] = []
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
-            id, entry = next(iter(self._entries.items()))
+        entries = self._entries
+        while self.timeout is not None and entries:
+            id = next(iter(entries))
+            entry = entries[id]
+            if entry.refreshed + self.timeout > now:
+                break
             self.remove(id)
             expired.append(entry.session)
         return expired

@@ -32,6 +32,10 @@ P = ParamSpec("P")
 
 _NEVER = float("inf")
 
+# Looking a member up in its enum takes longer than all else that a check costs.
+_OPEN, _HALF_CLOSED = State.OPEN, State.HALF_CLOSED
+_SENDING = (_OPEN, _HALF_CLOSED)
+
 _ABORTED = frozenset({CloseReason.RESET, CloseReason.SLOW_CONSUMER, CloseReason.REFUSED})
 """Ends that leave nobody to flush for."""
 
@@ -42,6 +46,9 @@ class _HangUp(enum.Enum):
     NOT_YET = enum.auto()
     CLOSE = enum.auto()
     ABORT = enum.auto()
+
+
+_NOT_YET = _HangUp.NOT_YET
 
 
 class Session:
@@ -80,10 +87,12 @@ class Session:
         "_paused",
         "_queue",
         "_reading",
+        "_reading_told",
         "_reason",
+        "_room",
         "_running",
-        "_taken",
         "_timer_at",
+        "_unsent",
         "_woken",
         "_write_paused",
         "id",
@@ -104,19 +113,20 @@ class Session:
         self._handler = handler
         self._on_packet = handler.packet_received
         self._on_sent = None if _inherited(handler.sent, Handler.sent) else handler.sent
-        self._connection = Connection(endpoint.config, now=now)
+        self._connection = Connection(endpoint.connection_config, now=now)
         limit = endpoint.config.max_outstanding
         self._max_outstanding = float("inf") if limit is None else limit
         self._queue: deque[Event] = deque()
         self._now = now
-        self._taken = 0  # bytes that the operating system took, of stats.bytes_sent
+        self._unsent = 0  # bytes that the host was given and the operating system did not take
+        self._room = self._max_outstanding  # how much may be buffered before it is too much
         self._timer_at = _NEVER
         self._abort_at = _NEVER  # when patience with a closing socket is over
         self._hang_up_told = _HangUp.NOT_YET
         self._reason: CloseReason | None = None
         self._paused = False  # by the application
         self._write_paused = False  # by the peer, who does not read
-        self._reading = True
+        self._reading = self._reading_told = True
         self._draining = False
         self._aborting = False
         self._eof_written = False
@@ -133,7 +143,7 @@ class Session:
     @property
     def is_open(self) -> bool:
         """Whether `send` is possible."""
-        return self.id != 0 and self._connection.state in (State.OPEN, State.HALF_CLOSED)
+        return self.id != 0 and self._connection.state in _SENDING
 
     @property
     def is_over(self) -> bool:
@@ -148,7 +158,7 @@ class Session:
     @property
     def outstanding(self) -> int:
         """Bytes sent that the operating system has not taken yet."""
-        return self._connection.stats.bytes_sent - self._taken
+        return self._connection.buffered + self._unsent
 
     @property
     def write_paused(self) -> bool:
@@ -190,7 +200,7 @@ class Session:
         """
         connection = self._connection
         connection.send(packet)
-        if connection.stats.bytes_sent - self._taken > self._max_outstanding:
+        if connection.buffered > self._room:
             self._overflow()
         if not self._running:
             self._wake()
@@ -200,7 +210,7 @@ class Session:
     ) -> None:
         """Send a payload as one packet or several, as `Connection.send_message` does."""
         self._connection.send_message(payload, id=id, type=type, chunk=chunk)
-        if self.outstanding > self._max_outstanding:
+        if self._connection.buffered > self._room:
             self._overflow()
         self._wake()
 
@@ -250,9 +260,9 @@ class Session:
     def received(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """The peer sent `data`, cut anywhere."""
         connection = self._connection
-        if connection.state is State.OPEN:
+        if connection.state is _OPEN:
             self._now = now
-            self._take(connection.receive_data(data, now))
+            self._queue.extend(connection.receive_data(data, now))  # no Closed among them
             self._endpoint.sessions.refresh(self.id, now)
             self._pump()
         elif connection.state is State.CLOSING:
@@ -269,8 +279,9 @@ class Session:
         """The operating system took `n` more bytes of what was written."""
         if self._lost:
             return
-        self._taken += n
-        if self._write_paused or self._connection.state is State.HALF_CLOSED:
+        self._unsent -= n
+        self._room = self._max_outstanding - self._unsent
+        if self._write_paused or self._connection.state is _HALF_CLOSED:
             self._connection.touch(now)  # the peer is not silent: it reads
         if self._on_sent is not None and self.id:
             self._call(self._on_sent, n)
@@ -351,23 +362,28 @@ class Session:
             return
         self._running = True
         try:
-            self._deliver()
-            # A handler that hears of the write may send more; one that ran into the end
+            # A handler that hears of a write may send more, and one that ran into the end
             # of the session still gets the rest of what came before it.
-            while self._write() or self._is_deliverable():
-                self._deliver()
+            while True:
+                if self._queue and (not self._paused or self._lost):
+                    self._deliver()
+                elif self._connection.buffered and not self._lost:
+                    self._write()
+                else:
+                    break
         finally:
             self._running = False
         if self._lost:
             self._finish()
-        else:
+            return
+        if self._connection.state not in _SENDING:
             self._hang_up()
-            self._arm()
+        self._arm()
 
     def _deliver(self) -> None:
         queue, on_packet = self._queue, self._on_packet
         try:
-            while queue and (not self._paused or self._lost):  # as _is_deliverable, without a call
+            while queue and (not self._paused or self._lost):
                 event = queue.popleft()
                 if event.__class__ is Packet:
                     on_packet(self, event)
@@ -376,14 +392,12 @@ class Session:
         except Exception as error:
             self._handler_failed(error)
 
-    def _is_deliverable(self) -> bool:
-        # The socket is gone or the application wants it: nothing comes later to wait for.
-        return bool(self._queue) and (not self._paused or self._lost)
-
     def _deliver_other(self, event: Event) -> None:
         match event:
             case Malformed():
                 self._handler.malformed(self, event)
+                if self._endpoint.config.on_malformed == "close":
+                    self._close(CloseReason.PROTOCOL_ERROR)
             case Message():
                 self._handler.message_received(self, event)
             case EndOfStream():
@@ -393,15 +407,14 @@ class Session:
             case Closed():
                 raise AssertionError("_take keeps it out of the queue")
 
-    def _write(self) -> bool:
+    def _write(self) -> None:
         data = self._connection.bytes_to_send()
-        if not data or self._lost:
-            return False
+        self._unsent += len(data)
+        self._room = self._max_outstanding - self._unsent
         self._host.write(data)
-        if self.outstanding > self._endpoint.config.write_high_water:
+        if self._unsent > self._endpoint.config.write_high_water:
             self._write_paused = True
             self._update_reading()
-        return True
 
     def _hang_up(self) -> None:
         """Tell the host how far the closing has come; each thing once."""
@@ -424,8 +437,10 @@ class Session:
 
     def _arm(self) -> None:
         """Have the timer fire no later than needed. One set too early is left as it is."""
-        self._connection.set_reading(self._reading, self._now)
-        deadline = self._connection.next_deadline() if self._hang_up_told is _HangUp.NOT_YET else self._abort_at
+        if self._reading != self._reading_told:
+            self._reading_told = self._reading
+            self._connection.set_reading(self._reading, self._now)
+        deadline = self._connection.next_deadline() if self._hang_up_told is _NOT_YET else self._abort_at
         if deadline is not None and deadline < self._timer_at and not self._lost:
             self._timer_at = deadline
             self._host.set_timer(deadline)
@@ -470,7 +485,7 @@ class Session:
     def _overflow(self) -> None:
         """More is unsent than the limit allows: let the socket take what it will first."""
         self._write()
-        if self.outstanding > self._max_outstanding:
+        if self._connection.buffered > self._room:
             self._discard_queue()
             self._take(self._connection.fail(CloseReason.SLOW_CONSUMER, self._now))
 

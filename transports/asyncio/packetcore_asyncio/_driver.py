@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from packetcore import Driver, Packet
+from packetcore import Driver
 from packetcore_asyncio._stream import Stream
 from packetcore_asyncio._tcp import connect, serve
 
@@ -28,7 +28,12 @@ class AsyncioDriver(Driver):
             result = function(*args)
             return await result if inspect.isawaitable(result) else result
 
-        future = asyncio.run_coroutine_threadsafe(called(), self._loop)
+        coroutine = called()
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except BaseException:  # interrupted by Ctrl-C, or the loop is closed
+            coroutine.close()
+            raise
         try:
             return future.result(timeout)
         except concurrent.futures.TimeoutError:
@@ -44,6 +49,7 @@ class AsyncioDriver(Driver):
 
     def stop(self) -> None:
         if not self._loop.is_closed():
+            self.close_all()
             self.call(_cancel_others)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
@@ -52,10 +58,7 @@ class AsyncioDriver(Driver):
 
 async def _echo(stream: Stream) -> None:
     async for item in stream:
-        if isinstance(item, Packet):
-            await stream.send(item)
-        else:
-            await stream.send_message(item.payload, id=item.id, type=item.type)
+        await stream.send(item)
 
 
 def _fastest_event_loop() -> asyncio.AbstractEventLoop:

@@ -22,6 +22,7 @@ class SocketProtocol(asyncio.Protocol):
         self._loop = loop
         self._time = loop.time
         self._timer: asyncio.TimerHandle | None = None
+        self._paused = False
         self._unreported = 0  # bytes written of which the session was not told that they went
 
     # What asyncio calls.
@@ -34,13 +35,15 @@ class SocketProtocol(asyncio.Protocol):
         peer = transport.get_extra_info("peername") or ("unknown", 0)  # it may be gone already
         self.session = Session(self._endpoint, self, peer, self._time())
         self.session.opened(self._time())
+        if self._paused:  # uvloop begins to read only after this, and forgets the pause
+            self._loop.call_soon(lambda: self._transport.pause_reading() if self._paused else None)
 
     def data_received(self, data: bytes) -> None:
         self.session.received(data, self._time())
 
     def eof_received(self) -> bool:
         self.session.eof(self._time())
-        return True  # the session closes, once its replies have gone
+        return self._transport.can_write_eof()  # if so the session closes, after its replies
 
     def resume_writing(self) -> None:
         self._report()
@@ -67,9 +70,11 @@ class SocketProtocol(asyncio.Protocol):
         self._timer = None if at is None else self._loop.call_at(at, self._tick)
 
     def pause_reading(self) -> None:
+        self._paused = True
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
+        self._paused = False
         self._transport.resume_reading()
 
     def close(self) -> None:

@@ -20,8 +20,8 @@ class Stream(StreamBase):
         self._loop = loop
         self._waiters: set[asyncio.Future[None]] = set()
 
-    async def send(self, packet: Packet) -> None:
-        """Send a packet; wait while more than `write_high_water` bytes are unsent.
+    async def send(self, item: Packet | Message) -> None:
+        """Send a packet, or a message; wait while more than `write_high_water` bytes are unsent.
 
         Packets of several tasks never mix. Cancelling the wait does not unsend the packet.
 
@@ -29,7 +29,7 @@ class Stream(StreamBase):
             SessionClosed: the conversation is closing or closed.
             LocalProtocolError: the payload exceeds `max_payload`.
         """
-        self.session.send(packet)
+        self._send(item)
         await self._drain()
 
     async def send_message(
