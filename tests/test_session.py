@@ -487,14 +487,17 @@ def test_joined_messages_take_the_place_of_packets() -> None:
 def test_a_malformed_frame_ends_the_session_where_the_config_says_so() -> None:
     rig = Rig(Config(on_malformed="close"))
     session, host = rig.open()
+    rig.handler.on["packet"] = reply(PONG)
     session.received(encode(PING) + b"\xfe\x01\xfe" + encode(PING), 101)
     session.lost(None, 102)
     assert rig.handler.calls[1:] == [
         ("packet", PING),
         ("malformed", Reason.TOO_SHORT),
+        ("sent", len(encode(PONG))),
         ("disconnected", CloseReason.PROTOCOL_ERROR),
     ]
-    assert "close" in host.verbs
+    assert host.packets() == [PONG]
+    assert "write_eof" in host.verbs
 
 
 def test_a_socket_that_fails_inside_a_write_ends_the_session_once() -> None:

@@ -1,0 +1,189 @@
+"""`packetcore serve` as a process: what it prints, how it serves and how it ends."""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+
+from packetcore import Decoder, Packet, encode
+
+DEADLINE = 30.0
+CLIENTS = 50
+IN_FLIGHT = 32
+
+
+class Serving:
+    """A `packetcore serve` that listens."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        self.process = process
+        line = process.stdout.readline()
+        assert line.startswith("listening on 127.0.0.1:")
+        self.address = ("127.0.0.1", int(line.rpartition(":")[2]))
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=DEADLINE)
+
+    def end(self, number: signal.Signals) -> tuple[int, str, str]:
+        """Send a signal; the exit code, and the rest of what was printed."""
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=DEADLINE)
+        return self.process.returncode, out, err
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[Serving]:
+    command = [sys.executable, "-m", "packetcore_cli", "serve", "--port", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        try:
+            yield Serving(process)
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+
+
+def read_to_end(device: socket.socket) -> bytes:
+    return b"".join(iter(lambda: device.recv(65536), b""))
+
+
+def is_echoed(serving: Serving, seed: int, together: threading.Barrier) -> bool:
+    """Keep `IN_FLIGHT` packets under way until ten times as many have come back, in order."""
+    choose = random.Random(seed)
+    sent = [
+        Packet(
+            choose.randrange(0x10000),
+            bytes(choose.choices(b"\xfd\xfe\x01\x02ab", k=choose.randrange(200))),
+            type=choose.randrange(256),
+            count=choose.randrange(0x10000),
+        )
+        for _ in range(10 * IN_FLIGHT)
+    ]
+    received: list[Packet] = []
+    decoder = Decoder()
+    with serving.connect() as device:
+        together.wait(DEADLINE)
+        device.sendall(b"".join(map(encode, sent[:IN_FLIGHT])))
+        under_way = IN_FLIGHT
+        while len(received) < len(sent):
+            packets = decoder.feed(device.recv(65536))
+            for packet in packets:
+                assert isinstance(packet, Packet)
+                received.append(packet)
+            device.sendall(b"".join(map(encode, sent[under_way : under_way + len(packets)])))
+            under_way += len(packets)
+    return received == sent and decoder.pending == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_fifty_clients_get_every_byte_back(number: signal.Signals) -> None:
+    together = threading.Barrier(CLIENTS)
+    with serving("--transport", "asyncio", "--echo") as server:
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            assert all(clients.map(lambda seed: is_echoed(server, seed, together), range(CLIENTS)))
+        code, out, err = server.end(number)
+    assert (code, out) == (0, "")
+    assert f"stopped after {CLIENTS} sessions" in err
+    assert "malformed: 0" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_connected_clients_finish(number: signal.Signals) -> None:
+    with ExitStack() as clients, serving("--echo", "--grace", "20") as server:
+        devices = [clients.enter_context(server.connect()) for _ in range(3)]
+        for device in devices:
+            device.sendall(encode(Packet(1, b"hello")))
+            assert device.recv(1) == b"\xfe"
+        server.process.send_signal(number)
+        for device in devices:  # the rest of the echo, then the end
+            assert read_to_end(device) == encode(Packet(1, b"hello"))[1:]
+            device.close()
+        _, err = server.process.communicate(timeout=DEADLINE)
+    assert server.process.returncode == 0
+    assert "draining 3 sessions" in err
+
+
+def test_clients_that_stay_do_not_outlive_the_grace() -> None:
+    with serving("--echo", "--grace", "0.3") as server, server.connect() as device:
+        device.sendall(encode(Packet(1)))
+        assert device.recv(1) == b"\xfe"
+        code, _, err = server.end(signal.SIGTERM)
+    assert code == 0
+    assert "session 1 closed, SHUTDOWN" in err
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    with serving("--echo", "--grace", "1000") as server, server.connect() as device:
+        device.sendall(encode(Packet(1)))
+        assert device.recv(64) == encode(Packet(1))
+        server.process.send_signal(signal.SIGTERM)
+        assert read_to_end(device) == b""  # it drains, and waits for this client to close
+        code, _, err = server.end(signal.SIGINT)
+    assert code == 1
+    assert "Traceback" not in err
+
+
+def test_packets_are_printed_and_the_rest_is_logged() -> None:
+    with serving() as server:
+        with server.connect() as device:
+            device.sendall(b"noise" + encode(Packet(7, b"hello")) + b"\xfe".join([b"x"] * 30) + b"\xfe")
+            device.shutdown(socket.SHUT_WR)
+            assert read_to_end(device) == b""
+        code, out, err = server.end(signal.SIGTERM)
+    assert (code, out) == (0, 'session 1  id 7  type 0  count 1  length 5  payload "hello"\n')
+    log = [line.partition("  ")[2] for line in err.splitlines()]
+    assert log[0].startswith("session 1 from 127.0.0.1:")
+    assert log[1] == 'session 1 malformed: NOISE  5 bytes  "noise"'
+    assert log[11:13] == [
+        "session 1 malformed: more, from here on only counted",
+        "session 1 closed, PEER: the peer closed it; packets: 1 in, 0 out; malformed: 31",
+    ]
+
+
+def test_limits_are_the_ones_asked_for() -> None:
+    with serving("--max-sessions", "1", "--max-payload", "4", "--idle-timeout", "1", "--echo") as server:
+        with server.connect() as device:
+            device.sendall(encode(Packet(1, b"hello")) + encode(Packet(2, b"four")))
+            assert device.recv(64) == encode(Packet(2, b"four"))
+            with server.connect() as other, suppress(ConnectionResetError):
+                assert read_to_end(other) == b""
+            assert read_to_end(device) == b""
+        code, _, err = server.end(signal.SIGTERM)
+    assert code == 0
+    assert "TOO_LONG" in err
+    assert "session 1 closed, IDLE_TIMEOUT" in err
+    assert "stopped after 1 session\n" in err
+
+
+def test_a_reader_that_leaves_ends_the_server_quietly() -> None:
+    with serving() as server:
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+        with server.connect() as device:
+            device.sendall(encode(Packet(1)))
+            assert read_to_end(device) == b""
+        assert server.process.wait(DEADLINE) == 0
+        assert server.process.stderr is not None
+        assert "Traceback" not in server.process.stderr.read()
+
+
+def test_it_listens_on_ipv6() -> None:
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        command = [sys.executable, "-m", "packetcore_cli", "serve", "--host", "::1"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("listening on [::1]:")
+            process.terminate()
+            assert process.wait(DEADLINE) == 0

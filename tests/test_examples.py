@@ -1,0 +1,87 @@
+"""Every example runs on its own, ends by itself and prints what its docstring promises."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+EXPECTED = {
+    "echo_asyncio.py": """
+        server: connected to 127.0.0.1
+        client: connected to 127.0.0.1
+        client: sent 16 bytes
+        server: received b'hello' with id 0x10
+        server: sent 16 bytes
+        client: received b'hello' with id 0x10
+        server: disconnected, PEER: the peer closed it
+        client: disconnected, LOCAL: this side closed it
+    """,
+    "own_runtime.py": """
+        server: packet 1 b'hello'
+        client: packet 1 b'you said hello'
+        server: the peer has finished sending
+        server: closed, PEER: the peer closed it
+        client: closed, LOCAL: this side closed it
+    """,
+    "receive_buffer.py": """
+        payload 010304fe01fd02 encodes to fe001000000100000007010304fd0101fd0202fe
+        7 bytes came: 0 complete, 6 bytes wait for more
+        23 bytes came: 1 complete, 9 bytes wait for more
+        packet with id 0x10 and payload 010304fe01fd02
+        10 bytes came: 1 complete, 0 bytes wait for more
+        packet with id 0x10 and payload 010304fe01fd02
+    """,
+    "session_pool.py": """
+        inserted with id 1; the pool counts 1
+        found by its id: True; by its identity: True
+        1040 s: refreshed: True; expires at 1100 s
+        1080 s: 0 expired; the pool counts 1
+        1120 s: the session with 127.0.0.1 expired; the pool counts 0
+        refreshed once it has gone: False
+    """,
+    "stream_asyncio.py": """
+        server: b'hello'
+        server: b'good-bye'
+        client: b'HELLO'
+        client: b'GOOD-BYE'
+        server: the client has finished
+    """,
+}
+"""What each example prints. Where two sides print, only the order within each is fixed."""
+
+SLOW_CALLBACK = re.compile(r"Executing .* took [\d.]+ seconds")
+"""What asyncio's debug mode says on a machine that is busy: no fault of the example's."""
+
+
+def by_side(output: str) -> dict[str, list[str]]:
+    """The lines of an output, those of the server and of the client apart."""
+    sides: dict[str, list[str]] = {}
+    for line in filter(None, map(str.strip, output.splitlines())):
+        side, colon, _ = line.partition(":")
+        sides.setdefault(side if colon and side in ("server", "client") else "", []).append(line)
+    return sides
+
+
+def test_no_example_is_forgotten() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == EXPECTED.keys()
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_an_example_says_what_it_shows_and_shows_it(name: str) -> None:
+    path = EXAMPLES / name
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "dev", path], capture_output=True, text=True, timeout=30, check=False
+    )
+
+    complaints = [line for line in run.stderr.splitlines() if not SLOW_CALLBACK.match(line)]
+    assert (run.returncode, complaints) == (0, [])
+    assert by_side(run.stdout) == by_side(EXPECTED[name])

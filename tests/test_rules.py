@@ -1,0 +1,123 @@
+"""The rules of the core, read from its source: what it may import, export and leave unsaid."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import packetcore
+
+FOLDER = Path(packetcore.__file__).parent
+SOURCES = sorted(FOLDER.glob("*.py"))
+TREES = {path.stem: ast.parse(path.read_text(), path.name) for path in SOURCES}
+FORBIDDEN = {"time", "os", "random", "socket", "threading", "asyncio"}
+
+each_module = pytest.mark.parametrize("module", TREES)
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """The modules that a module imports, wherever in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            assert node.module is not None
+            yield node.module
+        elif isinstance(node, ast.Name) and node.id == "__import__":
+            yield "__import__"
+
+
+@each_module
+def test_the_core_has_no_clock_no_socket_no_thread_and_no_chance(module: str) -> None:
+    roots = {name.partition(".")[0] for name in imported(TREES[module])}
+    assert not roots & FORBIDDEN
+
+
+@each_module
+def test_the_core_does_not_import_upwards(module: str) -> None:
+    names = set(imported(TREES[module]))
+    assert not [name for name in names if name.startswith("packetcore_")]
+    assert "packetcore" not in names, "modules import each other, not the package"
+
+
+@each_module
+def test_a_module_is_private_and_the_package_is_what_is_public(module: str) -> None:
+    assert module.startswith("_")
+
+
+def test_what_the_package_imports_is_what_it_exports() -> None:
+    names = {
+        alias.asname or alias.name
+        for node in TREES["__init__"].body
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        for alias in node.names
+    }
+    assert set(packetcore.__all__) == {name for name in names if not name.startswith("_")}
+    assert all(hasattr(packetcore, name) for name in packetcore.__all__)
+
+
+def test_all_is_sorted_constants_then_classes_then_functions() -> None:
+    def place(name: str) -> tuple[int, str]:
+        return 0 if name.isupper() else 1 if name[0].isupper() else 2, name
+
+    assert packetcore.__all__ == sorted(set(packetcore.__all__), key=place)
+
+
+# Everything public says what it is.
+
+Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def is_public(name: str) -> bool:
+    return not name.startswith("_")
+
+
+CLASSES = {node.name: node for tree in TREES.values() for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def documented_above(name: str, bases: list[ast.expr]) -> bool:
+    """Whether a base class in the core says what a method of this name does."""
+    for base in bases:
+        base = base.value if isinstance(base, ast.Subscript) else base
+        parent = CLASSES.get(base.id) if isinstance(base, ast.Name) else None
+        if parent is not None:
+            method = next((node for node in parent.body if isinstance(node, Definition) and node.name == name), None)
+            if (method is not None and ast.get_docstring(method)) or documented_above(name, parent.bases):
+                return True
+    return False
+
+
+def undocumented(tree: ast.Module) -> Iterator[str]:
+    """Public classes, functions, methods and dataclass fields that say nothing of themselves."""
+    for node in tree.body:
+        if not isinstance(node, Definition) or not is_public(node.name):
+            continue
+        if not ast.get_docstring(node):
+            yield node.name
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for number, member in enumerate(node.body):
+            if isinstance(member, Definition) and is_public(member.name):
+                is_setter = any(isinstance(decorator, ast.Attribute) for decorator in member.decorator_list)
+                inherits = documented_above(member.name, node.bases)
+                if not (ast.get_docstring(member) or is_setter or inherits):
+                    yield f"{node.name}.{member.name}"
+            elif isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name):
+                below = node.body[number + 1] if number + 1 < len(node.body) else None
+                said = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+                if is_public(member.target.id) and not said:
+                    yield f"{node.name}.{member.target.id}"
+
+
+@each_module
+def test_a_module_says_what_it_decides(module: str) -> None:
+    assert ast.get_docstring(TREES[module])
+
+
+@each_module
+def test_everything_public_says_what_it_is(module: str) -> None:
+    assert list(undocumented(TREES[module])) == []
