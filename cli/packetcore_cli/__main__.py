@@ -1,0 +1,111 @@
+"""The `packetcore` command: which function does what, and how every one of them ends."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+import packetcore
+from packetcore_cli._arguments import hex_or_file, packet_of
+from packetcore_cli._demo import demo
+from packetcore_cli._drivers import list_transports
+from packetcore_cli._dump import dump, list_events
+from packetcore_cli._failure import Failure, reason_of
+from packetcore_cli._parser import new_parser
+from packetcore_cli._send import send
+from packetcore_cli._serve import serve
+from packetcore_cli._terminal import NobodyReads, Terminal
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments; those of the process if `None`.
+
+    Returns:
+        The exit code: 0; 1 for a failure and 2 for wrong usage, each told in one line on
+        standard error; 130 after Ctrl-C.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot show is escaped
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        if sys.stdout is None:
+            raise Failure("standard output is closed")
+        code = _run(argv)
+        sys.stdout.flush()
+        return code
+    except (NobodyReads, BrokenPipeError):
+        _silence()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except Failure as failure:
+        return _fail(str(failure), failure.exit_code)
+    except OSError as error:
+        _silence()
+        return _fail(reason_of(error), 1)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = new_parser().parse_args(argv)
+    except SystemExit as end:  # --help and --version
+        return int(end.code or 0)
+    out = Terminal(sys.stdout)
+    match args.command:
+        case "demo":
+            return demo(args.transport, out)
+        case "serve":
+            return serve(args, out)
+        case "send":
+            return send(args, out, Terminal(sys.stderr))
+        case "encode":
+            return _encode(args, out)
+        case "decode":
+            return _decode(args, out)
+    return list_transports(out)
+
+
+def _encode(args: argparse.Namespace, out: Terminal) -> int:
+    frame = packetcore.encode(packet_of(args))
+    if args.raw:
+        sys.stdout.buffer.write(frame)
+    else:
+        out.line(frame.hex())
+    return 0
+
+
+def _decode(args: argparse.Namespace, out: Terminal) -> int:
+    data = hex_or_file(args.source)
+    try:
+        dump(out, data, max_payload=args.max_payload)
+        if data:
+            out.line()
+        list_events(out, data, max_payload=args.max_payload)
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    with suppress(OSError, AttributeError):  # standard error may be closed too
+        sys.stderr.write(f"packetcore: {' '.join(message.split())}\n")
+    return code
+
+
+def _silence() -> None:
+    """Nobody takes what standard output still holds: let the interpreter flush it nowhere."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

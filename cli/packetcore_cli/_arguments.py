@@ -1,0 +1,149 @@
+"""What stands on a command line, turned into values.
+
+A value of the wrong kind is wrong usage; a number out of its range, wrong hex and a file
+that cannot be read are failures of the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from packetcore import Packet
+from packetcore_cli._failure import Failure, WrongUsage, reason_of
+
+LONGEST_WAIT = 1e9
+"""Seconds, some 30 years: more than that and a runtime's timer may overflow."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line and no guessing at abbreviations."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"allow_abbrev": False} | kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise WrongUsage(f"{message} (see {self.prog} --help)")
+
+
+def number(text: str) -> int:
+    """An integer: decimal, or with 0x, 0o or 0b in front."""
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
+
+
+def port(text: str) -> int:
+    """A TCP port."""
+    value = number(text)
+    if not 0 <= value <= 65535:
+        raise Failure(f"port={value} is out of range 0 to 65535")
+    return value
+
+
+def seconds(name: str) -> Callable[[str], float]:
+    """A time to wait, called by its name where it is out of range."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if math.isnan(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+        if not 0 <= value <= LONGEST_WAIT:
+            raise Failure(f"{name}={text} is out of range 0 to {LONGEST_WAIT:.0f} seconds")
+        return value
+
+    return parse
+
+
+def parse_hex(text: str) -> bytes:
+    """Bytes written in hex: white space, `:`, `-` and `,` may stand between bytes and 0x in front.
+
+    Raises:
+        ValueError: it is something else; the message says what is wrong with it.
+    """
+    digits = "".join(re.sub(r"^0[xX]", "", word) for word in re.split(r"[\s:,-]+", text))
+    if wrong := re.search(r"[^0-9a-fA-F]", digits):
+        raise ValueError(f"{wrong[0]!r} is not a hex digit")
+    if len(digits) % 2:
+        raise ValueError(f"an odd number of hex digits ({len(digits)})")
+    return bytes.fromhex(digits)
+
+
+def hex_bytes(text: str) -> bytes:
+    """The value of an option that must be hex."""
+    try:
+        return parse_hex(text)
+    except ValueError as error:
+        raise Failure(f"wrong hex {_shortened(text)}: {error}") from None
+
+
+def text_bytes(text: str) -> bytes:
+    """Text as the bytes that the shell gave."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def file_bytes(name: str) -> bytes:
+    """What a file holds; `-` is standard input."""
+    if name == "-":
+        if sys.stdin is None:
+            raise Failure("standard input is closed")
+        return sys.stdin.buffer.read()
+    try:
+        return Path(name).read_bytes()
+    except (OSError, ValueError) as error:
+        raise Failure(f"cannot read {_shortened(name)}: {reason_of(error)}") from None
+
+
+def hex_or_file(words: list[str]) -> bytes:
+    """The bytes that `decode` is asked about: hex, or a file that holds bytes or hex."""
+    if words in ([], ["-"]):
+        return _bytes_or_hex(file_bytes("-"))
+    text = " ".join(words)
+    try:
+        return parse_hex(text)
+    except ValueError as error:
+        if not os.path.exists(text):  # pathlib's raises where the name is too long
+            raise Failure(f"{_shortened(text)} is neither a file nor hex: {error}") from None
+    return _bytes_or_hex(file_bytes(text))
+
+
+def add_packet_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what a packet holds."""
+    parser.add_argument("--id", type=number, required=True, metavar="N", help="0 to 65535; 0x.. is hex")
+    parser.add_argument("--type", type=number, default=0, metavar="N", help="0 to 255 (default 0)")
+    parser.add_argument("--count", type=number, default=1, metavar="N", help="packets in its message (default 1)")
+    payload = parser.add_mutually_exclusive_group()
+    payload.add_argument("--data", type=text_bytes, metavar="TEXT", help="the payload as text")
+    payload.add_argument("--hex", type=hex_bytes, metavar="HEX", help="the payload in hex")
+    payload.add_argument("--file", metavar="FILE", help="the payload is what FILE holds; - is standard input")
+
+
+def packet_of(args: argparse.Namespace) -> Packet:
+    """The packet that those options describe."""
+    given = (args.data, args.hex, None if args.file is None else file_bytes(args.file))
+    payload = next((value for value in given if value is not None), b"")
+    try:
+        return Packet(args.id, payload, type=args.type, count=args.count)
+    except ValueError as error:
+        raise Failure(str(error)) from None
+
+
+def _bytes_or_hex(content: bytes) -> bytes:
+    try:
+        return parse_hex(content.decode("ascii"))
+    except ValueError:
+        return content
+
+
+def _shortened(text: str, limit: int = 60) -> str:
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

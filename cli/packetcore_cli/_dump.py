@@ -1,0 +1,112 @@
+"""The dump of a stream: what each of its bytes is, then the packets and what is malformed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from packetcore import Malformed, Packet
+from packetcore_cli._annotate import ESCAPE, HEADER, Mark, Part, Span, marks, spans
+from packetcore_cli._terminal import Terminal
+from packetcore_cli._text import PREVIEW, counted, malformed_text, packet_text
+
+DUMPED = 4096
+"""Bytes told apart one by one: some screens full. The list of packets has no such limit."""
+
+ROW = 16
+"""Bytes in a line, as in other hex dumps."""
+
+_STYLES = {
+    Part.FLAG: "bold blue",
+    Part.NOISE: "red",
+    Part.ID: "bold cyan",
+    Part.TYPE: "green",
+    Part.COUNT: "cyan",
+    Part.LENGTH: "yellow",
+    Part.PAYLOAD: "",
+    Part.ESCAPE: "bold magenta",
+}
+
+
+def dump(out: Terminal, data: bytes, *, max_payload: int, indent: str = "") -> None:
+    """Print a line for each run of bytes that are the same thing, up to `DUMPED` bytes.
+
+    Raises:
+        ValueError: `max_payload` is out of its range.
+    """
+    # The second half of an escape is not left behind.
+    limit = DUMPED + (data[DUMPED - 1 : DUMPED] == bytes([ESCAPE]))
+    shown: list[tuple[Span, list[tuple[Mark, str]]]] = []
+    for span in spans(data, max_payload):
+        if span.start >= limit:
+            break
+        shown.append((span, list(_rows(data, span._replace(stop=min(span.stop, limit))))))
+    width = max((mark.stop - mark.start for _, rows in shown for mark, _ in rows), default=0) * 3 - 1
+    for span, rows in shown:
+        for mark, note in rows:
+            style = _STYLES[mark.part]
+            sent = data[mark.start : mark.stop].hex(" ")
+            label = (f"{mark.part.value:<7}", style)
+            out.line(indent, (f"{mark.start:04x}", "dim"), "  ", label, "  ", (f"{sent:<{width}}", style), "  ", note)
+        if isinstance(span.event, Malformed) and span.stop <= limit:
+            reason = span.event.reason
+            out.line(indent, "      ", (f"^ {reason.name}: {reason.value}", "bold red"))
+    if len(data) > limit:
+        out.line(indent, (f"... the dump ends here: {limit} of {len(data)} bytes", "dim"))
+
+
+def list_events(out: Terminal, data: bytes, *, max_payload: int, indent: str = "") -> None:
+    """Print a line for each packet and each malformed run, then how many there were.
+
+    Raises:
+        ValueError: `max_payload` is out of its range.
+    """
+    packets = malformed = 0
+    for start, _, event in spans(data, max_payload):
+        if isinstance(event, Packet):
+            packets += 1
+            out.line(indent, (f"{start:04x}", "dim"), "  ", ("packet   ", "green"), "  ", packet_text(event, PREVIEW))
+        elif event is not None:
+            malformed += 1
+            out.line(indent, (f"{start:04x}", "dim"), "  ", ("malformed", "red"), "  ", malformed_text(event))
+    out.line(indent, (f"{counted(packets, 'packet')}, {malformed} malformed, {counted(len(data), 'byte')}", "bold"))
+
+
+def _rows(data: bytes, span: Span) -> Iterator[tuple[Mark, str]]:
+    """The marks of a span, none longer than a row, and what to say of each."""
+    fields: dict[Part, bytes] = {}
+    for mark in marks(data, span):
+        fields[mark.field] = plain = fields.get(mark.field, b"") + mark.plain
+        value = _value(mark.field, plain) if mark.field in HEADER else ""
+        for start in range(mark.start, mark.stop, ROW):
+            stop = min(start + ROW, mark.stop)
+            row = mark._replace(start=start, stop=stop)
+            if mark.part is Part.ESCAPE:
+                first = (start - mark.start) // 2
+                note = _escape(mark.plain[first : first + ROW // 2], stop - start)
+                yield row, f"{note}; {mark.field.value} {value}" if value else note
+            elif mark.part in (Part.PAYLOAD, Part.NOISE):
+                yield row, _readable(data[start:stop])
+            else:
+                yield row, value
+
+
+_SIZES = Counter(HEADER)
+
+
+def _value(field: Part, plain: bytes) -> str:
+    """The number in a header field; nothing while it is incomplete."""
+    if len(plain) < _SIZES[field]:
+        return ""
+    number = int.from_bytes(plain, "big")
+    return f"{number} (0x{number:02x})" if field is Part.ID else str(number)
+
+
+def _escape(plain: bytes, size: int) -> str:
+    if plain:
+        return f"stands for {plain.hex(' ')}"
+    return "bad: neither 01 nor 02 follows" if size > 1 else "bad: nothing follows"
+
+
+def _readable(data: bytes) -> str:
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in data)

@@ -1,0 +1,82 @@
+"""What can be asked on the command line."""
+
+from __future__ import annotations
+
+import platform
+
+import packetcore
+from packetcore import Config
+from packetcore_cli import __version__
+from packetcore_cli._arguments import Parser, add_packet_options, number, port, seconds
+from packetcore_cli._drivers import DEFAULT
+
+DEFAULTS = Config()
+
+
+def new_parser() -> Parser:
+    """The commands and their options."""
+    parser = Parser(prog="packetcore", description="Serve, send, encode and decode packets.")
+    versions = f"packetcore-cli {__version__}, packetcore {packetcore.__version__}, Python {platform.python_version()}"
+    parser.add_argument("--version", action="version", version=versions)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, help: str) -> Parser:
+        return commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+
+    demo = command("demo", "show packets, a server and its pool at work, in a few seconds")
+    _add_transport(demo)
+
+    serve = command("serve", "serve over TCP and print, or echo, what comes in")
+    _add_transport(serve)
+    serve.add_argument("--host", default="127.0.0.1", metavar="H", help="the address to listen on (default 127.0.0.1)")
+    serve.add_argument("--port", type=port, default=0, metavar="P", help="the port; 0, the default, takes a free one")
+    serve.add_argument("--udp", action="store_true", help="serve UDP, where the transport can")
+    serve.add_argument("--echo", action="store_true", help="send every packet back instead of printing it")
+    serve.add_argument("--tls-cert", metavar="FILE", help="serve TLS with the certificate in this PEM file")
+    serve.add_argument("--tls-key", metavar="FILE", help="its private key, where that is in a file of its own")
+    for name, default, what in (
+        ("idle_timeout", DEFAULTS.idle_timeout, "how long a peer may be silent"),
+        ("frame_timeout", DEFAULTS.frame_timeout, "how long one packet may take to come"),
+    ):
+        text = f"{what}, in seconds; 0 for ever (default {default:g})"
+        serve.add_argument(f"--{name.replace('_', '-')}", type=seconds(name), default=default, metavar="S", help=text)
+    most, per_host = DEFAULTS.max_sessions, DEFAULTS.max_sessions_per_host
+    text = f"how many sessions at a time (default {most}); at most {per_host} from one host"
+    serve.add_argument("--max-sessions", type=number, default=DEFAULTS.max_sessions, metavar="N", help=text)
+    _add_max_payload(serve)
+    text = "how long sessions may take to finish after SIGINT or SIGTERM, in seconds (default 5)"
+    serve.add_argument("--grace", type=seconds("grace"), default=5.0, metavar="S", help=text)
+
+    send = command("send", "send one packet and print the replies")
+    send.add_argument("server", metavar="HOST", help="where the server is")
+    send.add_argument("port", type=port, metavar="PORT", help="its port")
+    add_packet_options(send)
+    _add_transport(send)
+    send.add_argument("--udp", action="store_true", help="send over UDP, where the transport can")
+    send.add_argument("--tls", action="store_true", help="speak TLS")
+    send.add_argument("--tls-ca", metavar="FILE", help="speak TLS and trust the certificates in this PEM file")
+    send.add_argument("--replies", type=number, default=1, metavar="N", help="how many to wait for (default 1)")
+    text = "how long to wait for each, in seconds; 0 for ever (default 2)"
+    send.add_argument("--timeout", type=seconds("timeout"), default=2.0, metavar="S", help=text)
+    _add_max_payload(send)
+
+    encode = command("encode", "print the frame of a packet in hex")
+    add_packet_options(encode)
+    encode.add_argument("--raw", action="store_true", help="write its bytes as they are")
+
+    decode = command("decode", "show what each byte of a stream is, and the packets in it")
+    text = "hex, or a file that holds bytes or hex; - or nothing reads standard input"
+    decode.add_argument("source", nargs="*", metavar="HEX|FILE|-", help=text)
+    _add_max_payload(decode)
+
+    command("transports", "list the installed adapters and what each can do")
+    return parser
+
+
+def _add_transport(parser: Parser) -> None:
+    parser.add_argument("--transport", default=DEFAULT, metavar="T", help=f"the adapter (default {DEFAULT})")
+
+
+def _add_max_payload(parser: Parser) -> None:
+    text = f"the longest payload, in bytes (default {DEFAULTS.max_payload})"
+    parser.add_argument("--max-payload", type=number, default=DEFAULTS.max_payload, metavar="N", help=text)

@@ -1,0 +1,61 @@
+"""Packets and what is malformed, as one line of text.
+
+Payloads come from strangers: what is printed of them is hex, or JSON text in which every
+control character is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+
+from packetcore import Address, Malformed, Packet
+
+PREVIEW = 64
+"""Payload bytes shown where many packets are listed: as much as a `Malformed` keeps."""
+
+
+def packet_text(packet: Packet, limit: int | None = None) -> str:
+    """The fields of a packet, its payload cut to `limit` bytes."""
+    id, payload, type, count = packet
+    head = f"id {id}  type {type}  count {count}  length {len(payload)}"
+    return f"{head}  payload {bytes_text(payload, limit)}" if payload else head
+
+
+def malformed_text(malformed: Malformed) -> str:
+    """Why bytes were refused, how many they are, and the first of them."""
+    size = malformed.size
+    return f"{malformed.reason.name}  {counted(size, 'byte')}  {bytes_text(malformed.sample, size=size)}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 byte`, `2 bytes`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def bytes_text(data: bytes, limit: int | None = None, *, size: int | None = None) -> str:
+    """Bytes as quoted text if all of them can be read, else in hex.
+
+    Args:
+        data: the bytes.
+        limit: show at most so many; `None` for all.
+        size: how many there were, where `data` is only the first of them.
+    """
+    shown = data[:limit]
+    size = len(data) if size is None else size
+    text = _readable(shown)
+    more = f" ... ({len(shown)} of {size} bytes)" if len(shown) < size else ""
+    return (shown.hex(" ") if text is None else json.dumps(text, ensure_ascii=False)) + more
+
+
+def address_text(address: Address) -> str:
+    """An address as HOST:PORT, an IPv6 host in brackets."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
+def _readable(data: bytes) -> str | None:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if text.translate({9: None, 10: None, 13: None}).isprintable() else None
