@@ -1,0 +1,84 @@
+"""What the benchmarks share: interleaved rounds, a table, a JSON file.
+
+A machine's speed swings while a benchmark runs, twofold on a shared one. So every case is
+measured once a round, in a new order each round: a slow spell then hits all of them alike.
+The median says what to expect, the best what the code can do, and cases are compared by
+the ratio of their medians within one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+Results = dict[str, list[float]]
+"""For each case, by name, one value a round."""
+
+
+def arguments(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
+    """A parser for the options that every benchmark has."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--rounds", type=int, default=rounds, help="how often each case is measured (%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every value to FILE as well")
+    return parser
+
+
+def interleave(cases: Mapping[str, Callable[[], float]], rounds: int) -> Results:
+    """Measure every case once a round, after one round that only warms up."""
+    results: Results = {name: [] for name in cases}
+    order = random.Random(0)
+    for round in track(range(rounds + 1), "measuring", console=Console(stderr=True), transient=True):
+        for name in order.sample(list(cases), len(cases)):
+            value = cases[name]()
+            if round:
+                results[name].append(value)
+    return results
+
+
+def pin(index: int) -> None:
+    """Keep this process on one CPU, counted from 0, where the system allows it.
+
+    Left alone, a scheduler may put a client and the server it waits for on the same CPU,
+    and does so for one server and not for another.
+    """
+    if sys.platform == "linux":
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cpus[index % len(cpus)]})
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table, the first column to the left and figures to the right."""
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def save(path: Path | None, benchmark: str, unit: str, results: Results) -> None:
+    """Write all values with their medians, and where they were measured."""
+    if path is None:
+        return
+    document = {
+        "benchmark": benchmark,
+        "unit": unit,
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "platform": platform.platform(),
+        "cases": {name: {"median": statistics.median(values), "values": values} for name, values in results.items()},
+    }
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
