@@ -260,7 +260,7 @@ class Session:
     def received(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """The peer sent `data`, cut anywhere."""
         connection = self._connection
-        if connection.state is _OPEN:
+        if connection.state is _OPEN and data:
             self._now = now
             self._queue.extend(connection.receive_data(data, now))  # no Closed among them
             self._endpoint.sessions.refresh(self.id, now)

@@ -3,10 +3,11 @@
     python tests/hostile.py [COUNT] [SEED]
 
 Each stream is sound frames, damaged (cut short, bytes flipped, deleted and inserted, stray
-flags, dangling escapes, headers that announce too much) and fed in random chunks. What the
-decoder says is compared, after every chunk, with `Reference`: the same rules written
-once more, a byte at a time, with no thought of speed. Stream `k` depends on `SEED + k`
-alone, so `python tests/hostile.py 1 SEED+k` does one again.
+flags, dangling escapes, headers that announce too much). Fed whole, it has to give what
+`Reference` gives: the same rules written once more, a byte at a time, with no thought of
+speed. Fed in random chunks, it has to give the same, and bytes are accounted for after
+each. A stream depends on its own seed alone, counted up from SEED: to see again what was
+reported for one, give COUNT 1 and the seed in the report.
 """
 
 from __future__ import annotations

@@ -1,0 +1,241 @@
+"""packetcore_gevent: what only gevent has. The conformance suite holds the rest."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import gevent
+import gevent.socket
+import gevent.ssl
+import pytest
+import trustme
+from packetcore_gevent import GeventDriver, Server, Stream, connect, serve
+
+from packetcore import CloseReason, Config, Handler, Packet, Session, encode
+
+DEADLINE = 10.0
+
+
+@pytest.fixture(autouse=True)
+def deadline() -> Iterator[None]:
+    with gevent.Timeout(DEADLINE):
+        yield
+    gc.collect()  # what was left open warns here, and a warning is an error
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Let the hub run until it has brought something about."""
+    while not condition():
+        gevent.sleep(0.002)
+
+
+def echo(stream: Stream) -> None:
+    for item in stream:
+        assert isinstance(item, Packet)
+        stream.send(item)
+
+
+def raw(server: Server) -> socket.socket:
+    return gevent.socket.create_connection(server.address[:2])
+
+
+def test_a_handler_that_waits_ends_its_own_session_only() -> None:
+    class Waiting(Handler):
+        def packet_received(self, session: Session, packet: Packet) -> None:
+            if packet.id == 13:
+                gevent.sleep(0)
+            session.send(packet)
+
+    with serve(Waiting()) as server, connect(*server.address) as other, connect(*server.address) as stream:
+        stream.send(Packet(13))
+        assert list(stream) == []
+        other.send(Packet(1))
+        assert other.recv() == Packet(1)
+        assert server.stats.closed == {CloseReason.HANDLER_ERROR: 1}
+
+
+def test_a_wait_that_is_ended_loses_no_packet() -> None:
+    with serve(echo) as server, connect(*server.address) as stream:
+        for at in range(20):
+            with pytest.raises(TimeoutError, match=r"for 0\.001 s"):
+                stream.recv(timeout=0.001)
+            with pytest.raises(gevent.Timeout), gevent.Timeout(0.001):
+                stream.recv()
+            receiving = gevent.spawn(stream.recv)
+            gevent.sleep(0)
+            stream.send(Packet(at))
+            receiving.kill()
+            assert stream.recv() == Packet(at)
+
+
+def test_greenlets_share_a_stream() -> None:
+    with serve(echo) as server, connect(*server.address) as stream:
+        receivers = [gevent.spawn(stream.recv) for _ in range(20)]
+        for at in range(20):
+            gevent.spawn(stream.send, Packet(at, bytes(10_000)))
+        gevent.joinall(receivers)
+        assert sorted(receiver.get().id for receiver in receivers) == list(range(20))
+
+
+@pytest.mark.parametrize("kind", [ssl.SSLContext, gevent.ssl.SSLContext], ids=["stdlib", "gevent"])
+def test_contexts_of_both_kinds_serve(kind: type[ssl.SSLContext]) -> None:
+    authority = trustme.CA()
+    serving, other = kind(ssl.PROTOCOL_TLS_SERVER), kind(ssl.PROTOCOL_TLS_SERVER)
+    connecting = kind(ssl.PROTOCOL_TLS_CLIENT)
+    authority.issue_cert("one.example").configure_cert(serving)
+    authority.issue_cert("two.example").configure_cert(other)
+    authority.configure_trust(connecting)
+    serving.sni_callback = lambda sock, name, context: setattr(sock, "context", other)
+    packet = Packet(1, bytes(range(256)) * 4000)
+    with serve(echo, ssl=serving) as server:
+        with connect(*server.address, ssl=connecting, server_hostname="two.example") as stream:
+            stream.send(packet)
+            assert stream.recv() == packet
+        with pytest.raises(ssl.SSLCertVerificationError):
+            connect(*server.address, ssl=connecting)
+
+
+def test_connect_timeout_covers_the_name_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gevent.socket, "getaddrinfo", lambda *args, **options: gevent.sleep(DEADLINE))
+    with pytest.raises(TimeoutError, match=r"slow\.example port 7 .* connect_timeout=0\.01 s"):
+        connect("slow.example", 7, config=Config(connect_timeout=0.01))
+
+
+def test_a_greenlet_killed_in_a_handshake_leaves_nothing_open() -> None:
+    with gevent.socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        connecting = gevent.spawn(lambda: connect(*listener.getsockname(), ssl=ssl.create_default_context()))
+        with listener.accept()[0] as peer:
+            assert peer.recv(1) == b"\x16"  # a handshake record
+            connecting.kill()
+            while peer.recv(10_000):
+                pass
+
+
+def test_a_silent_tls_client_does_not_hold_up_a_close() -> None:
+    server = serve(echo, ssl=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    with raw(server) as silent:
+        gevent.sleep(0.01)
+        server.close(grace=2 * DEADLINE)
+        assert silent.recv(1) == b""
+    assert server.stats.opened == 0
+
+
+def test_a_timeout_that_leaves_a_function_is_its_error(caplog: pytest.LogCaptureFixture) -> None:
+    def impatient(stream: Stream) -> None:
+        with gevent.Timeout(0.001):
+            stream.recv()
+
+    with serve(impatient) as server, raw(server) as peer:
+        assert peer.recv(1) == b""
+        assert server.stats.closed == {CloseReason.HANDLER_ERROR: 1}
+    assert [record.name for record in caplog.records] == ["packetcore"]
+
+
+def test_a_server_out_of_descriptors_goes_on_later(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serve(echo) as server:
+        accept = server._listener.do_read
+        failures = [OSError(errno.EMFILE, os.strerror(errno.EMFILE)) for _ in range(3)]
+        monkeypatch.setattr(server._listener, "do_read", lambda: _fail(failures) if failures else accept())
+        with connect(*server.address) as stream:
+            stream.send(Packet(1))
+            assert stream.recv() == Packet(1)
+    assert capsys.readouterr().err.count("Too many open files") >= 3
+
+
+def _fail(failures: list[OSError]) -> None:
+    raise failures.pop()
+
+
+def test_serve_forever_ends_when_the_server_is_closed() -> None:
+    server = serve(echo)
+    serving = gevent.spawn(server.serve_forever)
+    gevent.sleep(0)
+    server.close()
+    serving.get()
+
+
+def test_drivers_leave_no_thread_and_no_descriptor() -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+
+    before = threading.active_count(), descriptors()
+    for _ in range(2):
+        drivers = [GeventDriver(), GeventDriver()]
+        for driver in drivers:
+            stream = driver.connect(*driver.start_server().address)
+            driver.call(stream.send, Packet(1))
+            assert driver.call(stream.recv) == Packet(1)
+            with pytest.raises(TimeoutError, match=r"0\.01 s"):
+                driver.call(gevent.sleep, DEADLINE, timeout=0.01)
+        for driver in drivers:
+            driver.stop()
+            driver.stop()
+        del driver, drivers, stream
+        gc.collect()
+        assert (threading.active_count(), descriptors()) == before
+
+
+SCRIPT = """
+import sys
+if "patched" in sys.argv:
+    from gevent import monkey
+    monkey.patch_all()
+import socket, struct
+import gevent
+from packetcore import Config, Handler, Packet, encode
+from packetcore_gevent import connect, serve
+class Echo(Handler):
+    def packet_received(self, session, packet):
+        if packet.payload:
+            session.send(packet)
+with serve(Echo(), None, config=Config(idle_timeout=0.5)) as server:
+    port = server.address[1]
+    with connect("localhost", port) as stream:
+        stream.send(Packet(1, bytes(1000000)))
+        assert len(stream.recv(10).payload) == 1000000
+    with connect("127.0.0.1", port) as stream:
+        assert [*stream] == []
+    peer = socket.create_connection(("127.0.0.1", port))
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.sendall(encode(Packet(2)))
+    peer.close()
+    while sum(server.stats.closed.values()) < 3:
+        gevent.sleep(0.01)
+    print([reason.name for reason in server.stats.closed])
+"""
+
+
+@pytest.mark.parametrize("loop", ["libev-cext", "libev-cffi", "libuv"])
+@pytest.mark.parametrize("patched", ["patched", "plain"])
+def test_it_runs_on_every_loop_and_in_a_patched_program(loop: str, patched: str) -> None:
+    environment = {**os.environ, "GEVENT_LOOP": loop}
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT, patched],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (run.stdout, run.stderr) == ("['PEER', 'IDLE_TIMEOUT', 'RESET']\n", "")
+
+
+def test_a_server_listens_on_ipv6() -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with serve(echo, "::1") as server, raw(server) as peer:
+        peer.sendall(encode(Packet(6)))
+        assert peer.recv(100) == encode(Packet(6))
+        assert next(iter(server.sessions)).peer[0] == "::1"
