@@ -3,16 +3,17 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PACKAGES := -e . -e transports/asyncio -e cli
-PROJECTS := pyproject.toml transports/asyncio/pyproject.toml cli/pyproject.toml
+ADAPTERS := asyncio gevent twisted blocking
+DEMO := . transports/asyncio cli
+ALL := . $(ADAPTERS:%=transports/%) cli conformance
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types conformance mutants bench clean
 
 demo: .venv/installed
 	$(BIN)/packetcore demo
 
 test: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest $(ADAPTERS:%=--transport %)
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -20,6 +21,12 @@ lint: .venv/ready
 
 types: .venv/ready
 	$(BIN)/mypy
+
+conformance: .venv/ready
+	$(BIN)/pytest --pyargs packetcore_conformance $(ADAPTERS:%=--transport %)
+
+mutants: .venv/ready
+	$(BIN)/python conformance/mutants.py
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/codec.py
@@ -32,10 +39,10 @@ clean:
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
 
-.venv/installed: .venv/bin/pip $(PROJECTS)
-	$(BIN)/pip install --quiet $(PACKAGES)
+.venv/installed: .venv/bin/pip $(DEMO:%=%/pyproject.toml)
+	$(BIN)/pip install --quiet $(DEMO:%=-e %)
 	touch $@
 
-.venv/ready: .venv/installed requirements-dev.txt
-	$(BIN)/pip install --quiet -r requirements-dev.txt
+.venv/ready: .venv/bin/pip $(ALL:%=%/pyproject.toml) requirements-dev.txt
+	$(BIN)/pip install --quiet $(ALL:%=-e %) -r requirements-dev.txt
 	touch $@

@@ -3,7 +3,7 @@
 Codec: `Packet`, `encode`, `decode`, `Decoder`. Messages: `split`, `Joiner`. One stream by
 hand: `Connection`. An application, the same on every adapter: `Handler`, `Session`,
 `Config`. The register of a server's sessions: `SessionPool`. For adapters: `Host`,
-`StreamEndpoint`, `Inbox`, `StreamBase`, `ServerBase`, `Driver`.
+`StreamEndpoint`, `Inbox`, `StreamBase`, `SyncStream`, `ServerBase`, `Driver`.
 """
 
 from packetcore._codec import Codec, FrameDecoder, encode
@@ -30,7 +30,7 @@ from packetcore._errors import (
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._handler import Handler
 from packetcore._host import Address, Host
-from packetcore._inbox import Inbox, StreamBase
+from packetcore._inbox import Inbox
 from packetcore._messages import Joiner, split
 from packetcore._packet import Packet
 from packetcore._pool import SessionPool
@@ -39,6 +39,7 @@ from packetcore._server import ServerBase
 from packetcore._session import Session
 from packetcore._state import TRANSITIONS, Input, State
 from packetcore._stats import EndpointStats, Stats
+from packetcore._stream import StreamBase, SyncStream
 
 __version__ = "0.1.0"
 
@@ -82,6 +83,7 @@ __all__ = [
     "Stats",
     "StreamBase",
     "StreamEndpoint",
+    "SyncStream",
     "decode",
     "encode",
     "installed_transports",

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -134,6 +136,18 @@ class Driver(ABC):
             self.call(self._servers.pop().close, 0)
         for session in list(self._sessions):
             self.call(session.abort)
+
+    def result(self, future: Future[Any], timeout: float | None) -> Any:
+        """Wait for what `call` has begun; cancel it if that takes too long, or if the caller
+        is interrupted meanwhile."""
+        try:
+            return future.result(timeout)
+        except FutureTimeoutError:
+            if future.done():
+                raise
+            raise TimeoutError(f"not done after {timeout} s") from None
+        finally:
+            future.cancel()
 
     @abstractmethod
     def call(self, function: Callable[..., Any], *args: Any, timeout: float | None = 30.0) -> Any:

@@ -55,11 +55,16 @@ class StreamEndpoint:
         """Whether it takes no new sessions."""
         self.log_exception = log_exception
         self._handler = handler
-        self._on_empty: Callable[[], object] | None = None
+        self._on_empty: list[Callable[[], object]] = []
 
     def new_handler(self) -> Handler:
         """The handler of one more session."""
         return self._handler if isinstance(self._handler, Handler) else self._handler()
+
+    def connect_timed_out(self, host: str, port: int) -> TimeoutError:
+        """What to raise for a server that was not reached within `connect_timeout`."""
+        limit = self.config.connect_timeout
+        return TimeoutError(f"connecting to {host} port {port} took longer than connect_timeout={limit} s")
 
     def drain(self, now: float, on_empty: Callable[[], object]) -> None:
         """Shut down in good order: admit nobody, and let each handler finish its session.
@@ -70,7 +75,7 @@ class StreamEndpoint:
                 keep the sockets running; when patience is over, call `abort`.
         """
         self.draining = True
-        self._on_empty = on_empty
+        self._on_empty.append(on_empty)
         for session in self.sessions:
             session.drain(now)
         self._check_empty()
@@ -88,6 +93,5 @@ class StreamEndpoint:
         self._check_empty()
 
     def _check_empty(self) -> None:
-        if self._on_empty is not None and not self.sessions:
-            on_empty, self._on_empty = self._on_empty, None
-            on_empty()
+        while self._on_empty and not self.sessions:
+            self._on_empty.pop()()

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from packetcore._errors import SessionClosed
 from packetcore._events import Message
 from packetcore._handler import Handler
-from packetcore._host import Address
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
 from packetcore._session import Session
@@ -99,40 +98,6 @@ class Inbox(Handler):
         if self._end is None:
             self._end = reason
         self.on_change()
-
-
-class StreamBase:
-    """What every adapter's `Stream` shows of its session; the adapter adds the waiting.
-
-    Args:
-        inbox: where what comes is kept.
-        wake: wakes whoever waits in the stream; called on any change.
-    """
-
-    def __init__(self, inbox: Inbox, wake: Callable[[], object]) -> None:
-        self._inbox = inbox
-        inbox.on_change = wake
-
-    @property
-    def session(self) -> Session:
-        """The session underneath: its id, stats, `bind` and `abort`."""
-        return self._inbox.session
-
-    @property
-    def peer(self) -> Address:
-        """The peer's address."""
-        return self.session.peer
-
-    @property
-    def close_reason(self) -> CloseReason | None:
-        """Why the conversation ended; `None` while it has not."""
-        return self.session.close_reason
-
-    def _send(self, item: Packet | Message) -> None:
-        if isinstance(item, Message):
-            self.session.send_message(item.payload, id=item.id, type=item.type)
-        else:
-            self.session.send(item)
 
 
 def _nothing() -> None:

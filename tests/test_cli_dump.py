@@ -12,7 +12,7 @@ from packetcore import Decoder, Malformed, Packet, encode
 from packetcore_cli.__main__ import main
 from packetcore_cli._annotate import Part, marks, spans
 from packetcore_cli._dump import DUMPED
-from tests.strategies import chunked, streams
+from packetcore_conformance.strategies import chunked, streams
 
 limits = st.sampled_from([0, 1, 8, 40])
 """Small values of `max_payload`, so that every stream comes near them."""

@@ -29,7 +29,7 @@ from packetcore import (
     State,
     encode,
 )
-from tests.strategies import ids, packets, payloads, types
+from packetcore_conformance.strategies import ids, packets, payloads, types
 
 PACKET = Packet(16, b"hello")
 FRAME = encode(PACKET)

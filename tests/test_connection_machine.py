@@ -22,8 +22,8 @@ from packetcore import (
     State,
     encode,
 )
+from packetcore_conformance.strategies import frames, packets, streams
 from tests.hostile import Reference
-from tests.strategies import frames, packets, streams
 
 MAX_PAYLOAD = 8
 KEEPALIVE = Packet(0, b"ping")

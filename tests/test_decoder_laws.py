@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from packetcore import Decoder, Malformed, Packet, Reason, encode
-from tests.hostile import Reference, size_of
-from tests.strategies import (
+from packetcore_conformance.strategies import (
     chunked,
     corrupted,
     frames,
@@ -27,6 +26,7 @@ from tests.strategies import (
     special_bytes,
     streams,
 )
+from tests.hostile import Reference, size_of
 
 Events: TypeAlias = list[Packet | Malformed]
 TraceFunction: TypeAlias = "Callable[[FrameType, str, object], TraceFunction | None]"

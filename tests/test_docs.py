@@ -7,15 +7,22 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
     path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("cli/*.md"), *ROOT.glob("transports/*/*.md")]
+    for path in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("cli/*.md"),
+        *ROOT.glob("conformance/*.md"),
+        *ROOT.glob("transports/*/*.md"),
+    ]
 )
-FINITE = [ROOT / "transports/asyncio/README.md"]
+FINITE = sorted(ROOT.glob("transports/*/README.md"))
 """Pages whose first Python block is a whole program that ends by itself."""
 
 
@@ -36,6 +43,19 @@ def test_the_program_on_the_page_runs(page: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "hello" in done.stdout
+
+
+def test_the_fuzzing_of_a_handler_runs_and_finds_a_fault() -> None:
+    page = (ROOT / "conformance/README.md").read_text(encoding="utf-8")
+    block = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    sound: dict[str, Any] = {}
+    exec(block[1], sound)
+    sound["test_no_stream_gives_an_impossible_temperature"]()
+    faulty: dict[str, Any] = {}
+    exec(block[1].replace("and len(packet.payload) == 2", ""), faulty)
+    with pytest.raises(AssertionError):
+        faulty["test_no_stream_gives_an_impossible_temperature"]()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

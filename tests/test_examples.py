@@ -12,7 +12,18 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
+METER = """
+        sum so far: 20
+        sum so far: 41
+        sum so far: 64
+        session 1 left: PEER, sum 64
+    """
+
 EXPECTED = {
+    "any_transport.py asyncio": METER,
+    "any_transport.py blocking": METER,
+    "any_transport.py gevent": METER,
+    "any_transport.py twisted": METER,
     "echo_asyncio.py": """
         server: connected to 127.0.0.1
         client: connected to 127.0.0.1
@@ -56,8 +67,11 @@ EXPECTED = {
 }
 """What each example prints. Where two sides print, only the order within each is fixed."""
 
-SLOW_CALLBACK = re.compile(r"Executing .* took [\d.]+ seconds")
-"""What asyncio's debug mode says on a machine that is busy: no fault of the example's."""
+STRICT = ["-W", "error", "-X", "dev"]
+
+NOT_OURS = re.compile(r"Executing .* took [\d.]+ seconds|.*'/dev/null'")
+"""What asyncio's debug mode says on a machine that is busy, and of the descriptor that
+Twisted keeps in reserve and never closes."""
 
 
 def by_side(output: str) -> dict[str, list[str]]:
@@ -70,18 +84,19 @@ def by_side(output: str) -> dict[str, list[str]]:
 
 
 def test_no_example_is_forgotten() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == EXPECTED.keys()
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {command.split()[0] for command in EXPECTED}
 
 
-@pytest.mark.parametrize("name", sorted(EXPECTED))
-def test_an_example_says_what_it_shows_and_shows_it(name: str) -> None:
+@pytest.mark.parametrize("command", sorted(EXPECTED))
+def test_an_example_says_what_it_shows_and_shows_it(command: str) -> None:
+    name, *arguments = command.split()
     path = EXAMPLES / name
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", path], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, *STRICT, path, *arguments], capture_output=True, text=True, timeout=30, check=False
     )
 
-    complaints = [line for line in run.stderr.splitlines() if not SLOW_CALLBACK.match(line)]
+    complaints = [line for line in run.stderr.splitlines() if not NOT_OURS.match(line)]
     assert (run.returncode, complaints) == (0, [])
-    assert by_side(run.stdout) == by_side(EXPECTED[name])
+    assert by_side(run.stdout) == by_side(EXPECTED[command])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from packetcore import Joiner, Malformed, Message, Packet, Reason, split
-from tests.strategies import ids, payloads, types
+from packetcore_conformance.strategies import ids, payloads, types
 
 
 def part(payload: bytes, count: int, id: int = 1, type: int = 0) -> Packet:

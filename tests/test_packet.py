@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from packetcore import Packet
-from tests.strategies import packets
+from packetcore_conformance.strategies import packets
 
 
 def test_fields_have_defaults() -> None:

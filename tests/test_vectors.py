@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from packetcore import Decoder, Packet, decode, encode
-from tests.strategies import chunked
-
-VECTORS = [
-    (
-        Packet(row["id"], bytes.fromhex(row["payload"]), type=row["type"], count=row["count"]),
-        bytes.fromhex(row["wire"]),
-    )
-    for row in json.loads(Path(__file__).with_name("dotnet-frames.json").read_text())["vectors"]
-]
-PACKETS = [packet for packet, _ in VECTORS]
-STREAM = b"".join(wire for _, wire in VECTORS)
+from packetcore_conformance.strategies import chunked
+from packetcore_conformance.vectors import PACKETS, STREAM, VECTORS
 
 each_vector = pytest.mark.parametrize(("packet", "wire"), VECTORS, ids=range(len(VECTORS)))
 

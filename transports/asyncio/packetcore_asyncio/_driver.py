@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import inspect
 import threading
 from collections.abc import Callable
@@ -34,14 +33,7 @@ class AsyncioDriver(Driver):
         except BaseException:  # interrupted by Ctrl-C, or the loop is closed
             coroutine.close()
             raise
-        try:
-            return future.result(timeout)
-        except concurrent.futures.TimeoutError:
-            if future.done():
-                raise
-            raise TimeoutError(f"not done after {timeout} s") from None
-        finally:
-            future.cancel()  # where the caller was interrupted, or has waited long enough
+        return self.result(future, timeout)
 
     def capabilities(self) -> frozenset[str]:
         is_uvloop = type(self._loop).__module__.startswith("uvloop")

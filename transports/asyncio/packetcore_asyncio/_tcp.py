@@ -126,10 +126,9 @@ async def connect(
     loop = asyncio.get_running_loop()
     inbox = Inbox()
     endpoint = StreamEndpoint(inbox if handler is None else handler, config)
-    timeout = endpoint.config.connect_timeout
     connecting = loop.create_connection(lambda: SocketProtocol(endpoint, loop), host, port, **options)
     try:
-        _, protocol = await asyncio.wait_for(connecting, timeout)
+        _, protocol = await asyncio.wait_for(connecting, endpoint.config.connect_timeout)
     except asyncio.TimeoutError:
-        raise TimeoutError(f"connecting to {host} port {port} took longer than connect_timeout={timeout} s") from None
+        raise endpoint.connect_timed_out(host, port) from None
     return Stream(inbox, loop) if handler is None else protocol.session

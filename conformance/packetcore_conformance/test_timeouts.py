@@ -1,0 +1,140 @@
+"""Timeouts.
+
+Peers that fall silent, trickle, never finish; and clients that cannot connect.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from packetcore import CloseReason, Config, Packet, encode
+from packetcore_conformance.peer import DEADLINE
+from packetcore_conformance.recorder import Recorder, echo
+from packetcore_conformance.rig import Rig
+
+PING = encode(Packet(1, b"ping"))
+
+
+def test_a_silent_peer_is_closed(rig: Rig) -> None:
+    handler = Recorder()
+    server = rig.serve(handler, Config(idle_timeout=0.2))
+    peer = rig.peer(server)
+    assert peer.receive_rest() == b""
+    assert handler.wait_reasons() == [CloseReason.IDLE_TIMEOUT]
+    rig.until_empty(server)
+
+
+def test_an_active_peer_outlives_a_silent_one(rig: Rig) -> None:
+    handler = echo()
+    server = rig.serve(handler, Config(idle_timeout=0.4))
+    active, silent = rig.peer(server), rig.peer(server)
+    silent.sock.setblocking(False)
+    deadline = time.monotonic() + DEADLINE
+    while not handler.calls("disconnected"):
+        assert time.monotonic() < deadline
+        active.send(PING)
+        assert active.receive(len(PING)) == PING
+        time.sleep(0.02)
+    assert handler.wait_reasons() == [CloseReason.IDLE_TIMEOUT]
+    active.send(PING)
+    assert active.receive(len(PING)) == PING
+
+
+def test_a_refresh_in_the_pool_keeps_a_silent_session(rig: Rig) -> None:
+    handler = echo()
+    server = rig.serve(handler, Config(idle_timeout=0.4))
+    active = rig.peer(server)
+    handler.wait("connected", 1)
+    rig.peer(server)
+    handler.wait("connected", 2)
+    rig.peer(server)
+    handler.wait("connected", 3)
+    clock, vouched_for, silent = handler.sessions
+
+    def vouch() -> None:
+        now = server.sessions.refreshed(clock.id)
+        assert now is not None
+        assert server.sessions.refresh(vouched_for.id, now)
+
+    deadline = time.monotonic() + DEADLINE
+    while not handler.calls("disconnected"):
+        assert time.monotonic() < deadline
+        active.send(PING)
+        assert active.receive(len(PING)) == PING
+        rig.call(vouch)
+        time.sleep(0.02)
+    assert [call.session for call in handler.calls("disconnected")] == [silent.id]
+
+
+def test_a_trickled_frame_is_cut_off(rig: Rig) -> None:
+    handler = Recorder()
+    peer = rig.peer(rig.serve(handler, Config(frame_timeout=0.3, idle_timeout=DEADLINE)))
+    peer.send(b"\xfe")
+    deadline = time.monotonic() + DEADLINE
+    while not handler.calls("disconnected"):
+        assert time.monotonic() < deadline
+        try:
+            peer.send(b"\x00")
+        except ConnectionError:
+            break
+        time.sleep(0.02)
+    assert handler.wait_reasons() == [CloseReason.FRAME_TIMEOUT]
+
+
+def test_noise_without_end_is_cut_off(rig: Rig) -> None:
+    handler = Recorder()
+    peer = rig.peer(rig.serve(handler, Config(frame_timeout=0.3, idle_timeout=DEADLINE)))
+    deadline = time.monotonic() + DEADLINE
+    while not handler.calls("disconnected"):
+        assert time.monotonic() < deadline
+        try:
+            peer.send(b"noise")
+        except ConnectionError:
+            break
+        time.sleep(0.02)
+    assert handler.wait_reasons() == [CloseReason.FRAME_TIMEOUT]
+
+
+def test_each_frame_has_a_clock_of_its_own(rig: Rig) -> None:
+    handler = Recorder()
+    peer = rig.peer(rig.serve(handler, Config(frame_timeout=0.5)))
+    for at in range(8):  # four times as long as one frame may take, never idle between two
+        peer.send(PING[-3:] + PING[:-3] if at else PING[:-3])
+        time.sleep(0.25)
+    peer.send(PING[-3:])
+    handler.wait("packet_received", 8)
+    assert not handler.calls("disconnected")
+
+
+def test_a_keepalive_is_sent_when_nothing_else_is(rig: Rig) -> None:
+    config = Config(keepalive_interval=0.1, keepalive_packet=Packet(99, b"alive"))
+    peer = rig.peer(rig.serve(Recorder(), config))
+    frame = encode(Packet(99, b"alive"))
+    assert peer.receive(3 * len(frame)) == frame * 3
+
+
+def test_a_refused_connection_is_an_os_error(rig: Rig) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(ConnectionRefusedError):
+        rig.driver.connect("127.0.0.1", port, Recorder())
+    with pytest.raises(ConnectionRefusedError):
+        rig.driver.connect("127.0.0.1", port)
+
+
+def test_connect_timeout_is_kept_and_named(rig: Rig) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
+        address: tuple[str, int] = deaf.getsockname()
+        clogs = [socket.socket() for _ in range(4)]
+        for clog in clogs:  # fill the accept queue, so that the next one hangs
+            clog.setblocking(False)
+            clog.connect_ex(address)
+        try:
+            with pytest.raises(TimeoutError, match=r"connect_timeout=0\.3"):
+                rig.driver.connect(*address, handler=Recorder(), config=Config(connect_timeout=0.3))
+        finally:
+            for clog in clogs:
+                clog.close()

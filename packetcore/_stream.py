@@ -1,0 +1,141 @@
+"""The part of every adapter's `Stream` that does not wait, and the whole of those that block."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from packetcore._errors import SessionClosed
+from packetcore._events import Message
+from packetcore._host import Address
+from packetcore._inbox import Inbox
+from packetcore._packet import Packet
+from packetcore._reasons import CloseReason
+from packetcore._session import Session
+
+S = TypeVar("S", bound="SyncStream")
+
+
+class StreamBase:
+    """What every adapter's `Stream` shows of its session; the adapter adds the waiting.
+
+    Args:
+        inbox: where what comes is kept.
+        wake: wakes whoever waits in the stream; called on any change.
+    """
+
+    def __init__(self, inbox: Inbox, wake: Callable[[], object]) -> None:
+        self._inbox = inbox
+        inbox.on_change = wake
+
+    @property
+    def session(self) -> Session:
+        """The session underneath: its id, stats, `bind` and `abort`."""
+        return self._inbox.session
+
+    @property
+    def peer(self) -> Address:
+        """The peer's address."""
+        return self.session.peer
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """Why the conversation ended; `None` while it has not."""
+        return self.session.close_reason
+
+    def _send(self, item: Packet | Message) -> None:
+        if isinstance(item, Message):
+            self.session.send_message(item.payload, id=item.id, type=item.type)
+        else:
+            self.session.send(item)
+
+
+class SyncStream(StreamBase, ABC):
+    """A `Stream` whose calls block, of a thread or of a greenlet; the adapter adds `_wait`.
+
+    `for packet in stream` ends when the conversation ends cleanly and raises `SessionClosed`
+    when it breaks. `with stream` closes it. Several threads or greenlets may use it at once.
+
+    Timeouts are in seconds, `None` waits for ever. After a `TimeoutError` the stream goes on.
+
+    Args:
+        inbox: where what comes is kept.
+        wake: wakes whoever waits in the stream; called on any change.
+        clock: tells the time that the session's inputs are given.
+    """
+
+    def __init__(self, inbox: Inbox, wake: Callable[[], object], clock: Callable[[], float]) -> None:
+        super().__init__(inbox, wake)
+        self._clock = clock
+
+    def send(self, item: Packet | Message, *, timeout: float | None = None) -> None:
+        """Send a packet, or a message; wait while more than `write_high_water` bytes are unsent.
+
+        Raises:
+            SessionClosed: the conversation is closing or closed.
+            LocalProtocolError: the payload exceeds `max_payload`.
+            TimeoutError: too many bytes are unsent still. They stay queued: do not send again.
+        """
+        self._send(item)
+        self._drain(timeout)
+
+    def send_message(
+        self,
+        payload: bytes | bytearray | memoryview,
+        *,
+        id: int,
+        type: int = 0,
+        chunk: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Send a payload as `Connection.send_message` does, and wait as `send`."""
+        self.session.send_message(payload, id=id, type=type, chunk=chunk)
+        self._drain(timeout)
+
+    def recv(self, timeout: float | None = None) -> Packet | Message:
+        """The next packet; the next message where `join_messages` is set.
+
+        Raises:
+            SessionClosed: there will be no more. After PEER a reply is still possible.
+            TimeoutError: none came in time; none is lost.
+        """
+        item: Packet | Message | None = self._wait(self._inbox.take, timeout)
+        if item is None:
+            raise TimeoutError(f"nothing was received within timeout={timeout} s")
+        return item
+
+    def __iter__(self: S) -> S:
+        return self
+
+    def __next__(self) -> Packet | Message:
+        try:
+            return self.recv()
+        except SessionClosed as closed:
+            if closed.is_clean:
+                raise StopIteration from None
+            raise
+
+    def close(self) -> None:
+        """Send what is unsent, close, and wait until the conversation is over, which takes
+        `close_timeout` at most."""
+        self.session.close()
+        self._wait(lambda: self.session.is_over or None, None)
+
+    def __enter__(self: S) -> S:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _drain(self, timeout: float | None) -> None:
+        if self._wait(self._has_room, timeout) is None:
+            raise TimeoutError(f"{self.session.outstanding} bytes are still unsent after timeout={timeout} s")
+
+    def _has_room(self) -> bool | None:
+        return not self.session.congested(self._clock()) or None
+
+    @abstractmethod
+    def _wait(self, attempt: Callable[[], Any], timeout: float | None) -> Any:
+        """Try until `attempt` gives something, waiting for a wake between tries; `None` if it
+        gave nothing for `timeout` seconds."""

@@ -1,0 +1,13 @@
+"""packetcore on gevent, with or without monkey-patching.
+
+`serve` and `connect` take a `packetcore.Handler`, or work with a `Stream`: a plain
+function over one on the server, the stream that `connect` gives on the client.
+"""
+
+from packetcore_gevent._driver import GeventDriver
+from packetcore_gevent._stream import Stream
+from packetcore_gevent._tcp import Server, connect, serve
+
+__version__ = "0.1.0"
+
+__all__ = ["GeventDriver", "Server", "Stream", "connect", "serve"]
