@@ -13,6 +13,7 @@ demo: .venv/installed
 	$(BIN)/packetcore demo
 
 test: .venv/ready
+	PACKETCORE_NO_UVLOOP=1 $(BIN)/pytest -q --pyargs packetcore_conformance --transport asyncio
 	$(BIN)/pytest $(ADAPTERS:%=--transport %)
 
 lint: .venv/ready

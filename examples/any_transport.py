@@ -63,9 +63,10 @@ def on_gevent() -> None:
 
 def on_twisted() -> None:
     """Serve and talk to it on Twisted."""
-    from packetcore_twisted import connect, serve
     from twisted.internet.defer import ensureDeferred
     from twisted.internet.task import react
+
+    from packetcore_twisted import connect, serve
 
     async def main() -> None:
         server = await serve(Meter())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +16,8 @@ from packetcore_asyncio._tcp import connect, serve
 
 
 class AsyncioDriver(Driver):
-    """Runs an event loop, uvloop's where it is installed. See `packetcore.Driver`."""
+    """Runs an event loop: uvloop's where that is installed and PACKETCORE_NO_UVLOOP is not
+    set in the environment. See `packetcore.Driver`."""
 
     def __init__(self, new_event_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
         super().__init__(serve, connect, _echo)
@@ -54,11 +57,12 @@ async def _echo(stream: Stream) -> None:
 
 
 def _fastest_event_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+    if not os.environ.get("PACKETCORE_NO_UVLOOP"):
+        with contextlib.suppress(ImportError):
+            import uvloop
+
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
 
 
 async def _cancel_others() -> None:

@@ -1,0 +1,377 @@
+"""packetcore_blocking over loopback: what threads, timeouts and signals are promised.
+
+What every adapter must do is held by the conformance suite.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import trustme
+
+import packetcore_blocking._tcp
+from packetcore import CloseReason, Config, Handler, Packet, Session, SessionClosed, encode
+from packetcore_blocking import BlockingDriver, Server, Stream, connect, serve
+
+DEADLINE = 10.0
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = threading.active_count()
+    yield
+    until(lambda: threading.active_count() == before)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads that take turns as often as they can, so that what is not locked shows."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    with ThreadPoolExecutor(16) as threads:
+        yield threads
+    sys.setswitchinterval(interval)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what other threads bring about."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        time.sleep(0.002)
+
+
+def echo(stream: Stream) -> None:
+    for item in stream:
+        assert isinstance(item, Packet)
+        stream.send(item)
+
+
+class Recorder(Handler):
+    """Keeps what was heard, and sends it back if it `echoes`."""
+
+    def __init__(self, *, echoes: bool = True) -> None:
+        self.echoes = echoes
+        self.packets: list[Packet] = []
+        self.ended: list[CloseReason] = []
+
+    def packet_received(self, session: Session, packet: Packet) -> None:
+        self.packets.append(packet)
+        if self.echoes:
+            session.send(packet)
+
+    def disconnected(self, session: Session, reason: CloseReason) -> None:
+        self.ended.append(reason)
+
+
+class Pair:
+    """A client stream and the raw socket on its other end."""
+
+    def __init__(self, config: Config | None = None, receive_buffer: int | None = None) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            if receive_buffer is not None:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            self.stream = connect(*listener.getsockname(), config=config)
+            self.peer, _ = listener.accept()
+        self.peer.settimeout(DEADLINE)
+
+    def __enter__(self) -> tuple[Stream, socket.socket]:
+        return self.stream, self.peer
+
+    def __exit__(self, *exception: object) -> None:
+        self.peer.close()
+        self.stream.close()
+
+
+def test_a_receive_that_times_out_names_its_timeout_and_loses_nothing() -> None:
+    frame = encode(Packet(7, b"\xfe\xfd" * 20))
+    with Pair() as (stream, peer):
+        for byte in frame[:-1]:
+            peer.send(bytes([byte]))
+            with pytest.raises(TimeoutError, match=r"timeout=0\.001 s"):
+                stream.recv(0.001)
+        with pytest.raises(TimeoutError, match=r"timeout=0 s"):
+            stream.recv(0)
+        peer.send(frame[-1:])
+        assert stream.recv(DEADLINE) == Packet(7, b"\xfe\xfd" * 20)
+
+
+def test_a_send_that_times_out_tears_no_frame() -> None:
+    packet = Packet(1, b"\xfd" * 300_000)
+    with Pair(Config(close_timeout=DEADLINE), receive_buffer=4096) as (stream, peer):
+
+        def fill() -> None:
+            while True:
+                stream.send(packet, timeout=0.01)
+
+        with pytest.raises(TimeoutError, match=r"bytes are still unsent after timeout=0\.01 s"):
+            fill()
+        sent = stream.session.stats.packets_sent
+        assert stream.session.outstanding > 0
+        with pytest.raises(TimeoutError):
+            stream.recv(0.01)
+        expected = encode(packet) * sent + encode(Packet(2))
+        received = bytearray()
+
+        def read() -> None:
+            while len(received) < len(expected):
+                received.extend(peer.recv(1 << 20))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        stream.send(Packet(2), timeout=DEADLINE)
+        reader.join()
+        assert received == expected
+
+
+def test_a_client_that_does_nothing_after_a_send_has_sent_all_of_it(threads: ThreadPoolExecutor) -> None:
+    with Pair(receive_buffer=4096) as (stream, peer):
+        sending = threads.submit(stream.send, Packet(1, bytes(900_000)))
+        size = len(encode(Packet(1, bytes(900_000))))
+        while size:
+            size -= len(peer.recv(size))
+        sending.result(DEADLINE)
+        assert stream.session.outstanding == 0
+
+
+def test_threads_on_one_client_stream_neither_mix_nor_lose_frames(threads: ThreadPoolExecutor) -> None:
+    def send(id: int) -> None:
+        for at in range(50):
+            stream.send(Packet(id, at.to_bytes(2, "big") * 3000))
+
+    def receive() -> list[Packet]:
+        return [item for item in (stream.recv(DEADLINE) for _ in range(100)) if isinstance(item, Packet)]
+
+    with serve(echo) as server, connect(*server.address) as stream:
+        receiving = [threads.submit(receive) for _ in range(4)]
+        for sending in [threads.submit(send, id) for id in range(8)]:
+            sending.result(DEADLINE)
+        got = [packet for received in receiving for packet in received.result(DEADLINE)]
+    expected = [(id, at.to_bytes(2, "big") * 3000) for id in range(8) for at in range(50)]
+    assert sorted((packet.id, packet.payload) for packet in got) == expected
+
+
+def test_when_the_thread_that_serves_leaves_another_goes_on(threads: ThreadPoolExecutor) -> None:
+    with Pair() as (stream, peer):
+        impatient = threads.submit(stream.recv, 0.05)
+        patient = [threads.submit(stream.recv, DEADLINE) for _ in range(3)]
+        with pytest.raises(TimeoutError):
+            impatient.result(DEADLINE)
+        for at in range(3):
+            peer.send(encode(Packet(at)))
+        assert {receiving.result(DEADLINE) for receiving in patient} == {Packet(at) for at in range(3)}
+
+
+def test_a_close_wakes_threads_that_receive(threads: ThreadPoolExecutor) -> None:
+    with Pair() as (stream, peer):
+        receiving = [threads.submit(stream.recv) for _ in range(3)]
+        until(lambda: all(future.running() for future in receiving))
+        closing = threads.submit(stream.close)
+        assert peer.recv(1) == b""
+        peer.close()
+        closing.result(DEADLINE)
+        for future in receiving:
+            with pytest.raises(SessionClosed, match="LOCAL"):
+                future.result(DEADLINE)
+
+
+def test_a_session_may_be_used_from_any_thread(threads: ThreadPoolExecutor) -> None:
+    handler = Recorder(echoes=False)
+    with serve(echo) as server:
+        host, port = server.address
+        session = connect(host, port, handler)
+
+        def send(id: int) -> None:
+            for at in range(500):
+                session.send(Packet(id, bytes(at)))
+
+        for sending in [threads.submit(send, id) for id in range(8)]:
+            sending.result(DEADLINE)
+        until(lambda: len(handler.packets) == 4000)
+        assert session.stats.packets_sent == session.stats.packets_received == 4000
+        for id in range(8):
+            assert [len(packet.payload) for packet in handler.packets if packet.id == id] == list(range(500))
+        session.close()
+        until(lambda: handler.ended == [CloseReason.LOCAL])
+
+
+def test_handlers_wait_while_a_server_is_locked() -> None:
+    handler = Recorder()
+    with serve(handler) as server, connect(*server.address) as stream:
+        with server.lock:
+            stream.send(Packet(1))
+            with pytest.raises(TimeoutError):
+                stream.recv(0.02)
+            assert handler.packets == []
+        assert stream.recv(DEADLINE) == Packet(1)
+
+
+def test_a_handler_that_would_wait_for_itself_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    class Impatient(Handler):
+        def packet_received(self, session: Session, packet: Packet) -> None:
+            server.close()
+
+    with caplog.at_level(logging.ERROR), serve(Impatient()) as server, connect(*server.address) as stream:
+        stream.send(Packet(1))
+        with pytest.raises(SessionClosed):
+            stream.recv(DEADLINE)
+    assert "a handler must not block" in caplog.text
+
+
+def test_a_function_may_close_its_own_server() -> None:
+    def close(stream: Stream) -> None:
+        stream.recv()
+        server.close(grace=0.05)
+
+    with serve(close) as server, connect(*server.address) as stream:
+        stream.send(Packet(1))
+        with pytest.raises(SessionClosed, match="PEER"):
+            stream.recv(DEADLINE)
+
+
+def test_a_server_that_was_never_started_closes() -> None:
+    server = serve(echo)
+    with socket.create_connection(server.address, DEADLINE) as waiting:
+        server.close()
+        server.close()
+        with pytest.raises(ConnectionError):
+            connect(*server.address)
+        assert waiting.fileno() >= 0
+
+
+def test_a_peer_whose_bytes_were_waiting_is_not_called_silent() -> None:
+    with Pair(Config(idle_timeout=0.05)) as (stream, peer):
+        peer.send(encode(Packet(1)))
+        time.sleep(0.06)  # nobody serves a client's socket unless it waits
+        assert stream.recv(DEADLINE) == Packet(1)
+
+
+def test_a_server_short_of_descriptors_accepts_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    accepted = socket.socket.accept
+    failures = iter([OSError(errno.EMFILE, "Too many open files"), ConnectionAbortedError()])
+
+    def accept(self: socket.socket) -> tuple[socket.socket, object]:
+        for failure in failures:
+            raise failure
+        return accepted(self)
+
+    monkeypatch.setattr(packetcore_blocking._tcp, "ACCEPT_PAUSE", 0.02)
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    with serve(echo) as server, connect(*server.address) as stream:
+        stream.send(Packet(1))
+        assert stream.recv(DEADLINE) == Packet(1)
+    assert [record.message for record in caplog.records] == ["accepting failed; again in 0.02 s"]
+
+
+def test_a_tls_close_reaches_a_peer_that_still_sends() -> None:
+    authority = trustme.CA()
+    server_side, client_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server_side)
+    authority.configure_trust(client_side)
+    handler = Recorder()
+    with serve(handler, ssl=server_side) as server:
+        host, port = server.address
+        for _ in range(20):
+            stream = connect(host, port, ssl=client_side, server_hostname="localhost")
+            stream.session.pause()  # what comes back waits, unread
+            for at in range(50):
+                stream.send(Packet(at, bytes(2000)))
+            stream.close()
+            assert stream.close_reason is CloseReason.LOCAL
+        until(lambda: len(handler.ended) == 20)
+    assert len(handler.packets) == 20 * 50
+    assert handler.ended == [CloseReason.PEER] * 20
+
+
+SERVE = """
+import os, signal, sys, threading
+from packetcore import Handler
+from packetcore_blocking import serve
+
+class Echo(Handler):
+    def packet_received(self, session, packet):
+        session.send(packet)
+
+    def disconnected(self, session, reason):
+        print(reason.name, flush=True)
+
+server = serve(Echo())
+if "handler" in sys.argv:
+    signal.signal(signal.SIGTERM, lambda *_: server.close(1.0))
+print(*server.address, flush=True)
+try:
+    server.serve_forever()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+print(len(server.sessions), threading.active_count(), len(os.listdir("/proc/self/fd")), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_server_leaves_nothing_open(number: signal.Signals) -> None:
+    command = [sys.executable, "-W", "error", "-c", SERVE, *(["handler"] if number == signal.SIGTERM else [])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        host, port = process.stdout.readline().split()
+        with connect(host, int(port)) as stream:
+            stream.send(Packet(1))
+            assert stream.recv(DEADLINE) == Packet(1)
+            process.send_signal(number)
+            with pytest.raises(SessionClosed, match="PEER"):
+                stream.recv(DEADLINE)
+            stream.close()
+            output = process.stdout.read().split()
+            assert process.wait(DEADLINE) == 0
+    interrupted = ["interrupted"] if number == signal.SIGINT else []
+    standard_streams_and_the_listing_itself = 4
+    assert output == ["SHUTDOWN", *interrupted, "0", "1", str(standard_streams_and_the_listing_itself)]
+
+
+def test_a_call_holds_every_other_thread_off_until_it_waits() -> None:
+    driver = BlockingDriver()
+    try:
+        handler = Recorder()
+        server = driver.start_server(handler)
+        stream = driver.connect(*server.address)
+
+        def send_and_look() -> int:
+            stream.send(Packet(1))
+            time.sleep(0.02)
+            return len(handler.packets)
+
+        assert driver.call(send_and_look) == 0
+        assert driver.call(stream.recv) == Packet(1)
+        with pytest.raises(TimeoutError, match=r"not done after 0\.02 s"):
+            driver.call(stream.recv, timeout=0.02)
+        driver.call(stream.send, Packet(2))
+        assert driver.call(stream.recv) == Packet(2)
+    finally:
+        driver.stop()
+        driver.stop()
+    assert handler.ended == [CloseReason.SHUTDOWN]
+    with pytest.raises(RuntimeError, match="stopped"):
+        driver.call(len, [])
+
+
+def test_a_server_listens_on_every_address_of_a_name() -> None:
+    addresses = {info[4] for info in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
+    server: Server
+    with serve(echo, "localhost") as server:
+        for address in addresses:
+            with connect(str(address[0]), server.address[1]) as stream:
+                stream.send(Packet(1))
+                assert stream.recv(DEADLINE) == Packet(1)

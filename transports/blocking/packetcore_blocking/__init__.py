@@ -1,0 +1,13 @@
+"""packetcore on plain sockets and `selectors`, for programs without an event loop.
+
+`connect` gives a `Stream` whose methods block, with timeouts; `serve` runs a
+`packetcore.Handler`, or a function over a `Stream` on a thread of its own for each session.
+"""
+
+from packetcore_blocking._driver import BlockingDriver
+from packetcore_blocking._stream import Stream
+from packetcore_blocking._tcp import Server, connect, serve
+
+__version__ = "0.1.0"
+
+__all__ = ["BlockingDriver", "Server", "Stream", "connect", "serve"]

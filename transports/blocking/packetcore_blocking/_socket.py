@@ -1,0 +1,237 @@
+"""One socket: readiness becomes a session's inputs, the session's verbs become calls on the
+socket. Nothing is decided here."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from selectors import EVENT_READ, EVENT_WRITE
+from ssl import SSLError, SSLSocket, SSLWantReadError, SSLWantWriteError
+from threading import get_ident
+from time import monotonic
+from typing import Any
+
+from packetcore import Address, Packet, Session, Stats, StreamEndpoint
+from packetcore_blocking._loop import Loop, Timer, after
+
+READ_SIZE = 64 * 1024
+"""The most that one turn reads from one socket: what an `Inbox` holds."""
+
+WRITE_SIZE = 256 * 1024
+"""The most that one turn writes to one socket."""
+
+TLS_RECORD = 16 * 1024
+"""The most that TLS sends as one: of more it tells nothing until all of it has gone."""
+
+
+class LockedSession(Session):
+    """A session that any thread may use: what is public takes the loop's lock."""
+
+    __slots__ = ("loop",)
+    loop: Loop
+
+    def send(self, packet: Packet) -> None:
+        # As _locked makes it, but this is called for every packet.
+        if self.loop.driver == get_ident():
+            Session.send(self, packet)
+        else:
+            with self.loop:
+                Session.send(self, packet)
+
+    @property
+    def stats(self) -> Stats:
+        with self.loop:
+            return super().stats
+
+
+def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(self: LockedSession, *args: Any, **kwargs: Any) -> Any:
+        if self.loop.driver == get_ident():  # a handler, which has the lock
+            return method(self, *args, **kwargs)
+        with self.loop:
+            return method(self, *args, **kwargs)
+
+    return call
+
+
+for _name in ("send_message", "bind", "close", "abort", "pause", "resume"):
+    setattr(LockedSession, _name, _locked(getattr(Session, _name)))
+
+
+class Socket:
+    """An open, non-blocking socket: the `Host` that a session drives.
+
+    Args:
+        sock: connected. Where it has TLS and that is not agreed on yet, the session opens
+            once it is, within `connect_timeout`.
+        peer: its other end.
+    """
+
+    def __init__(self, loop: Loop, sock: socket.socket, endpoint: StreamEndpoint, peer: Address) -> None:
+        sock.setblocking(False)
+        with suppress(OSError):  # the peer may be gone already
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.session = LockedSession(endpoint, self, peer, monotonic())
+        self.session.loop = self._loop = loop
+        self._sock = sock
+        self._timer: Timer | None = None
+        self._unsent = bytearray()
+        self._watched = 0
+        self._to_read = EVENT_READ  # what to wait for: TLS may have to write before it can
+        self._to_write = EVENT_WRITE  # read on, and the reverse
+        self._opened = False
+        self._reading = True
+        self._at_eof = False
+        self._ending = False  # sending ends once nothing is unsent
+        self._ended = False
+        self._closing = False  # and the socket with it
+        self._closed = False
+        loop.open.add(self._shut)
+        if isinstance(sock, SSLSocket):
+            self.set_timer(after(endpoint.config.connect_timeout))
+        self._read()
+
+    # What the session calls.
+
+    def write(self, data: bytes) -> None:
+        self._unsent += data
+        if len(self._unsent) == len(data):
+            self._send()
+
+    def write_eof(self) -> None:
+        self._ending = True
+        self._send()
+
+    def set_timer(self, at: float | None) -> None:
+        if self._timer is not None:
+            self._timer.callback = None
+        self._timer = None if at is None else self._loop.call_at(at, self._tick)
+
+    def pause_reading(self) -> None:
+        self._reading = False
+        self._watch()
+
+    def resume_reading(self) -> None:
+        self._reading = True
+        self._watch()
+
+    def close(self) -> None:
+        self._ending = self._closing = True
+        self._send()
+
+    def abort(self) -> None:
+        self._lose(None)
+
+    def wake(self) -> None:
+        self._loop.call_soon(lambda: self.session.flush(monotonic()))
+
+    # What the loop calls.
+
+    def _ready(self, mask: int) -> None:
+        if mask & self._to_read and self._wants_to_read():
+            self._read()
+        if mask & self._to_write and not self._closed:
+            self._send()
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._opened:
+            self.session.tick(monotonic())
+        else:
+            self._lose(None)
+
+    def _shut(self) -> None:
+        self.session.abort()
+        self.session.flush(monotonic())
+
+    # What both have done.
+
+    def _wants_to_read(self) -> bool:
+        return self._reading and not (self._at_eof or self._closing or self._closed)
+
+    def _read(self) -> None:
+        self._to_read = EVENT_READ
+        try:
+            if self._opened:
+                self._receive()
+            else:
+                self._open()
+        except (BlockingIOError, InterruptedError, SSLWantReadError):
+            pass
+        except SSLWantWriteError:
+            self._to_read = EVENT_WRITE
+        except OSError as error:
+            self._lose(error)
+        self._watch()
+
+    def _open(self) -> None:
+        if isinstance(self._sock, SSLSocket):
+            self._sock.do_handshake()
+        self._opened = True
+        self.set_timer(None)
+        self.session.opened(monotonic())
+
+    def _receive(self) -> None:
+        data = self._sock.recv(READ_SIZE)
+        while isinstance(self._sock, SSLSocket) and (held := self._sock.pending()):
+            data += self._sock.recv(held)  # no selector sees what TLS holds back
+        if data:
+            self.session.received(data, monotonic())
+        else:
+            self._at_eof = True
+            self.session.eof(monotonic())
+
+    def _send(self) -> None:
+        """Send what is unsent, or a good part of it; then end what is to be ended."""
+        self._to_write = EVENT_WRITE
+        try:
+            size, written = TLS_RECORD if isinstance(self._sock, SSLSocket) else WRITE_SIZE, 0
+            while self._unsent and written < WRITE_SIZE:
+                sent = self._sock.send(self._unsent[:size])
+                del self._unsent[:sent]
+                written += sent if sent == size else WRITE_SIZE  # less means that there is no room
+                self.session.sent_bytes(sent, monotonic())
+            if self._ending and not (self._unsent or self._ended or self._closed):
+                self._end()
+        except (BlockingIOError, InterruptedError, SSLWantWriteError):
+            pass
+        except SSLWantReadError:
+            self._to_write = EVENT_READ
+        except OSError as error:
+            self._lose(error)
+        if self._closing and self._ended:
+            self._lose(None)
+        self._watch()
+
+    def _end(self) -> None:
+        if isinstance(self._sock, SSLSocket):
+            try:
+                self._sock.unwrap()
+            except SSLWantWriteError:
+                raise
+            except SSLError:
+                pass  # the peer was told; it has not said the same, or sends on
+            # Of what still comes only the end counts, and TCP's will do.
+            self._sock = socket.socket(fileno=self._sock.detach())
+            self._sock.setblocking(False)
+        self._ended = True
+        self._sock.shutdown(socket.SHUT_WR)
+
+    def _watch(self) -> None:
+        wanted = self._to_read if self._wants_to_read() else 0
+        if self._unsent or (self._ending and not self._ended):
+            wanted |= self._to_write
+        if wanted != self._watched and not self._closed:
+            self._watched = wanted
+            self._loop.watch(self._sock.fileno(), wanted, self._ready)
+
+    def _lose(self, error: OSError | None) -> None:
+        if not self._closed:
+            self._closed = True
+            self._loop.watch(self._sock.fileno())
+            self._loop.open.discard(self._shut)
+            self._sock.close()
+            self.session.lost(error, monotonic())
