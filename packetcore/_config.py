@@ -44,8 +44,9 @@ class Config:
     """How long a closing session waits for its peer to take the rest and close too."""
 
     write_high_water: int = 64 * 1024
-    """Above this many unsent bytes a session stops reading from its own peer: room for
-    one large chunk of replies, the size asyncio uses for the same purpose."""
+    """Above this many unsent bytes a server's session stops reading from its peer, and
+    streams wait to send: room for one large chunk of replies, the size asyncio uses for
+    the same purpose."""
 
     write_low_water: int = 16 * 1024
     """Below this many it reads again."""

@@ -16,6 +16,7 @@ those for people who do not want to drive it by hand.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from packetcore._codec import Codec, encode
 from packetcore._config import Config
@@ -68,8 +69,6 @@ class Connection:
         "_close_reason",
         "_closing_since",
         "_config",
-        "_counted_bytes",
-        "_counted_packets",
         "_decoder",
         "_encode",
         "_frame_since",
@@ -111,18 +110,18 @@ class Connection:
         self._closing_since = now
         self._close_reason = CloseReason.LOCAL
         self._reading = True
-        self._stats = Stats()
-        self._counted_packets = 0  # of those buffered, what the stats know of
-        self._counted_bytes = 0
+        self._stats = Stats()  # of what was sent, it counts what bytes_to_send gave
 
     @property
     def stats(self) -> Stats:
-        """What has passed through: counters to read."""
-        stats, packets, size = self._stats, len(self._output), self.buffered
-        stats.packets_sent += packets - self._counted_packets
-        stats.bytes_sent += size - self._counted_bytes
-        self._counted_packets, self._counted_bytes = packets, size
-        return stats
+        """What has passed through until now: a copy of the counters."""
+        stats = self._stats
+        return replace(
+            stats,
+            packets_sent=stats.packets_sent + len(self._output),
+            bytes_sent=stats.bytes_sent + self.buffered,
+            malformed=stats.malformed.copy(),
+        )
 
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
         """Take bytes that came from the peer, in order, cut anywhere; none mean nothing.
@@ -221,12 +220,11 @@ class Connection:
         """Take the output: whole frames only, `b""` if there is none."""
         if not self._output:
             return b""
-        stats = self._stats
-        stats.packets_sent += len(self._output) - self._counted_packets
-        stats.bytes_sent += self.buffered - self._counted_bytes
+        self._stats.packets_sent += len(self._output)
+        self._stats.bytes_sent += self.buffered
         data = b"".join(self._output)
         self._output.clear()
-        self.buffered = self._counted_packets = self._counted_bytes = 0
+        self.buffered = 0
         return data
 
     def close(self, now: float, reason: CloseReason = CloseReason.LOCAL) -> list[Event]:
@@ -264,6 +262,10 @@ class Connection:
         for malformed in unfinished:
             self._stats.malformed[malformed.reason] += 1
         return [*unfinished, self._fail(reason)]
+
+    def count_discarded(self, packets: int) -> None:
+        """Count packets that this gave and the caller did not deliver."""
+        self._stats.packets_discarded += packets
 
     def touch(self, now: float) -> None:
         """Count `now` as a sign of life from the peer, though no bytes came."""

@@ -27,6 +27,8 @@ class StreamEndpoint:
     Args:
         handler: the handler of all sessions, or a function that makes one for each.
         config: limits and timeouts.
+        is_server: whether the peers came to us. A server stops reading from a peer that
+            does not read; a client reads on, since its server may do the same.
         log_exception: called with a message while an exception is handled; the
             adapter's own logger, `logging` by default.
     """
@@ -36,6 +38,7 @@ class StreamEndpoint:
         handler: Handler | Callable[[], Handler],
         config: Config | None = None,
         *,
+        is_server: bool = False,
         log_exception: Callable[[str], object] = log_exception,
     ) -> None:
         self.config = Config() if config is None else config
@@ -53,6 +56,8 @@ class StreamEndpoint:
         """What was opened, refused and closed: counters to read."""
         self.draining = False
         """Whether it takes no new sessions."""
+        self.is_server = is_server
+        """Whether the peers came to us."""
         self.log_exception = log_exception
         self._handler = handler
         self._on_empty: list[Callable[[], object]] = []

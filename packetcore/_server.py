@@ -39,7 +39,7 @@ class ServerBase:
         log_exception: Callable[[str], object] = log_exception,
     ) -> None:
         make = handler if isinstance(handler, Handler) else lambda: Inbox(partial(start, handler))
-        self.endpoint = StreamEndpoint(make, config, log_exception=log_exception)
+        self.endpoint = StreamEndpoint(make, config, is_server=True, log_exception=log_exception)
         """What its sessions share."""
 
     @property

@@ -168,7 +168,7 @@ class Session:
 
     @property
     def stats(self) -> Stats:
-        """What has passed through: counters to read."""
+        """What has passed through until now: a copy of the counters."""
         return self._connection.stats
 
     def bind(self, identity: Hashable, takeover: Literal["replace", "reject"] = "replace") -> None:
@@ -474,7 +474,7 @@ class Session:
 
     def _discard_queue(self) -> None:
         if self._queue:
-            self.stats.packets_discarded += sum(isinstance(event, Packet) for event in self._queue)
+            self._connection.count_discarded(sum(isinstance(event, Packet) for event in self._queue))
             self._queue.clear()
 
     def _wake(self) -> None:
@@ -490,8 +490,10 @@ class Session:
             self._take(self._connection.fail(CloseReason.SLOW_CONSUMER, self._now))
 
     def _update_reading(self) -> None:
-        # A closing session reads on, to see the peer's end of stream.
-        reading = not (self._paused or self._write_paused) or self._eof_written
+        # A closing session reads on, to see the peer's end of stream. So does a client whose
+        # server does not read: were both to stop, neither would ever go on.
+        is_held = self._paused or (self._write_paused and self._endpoint.is_server)
+        reading = not is_held or self._eof_written
         if reading != self._reading and not self._lost:
             self._reading = reading
             if reading:

@@ -10,7 +10,7 @@ from packetcore._reasons import CloseReason, Reason
 
 @dataclass(slots=True)
 class Stats:
-    """What has passed through one conversation. Live: read it, do not write it."""
+    """What has passed through one conversation."""
 
     packets_received: int = 0
     """Packets decoded, those dropped while closing not counted."""

@@ -122,12 +122,12 @@ class Recorder(Handler):
 
 
 class Rig:
-    """A server endpoint whose sessions stand on made-up hosts."""
+    """An endpoint, a server's unless told otherwise, whose sessions stand on made-up hosts."""
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, *, is_server: bool = True) -> None:
         self.handler = Recorder()
         self.log: list[str] = []
-        self.endpoint = StreamEndpoint(self.handler, config, log_exception=self.log.append)
+        self.endpoint = StreamEndpoint(self.handler, config, is_server=is_server, log_exception=self.log.append)
 
     def open(self, peer: str = "192.0.2.1") -> tuple[Session, MadeUpHost]:
         host = MadeUpHost()
@@ -373,6 +373,16 @@ def test_a_peer_that_does_not_read_is_not_read_from() -> None:
     assert host.verbs[-1] == "resume_reading"
     assert rig.handler.named("writable") == [("writable",)]
     assert session.outstanding == 20
+
+
+def test_a_client_reads_on_while_its_server_does_not_read() -> None:
+    rig = Rig(Config(write_high_water=100, write_low_water=20), is_server=False)
+    session, host = rig.open()
+    host.takes = 0
+    session.send(Packet(1, bytes(200)))
+    session.flush(101)
+    assert session.write_paused
+    assert "pause_reading" not in host.verbs
 
 
 def test_a_slow_reader_that_makes_progress_is_not_idle() -> None:

@@ -69,6 +69,19 @@ def test_a_peer_that_does_not_read_is_not_read_from(rig: Rig) -> None:
     assert session.stats.bytes_received < 100 * len(large)
 
 
+def test_a_client_that_sends_much_at_once_gets_all_of_it_back(rig: Rig) -> None:
+    server = rig.serve(echo())
+    handler = Recorder()
+    session = rig.connect(server, handler, Config(max_outstanding=None))
+
+    def flood() -> None:
+        for _ in range(300):
+            session.send(CHUNK)
+
+    rig.call(flood)
+    assert len(handler.wait("packet_received", 300)) == 300
+
+
 def test_a_slow_peer_delays_no_other(rig: Rig) -> None:
     def reply_at_length(session: Session, packet: Packet) -> None:
         session.send(packet)

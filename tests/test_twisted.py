@@ -1,0 +1,385 @@
+"""packetcore_twisted: what only Twisted has. The conformance suite holds the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from twisted.internet import endpoints
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransportWithDisconnection
+from twisted.logger import LogEvent, globalLogPublisher
+
+from packetcore import TLS, CloseReason, Config, Handler, Packet, ServerBase, Session, SessionClosed, encode
+from packetcore_twisted import PacketFactory, PacketProtocol, Server, Stream, TwistedDriver, connect, serve
+
+DEADLINE = 10.0
+
+
+class Recorder(Handler):
+    """Echoes, and keeps what was heard."""
+
+    def __init__(self) -> None:
+        self.sessions: list[Session] = []
+        self.sent_sizes: list[int] = []
+        self.ended: list[CloseReason] = []
+
+    def connected(self, session: Session) -> None:
+        self.sessions.append(session)
+
+    def packet_received(self, session: Session, packet: Packet) -> None:
+        session.send(packet)
+
+    def sent(self, session: Session, nbytes: int) -> None:
+        self.sent_sizes.append(nbytes)
+
+    def disconnected(self, session: Session, reason: CloseReason) -> None:
+        self.ended.append(reason)
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[TwistedDriver]:
+    driver = TwistedDriver()
+    yield driver
+    driver.stop()
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[LogEvent]]:
+    """The failures that Twisted's log is told of. Those that a test leaves in it fail the test."""
+    failures: list[LogEvent] = []
+
+    def observe(event: LogEvent) -> None:
+        if "log_failure" in event:
+            failures.append(event)
+
+    publisher: Any = globalLogPublisher
+    publisher.addObserver(observe)
+    yield failures
+    gc.collect()  # a Deferred that nobody asked for its failure logs it when it goes
+    publisher.removeObserver(observe)
+    assert failures == []
+
+
+@pytest.fixture(scope="module")
+def server_tls(tmp_path_factory: pytest.TempPathFactory) -> TLS:
+    """A certificate, and beside it the authority that signed it."""
+    folder, authority = tmp_path_factory.mktemp("tls"), trustme.CA()
+    issued = authority.issue_cert("127.0.0.1", "gateway.example")
+    (folder / "authority.pem").write_bytes(authority.cert_pem.bytes())
+    (folder / "server.pem").write_bytes(issued.private_key_and_cert_chain_pem.bytes())
+    return TLS(certificate=str(folder / "server.pem"))
+
+
+@pytest.fixture(scope="module")
+def client_tls(server_tls: TLS) -> TLS:
+    assert server_tls.certificate is not None
+    return TLS(authority=str(Path(server_tls.certificate).with_name("authority.pem")))
+
+
+def until(driver: TwistedDriver, condition: Callable[[], bool]) -> None:
+    """Wait for something to come true on the reactor."""
+    deadline = time.monotonic() + DEADLINE
+    while not driver.call(condition):
+        assert time.monotonic() < deadline, "the condition never came true"
+        time.sleep(0.002)
+
+
+def in_memory(clock: Clock, handler: Handler, config: Config | None = None) -> tuple[PacketProtocol, Any]:
+    """A session on a transport of Twisted's testing kit."""
+    protocol: Any = PacketFactory(handler, config, clock).buildProtocol(None)
+    new_transport: Any = StringTransportWithDisconnection
+    transport = new_transport()
+    transport.protocol = protocol
+    protocol.makeConnection(transport)
+    return protocol, transport
+
+
+def test_a_handler_runs_on_a_clock_and_a_string_transport() -> None:
+    clock, handler = Clock(), Recorder()
+    protocol, transport = in_memory(clock, handler, Config(idle_timeout=60))
+    frames = encode(Packet(1, b"one")) + encode(Packet(2, b"two"))
+    protocol.dataReceived(frames[:20])
+    protocol.dataReceived(frames[20:])
+    assert transport.value() == frames
+    assert sum(handler.sent_sizes) == len(frames)
+    clock.advance(59)
+    assert handler.ended == []
+    clock.advance(1)
+    assert handler.ended == [CloseReason.IDLE_TIMEOUT]
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_clock_that_steps_back_ends_no_session() -> None:
+    clock, handler = Clock(), Recorder()
+    clock.advance(1_000_000)
+    protocol, transport = in_memory(clock, handler, Config(idle_timeout=60))
+    clock.rightNow -= 500_000
+    protocol.dataReceived(encode(Packet(1)))
+    clock.advance(30)
+    assert handler.ended == []
+    assert transport.value() == encode(Packet(1))
+
+
+def test_a_transport_without_half_close_is_closed_instead() -> None:
+    clock, handler = Clock(), Recorder()
+    protocol, transport = in_memory(clock, handler)
+    protocol.session.send(Packet(1, b"bye"))
+    protocol.session.close()
+    clock.advance(0)
+    assert transport.value() == encode(Packet(1, b"bye"))
+    assert handler.ended == [CloseReason.LOCAL]
+
+
+def test_reading_is_paused_and_resumed_on_the_transport() -> None:
+    protocol, transport = in_memory(Clock(), Recorder())
+    protocol.session.pause()
+    assert transport.producerState == "paused"
+    protocol.session.resume()
+    assert transport.producerState == "producing"
+
+
+@inlineCallbacks
+def echo_one(stream: Stream) -> Generator[Deferred[Any], Any, None]:
+    packet = yield stream.recv()
+    yield stream.send(packet)
+
+
+def echo_chained(stream: Any) -> Any:
+    return stream.recv().addCallback(stream.send)
+
+
+@pytest.mark.parametrize("function", [echo_one, echo_chained])
+def test_a_function_may_give_a_deferred(driver: TwistedDriver, function: Callable[[Stream], Any]) -> None:
+    server = driver.call(partial(serve, function, reactor=driver._reactor))
+    stream = driver.connect(*server.address)
+    driver.call(stream.send, Packet(1, b"hello"))
+    assert driver.call(stream.recv) == Packet(1, b"hello")
+    with pytest.raises(SessionClosed):
+        driver.call(stream.recv)
+    driver.call(server.close)
+    driver.call(stream.close)
+
+
+@pytest.mark.parametrize("fails_at_once", [True, False])
+def test_what_a_function_raises_is_logged_once(
+    driver: TwistedDriver, logged: list[LogEvent], fails_at_once: bool
+) -> None:
+    def fragile(stream: Stream) -> Deferred[Any]:
+        if fails_at_once:
+            raise ZeroDivisionError
+        return stream.recv().addCallback(lambda _: 1 / 0)
+
+    server = driver.call(partial(serve, fragile, reactor=driver._reactor))
+    stream = driver.connect(*server.address)
+    if not fails_at_once:
+        driver.call(stream.send, Packet(1))
+    until(driver, lambda: server.stats.closed == {CloseReason.HANDLER_ERROR: 1})
+    assert [(event["log_namespace"], event["log_failure"].type) for event in logged] == [
+        ("packetcore", ZeroDivisionError)
+    ]
+    logged.clear()
+    driver.call(server.close)
+    driver.call(stream.close)
+
+
+def test_a_cancelled_receiver_loses_no_packet(driver: TwistedDriver) -> None:
+    server = driver.start_server()
+    stream = driver.connect(*server.address)
+
+    async def main() -> None:
+        for at in range(50):
+            receiving = stream.recv().addErrback(lambda failed: failed.trap(CancelledError))
+            receiving.cancel()
+            await stream.send(Packet(at))
+            assert await stream.recv() == Packet(at)
+        await stream.close()
+
+    driver.call(main)
+    driver.call(server.close)
+
+
+def test_a_function_that_only_sends_waits_for_its_peer(driver: TwistedDriver) -> None:
+    async def chatter(stream: Stream) -> None:
+        for _ in range(200):
+            await stream.send(Packet(1, bytes(100_000)))
+
+    server: Server = driver.call(partial(serve, chatter, reactor=driver._reactor))
+    with socket.create_connection(server.address, timeout=DEADLINE) as peer:
+        until(driver, lambda: [64 * 1024 < session.outstanding < 1 << 20 for session in server.sessions] == [True])
+        received = 0
+        while chunk := peer.recv(1 << 20):
+            received += len(chunk)
+    assert received == 200 * len(encode(Packet(1, bytes(100_000))))
+    driver.call(server.close)
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_sent_is_told_as_a_backlog_goes_and_of_all_of_it(
+    driver: TwistedDriver, server_tls: TLS, client_tls: TLS, over_tls: bool
+) -> None:
+    handler = Recorder()
+    server = driver.start_server(handler, config=Config(max_outstanding=None), tls=server_tls if over_tls else None)
+    with raw_peer(server, client_tls if over_tls else None) as peer:
+        until(driver, lambda: bool(handler.sessions))
+        (session,) = handler.sessions
+        total = left = driver.call(push, session)
+        until(driver, lambda: 0 < session.outstanding < total)
+        while left:
+            left -= len(peer.recv(1 << 20))
+        until(driver, lambda: session.outstanding == 0)
+    assert sum(handler.sent_sizes) == total
+    assert max(handler.sent_sizes) <= 64 * 1024
+    until(driver, lambda: handler.ended == [CloseReason.PEER])
+    driver.call(server.close)
+
+
+@pytest.mark.parametrize(("reset", "reason"), [(False, CloseReason.PEER), (True, CloseReason.RESET)])
+def test_tcp_that_ends_in_good_order_below_tls_is_no_loss(
+    driver: TwistedDriver, server_tls: TLS, client_tls: TLS, reset: bool, reason: CloseReason
+) -> None:
+    handler = Recorder()
+    server = driver.start_server(handler, tls=server_tls)
+    with raw_peer(server, client_tls) as peer:
+        peer.sendall(encode(Packet(1)))
+        assert peer.recv(100) == encode(Packet(1))
+        if reset:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until(driver, lambda: handler.ended == [reason])
+    driver.call(server.close)
+
+
+def test_a_peer_that_leaves_tls_with_a_backlog_unread_is_let_go(
+    driver: TwistedDriver, server_tls: TLS, client_tls: TLS
+) -> None:
+    handler = Recorder()
+    config = Config(max_outstanding=None, write_high_water=1 << 30)  # so that it goes on reading
+    server = driver.start_server(handler, config=config, tls=server_tls)
+    with raw_peer(server, client_tls) as peer:
+        until(driver, lambda: bool(handler.sessions))
+        driver.call(push, handler.sessions[0])
+        assert isinstance(peer, ssl.SSLSocket)
+        with pytest.raises(ssl.SSLError):  # it says goodbye, and then meets data
+            peer.unwrap()
+        with socket.socket(fileno=peer.detach()) as below:
+            below.settimeout(DEADLINE)
+            until_closed(below)
+    until(driver, lambda: len(handler.ended) == 1)
+    driver.call(server.close)
+
+
+def test_a_handshake_that_fails_is_nobodys_news(driver: TwistedDriver, server_tls: TLS) -> None:
+    server = driver.start_server(tls=server_tls)
+    with raw_peer(server, None) as peer:
+        peer.sendall(encode(Packet(1)))
+        until_closed(peer)
+    driver.call(server.close)
+    assert server.stats.opened == 0
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_a_factory_serves_either_side_of_any_endpoint(
+    driver: TwistedDriver, server_tls: TLS, client_tls: TLS, tmp_path: Path, over_tls: bool
+) -> None:
+    reactor, handler = driver._reactor, Recorder()
+    factory = PacketFactory(echo_one, reactor=reactor)
+    client = PacketFactory(handler, reactor=reactor)
+    untyped: Any = endpoints
+    listening = untyped.serverFromString(reactor, f"unix:{tmp_path}/socket")
+    connecting = untyped.clientFromString(reactor, f"unix:{tmp_path}/socket")
+    if over_tls:
+        creator = driver.tls_options(client_tls, server_side=False)["ssl"]("gateway.example")
+        listening = endpoints.wrapServerTLS(driver.tls_options(server_tls, server_side=True)["ssl"], listening, reactor)
+        connecting = endpoints.wrapClientTLS(creator, connecting, reactor)
+    port = driver.call(listening.listen, factory)
+    protocol = driver.call(connecting.connect, client)
+    until(driver, lambda: bool(handler.sessions))
+    assert isinstance(protocol, PacketProtocol)
+    driver.call(protocol.session.send, Packet(1, bytes(500_000)))
+    until(driver, lambda: handler.ended == [CloseReason.PEER])
+    assert handler.sessions[0].stats.packets_received == 1
+    driver.call(factory.close)
+    driver.call(port.stopListening)
+    assert factory.stats.closed == {CloseReason.LOCAL: 1}
+
+
+def test_a_connect_that_is_cancelled_leaves_no_socket(driver: TwistedDriver, client_tls: TLS) -> None:
+    options = {"config": Config(connect_timeout=None), "reactor": driver._reactor}
+    options.update(driver.tls_options(client_tls, server_side=False))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connecting = driver.call(lambda: [connect(*silent.getsockname(), **options)])
+        peer, _ = silent.accept()
+        with peer:
+            peer.settimeout(DEADLINE)
+            assert peer.recv(1)  # the handshake has begun
+            driver.call(connecting[0].cancel)
+            with pytest.raises(CancelledError):
+                driver.call(lambda: connecting[0])
+            until_closed(peer)
+
+
+def test_drivers_share_nothing_and_leave_nothing() -> None:
+    """In a process of its own: it counts descriptors, and which modules were imported."""
+    program = """
+import os, sys, threading
+from functools import partial
+from packetcore import Handler
+from packetcore_twisted import TwistedDriver
+
+def open_files():
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+def begin():
+    driver = TwistedDriver()
+    server = driver.start_server()
+    return driver, driver.connect(*server.address), driver.connect(*server.address, Handler())
+
+begin()[0].stop()  # Twisted keeps one descriptor in reserve from the first port on
+before = open_files()
+begun = [begin() for _ in range(3)]
+heard = []
+for driver, stream, session in begun:
+    driver.call(session.pause)  # a reactor knows nothing of a socket that waits for nothing
+    driver.call(lambda: stream.recv().addErrback(heard.append) and None)
+for driver, stream, session in begun:
+    driver.stop()
+    driver.stop()
+    assert stream.session.is_over and session.is_over
+assert len(heard) == 3, "who waits must hear of the end"
+assert open_files() == before, (before, open_files())
+assert threading.active_count() == 1, threading.enumerate()
+assert "twisted.internet.reactor" not in sys.modules, "the application's choice was taken from it"
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)
+
+
+def push(session: Session) -> int:
+    """Send more than the system's buffers hold. Returns how many bytes."""
+    for _ in range(200):
+        session.send(Packet(1, bytes(100_000)))
+    return session.stats.bytes_sent
+
+
+def raw_peer(server: ServerBase, tls: TLS | None) -> socket.socket:
+    sock = socket.create_connection(server.address, timeout=DEADLINE)
+    return sock if tls is None else tls.context(server_side=False).wrap_socket(sock, server_hostname="127.0.0.1")
+
+
+def until_closed(peer: socket.socket) -> None:
+    """Read on until the other side is gone, in good order or not."""
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        while peer.recv(1 << 20):
+            pass

@@ -1,0 +1,11 @@
+"""packetcore on Twisted: `serve` and `connect` with Deferreds, over a `packetcore.Handler` or
+a `Stream`; `PacketFactory` and `PacketProtocol` for endpoints of your own."""
+
+from packetcore_twisted._driver import TwistedDriver
+from packetcore_twisted._socket import PacketProtocol
+from packetcore_twisted._stream import Stream
+from packetcore_twisted._tcp import PacketFactory, Server, connect, serve
+
+__version__ = "0.1.0"
+
+__all__ = ["PacketFactory", "PacketProtocol", "Server", "Stream", "TwistedDriver", "connect", "serve"]

@@ -1,0 +1,169 @@
+"""One socket: Twisted's callbacks become a session's inputs, the session's verbs become calls
+on the transport. Nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ssl import SSLError
+from typing import Any
+
+from twisted.internet import error, interfaces
+from twisted.internet.address import IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.policies import ProtocolWrapper
+from zope.interface import implementer  # type: ignore[import-untyped]
+
+from packetcore import Address, Session, StreamEndpoint
+
+PIECE = 64 * 1024
+"""The most bytes a transport is given at a time; Linux wakes a writer in larger steps."""
+
+
+@implementer(interfaces.IHalfCloseableProtocol, interfaces.IHandshakeListener, interfaces.IPullProducer)
+class PacketProtocol(Protocol):
+    """The protocol that Twisted drives and the `Host` that a session drives.
+
+    Args:
+        endpoint: the server or client that it belongs to; a `PacketFactory` has one.
+        reactor: what tells the time and keeps timers: a reactor or a `Clock`.
+    """
+
+    session: Session
+    """Once connected; over TLS, once the handshake is done."""
+
+    def __init__(self, endpoint: StreamEndpoint, reactor: Any) -> None:
+        self._endpoint = endpoint
+        self._reactor = reactor
+        self._time: Callable[[], float] = reactor.seconds
+        self._timer: Any = None
+        self._transport: Any = None
+        self._socket: Any = None  # beneath TLS and other wrappers; None where there is none
+        self._opened: Deferred[Session] = Deferred(lambda _: self.abort())
+        self._is_open = self._is_tls = self._producing = False
+        self._unsent = bytearray()  # what the transport was not given yet
+        self._piece = 0  # how many bytes it was given and has not sent all
+        self._when_sent: Callable[[], object] | None = None
+
+    # What Twisted calls.
+
+    def connectionMade(self) -> None:  # noqa: N802
+        self._transport = socket = self.transport
+        self._is_tls = interfaces.ISSLTransport.providedBy(socket)
+        while isinstance(socket, ProtocolWrapper):
+            socket = socket.transport
+        if interfaces.IHalfCloseableDescriptor.providedBy(socket):
+            self._socket = socket
+        if not self._is_tls:
+            self.handshakeCompleted()
+        elif self._endpoint.config.connect_timeout is not None:
+            self._timer = self._reactor.callLater(self._endpoint.config.connect_timeout, self.abort)
+
+    def handshakeCompleted(self) -> None:  # noqa: N802
+        if self._is_tls and self._transport.disconnecting:
+            return  # the certificate bears another name: some versions say so only now
+        self.set_timer(None)
+        self.session = Session(self._endpoint, self, address_of(self._transport.getPeer()), self._time())
+        self._is_open = True
+        self.session.opened(self._time())
+        self._opened.callback(self.session)
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802
+        self.session.received(data, self._time())
+
+    def readConnectionLost(self) -> None:  # noqa: N802
+        self.session.eof(self._time())
+
+    def connectionLost(self, reason: Any = connectionDone) -> None:  # noqa: N802
+        self.set_timer(None)
+        clean = reason.check(error.ConnectionDone, error.ConnectionAborted)
+        # To TLS it is a loss too that the peer ended TCP in good order, and not TLS before.
+        clean = clean or (reason.check(error.ConnectionLost) and getattr(self._transport, "tcp_ended", False))
+        if self._is_open:
+            self.session.lost(None if clean else reason.value, self._time())
+        elif not self._opened.called:
+            closed = reason.check(error.ConnectionClosed)
+            text = f"the TLS handshake failed: {reason.getErrorMessage()}"
+            self._opened.errback(ConnectionResetError(text) if closed else SSLError(1, text))
+            self._opened.addErrback(lambda _: None)  # nobody need have asked
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        sent, self._piece = self._piece, 0
+        if sent:
+            self.session.sent_bytes(sent, self._time())
+        tls_is_over = self._is_tls and self._socket.disconnecting  # and takes nothing more
+        if self._unsent and not tls_is_over:
+            piece = bytes(self._unsent[:PIECE])
+            del self._unsent[:PIECE]
+            self._piece = len(piece)
+            self._transport.write(piece)
+        else:
+            self._producing = False
+            self._socket.unregisterProducer()
+            if self._when_sent is not None:
+                self._when_sent()
+
+    def stopProducing(self) -> None:  # noqa: N802
+        """`connectionLost` comes next; and when our own half-close is done, nothing."""
+
+    writeConnectionLost = stopProducing  # noqa: N815
+
+    # What the session calls.
+
+    def write(self, data: bytes) -> None:
+        if self._socket is None:  # a transport in memory, which takes all at once
+            self._transport.write(data)
+            self.session.sent_bytes(len(data), self._time())
+            return
+        # All that Twisted tells in public of what the system took is that a buffer is empty:
+        # to a pull producer always, to a push producer only after more than 64 KiB. Pieces
+        # make it exact to one piece. TLS would pull in a busy loop, so ask the socket below.
+        self._unsent += data
+        if not self._producing:
+            self._producing = True
+            self._socket.registerProducer(self, False)  # pulls at once
+
+    def write_eof(self) -> None:
+        can_half_close = self._socket is not None and not self._is_tls
+        self._after_sending(self._transport.loseWriteConnection if can_half_close else self._transport.loseConnection)
+
+    def set_timer(self, at: float | None) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None if at is None else self._reactor.callLater(max(0, at - self._time()), self._tick)
+
+    def pause_reading(self) -> None:
+        self._transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        self._transport.resumeProducing()
+
+    def close(self) -> None:
+        self._after_sending(self._transport.loseConnection)
+
+    def abort(self) -> None:
+        self._unsent.clear()
+        if self._socket is None:
+            getattr(self._transport, "abortConnection", self._transport.loseConnection)()
+            return
+        # In good order where the system takes the rest at once, as elsewhere, else with a reset.
+        self._socket.loseConnection()
+        self._reactor.callLater(0, self._reactor.callLater, 0, self._socket.abortConnection)
+
+    def wake(self) -> None:
+        self._reactor.callLater(0, lambda: self.session.flush(self._time()))
+
+    def _tick(self) -> None:
+        self.session.tick(self._time())
+
+    def _after_sending(self, verb: Callable[[], object]) -> None:
+        self._when_sent = verb
+        if not self._producing:
+            verb()
+
+
+def address_of(address: Any) -> Address:
+    """A Twisted address as sockets give it."""
+    if isinstance(address, IPv6Address):
+        return address.host, address.port, address.flowInfo, address.scopeID
+    return getattr(address, "host", str(address)), getattr(address, "port", 0)

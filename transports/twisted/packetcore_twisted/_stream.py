@@ -1,0 +1,112 @@
+"""A session with Deferreds: for what comes, and for room for what goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from packetcore import Inbox, Message, Packet, SessionClosed, StreamBase
+
+
+class Stream(StreamBase):
+    """One conversation, to be used on its reactor's thread. Methods give Deferreds.
+
+    In a coroutine, `async for packet in stream` ends when the conversation ends cleanly and
+    raises `packetcore.SessionClosed` when it breaks; `async with` closes it.
+    """
+
+    def __init__(self, inbox: Inbox, reactor: Any) -> None:
+        super().__init__(inbox, self._wake)
+        self._reactor = reactor
+        self._waiting: dict[Deferred[Any], Callable[[], object]] = {}
+        self._waking = False
+
+    def send(self, item: Packet | Message) -> Deferred[None]:
+        """Send a packet, or a message; wait while more than `write_high_water` bytes are unsent.
+
+        Packets of several senders never mix. Cancelling the wait does not unsend the packet.
+
+        Raises:
+            SessionClosed: the conversation is closing or closed.
+            LocalProtocolError: the payload exceeds `max_payload`.
+        """
+        return self._until(self._drained, partial(self._send, item))
+
+    def send_message(
+        self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
+    ) -> Deferred[None]:
+        """Send a payload as `packetcore.Connection.send_message` does, and wait as `send`."""
+        return self._until(self._drained, partial(self.session.send_message, payload, id=id, type=type, chunk=chunk))
+
+    def recv(self) -> Deferred[Packet | Message]:
+        """The next packet; the next message where `join_messages` is set. Cancelling the
+        wait loses nothing.
+
+        Raises:
+            SessionClosed: there will be no more. After PEER a reply is still possible.
+        """
+        return self._until(self._inbox.take)
+
+    def close(self) -> Deferred[None]:
+        """Send what is unsent, close, and wait until the conversation is over, which takes
+        `close_timeout` at most."""
+        return self._until(lambda: self.session.is_over, self.session.close)
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> Packet | Message:
+        try:
+            item = self._inbox.take()
+            return await self.recv() if item is None else item
+        except SessionClosed as closed:
+            if closed.is_clean:
+                raise StopAsyncIteration from None
+            raise
+
+    async def __aenter__(self) -> Stream:
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        await self.close()
+
+    def _drained(self) -> bool:
+        return not self.session.congested(self._reactor.seconds())
+
+    def _until(self, ready: Callable[[], object], *begin: Callable[[], object]) -> Deferred[Any]:
+        """Begin something, then wait until `ready` gives neither `None` nor `False`."""
+        waiter: Deferred[Any] = Deferred(self._forget)
+        if not self._settle(waiter, *begin, ready):
+            self._waiting[waiter] = ready
+        return waiter
+
+    def _settle(self, waiter: Deferred[Any], *steps: Callable[[], object]) -> bool:
+        try:
+            for step in steps:
+                result = step()
+        except Exception:
+            waiter.errback()
+        else:
+            if result is None or result is False:
+                return False
+            waiter.callback(None if result is True else result)
+        return True
+
+    def _forget(self, waiter: Deferred[Any]) -> None:
+        self._waiting.pop(waiter, None)
+
+    def _wake(self) -> None:
+        # Not at once: the session is in the middle of its work, and who wakes may send.
+        if self._waiting and not self._waking:
+            self._waking = True
+            self._reactor.callLater(0, self._look)
+
+    def _look(self) -> None:
+        self._waking = False
+        waiting, self._waiting = self._waiting, {}
+        for waiter, ready in waiting.items():
+            if not waiter.called and not self._settle(waiter, ready):
+                self._waiting[waiter] = ready
