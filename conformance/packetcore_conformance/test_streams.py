@@ -5,9 +5,12 @@ The adapter's own `Stream`, in its tasks, greenlets, threads or Deferreds.
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
-from packetcore import CloseReason, Config, LocalProtocolError, Message, Packet, SessionClosed
+from packetcore import CloseReason, Config, LocalProtocolError, Message, Packet, SessionClosed, encode
+from packetcore_conformance.peer import Peer
 from packetcore_conformance.recorder import Recorder, echo
 from packetcore_conformance.rig import Rig
 from packetcore_conformance.vectors import PACKETS
@@ -51,14 +54,13 @@ def test_a_receiver_is_told_why_there_is_no_more(rig: Rig) -> None:
 
 
 def test_a_receiver_is_told_of_a_reset(rig: Rig) -> None:
-    handler = Recorder(packet_received=lambda session, packet: session.pause())
-    server = rig.serve(handler)
-    stream = rig.stream(server)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host, port = listener.getsockname()
+        stream = rig.driver.connect(host, port)
+        peer = Peer(listener.accept()[0])
     rig.call(stream.send, Packet(1))
-    handler.wait("packet_received")
-    for _ in range(10):  # bytes left unread turn the other side's end into a reset
-        rig.call(stream.session.send, Packet(1, bytes(500_000)))
-    rig.call(handler.sessions[0].abort)
+    assert peer.receive(len(encode(Packet(1)))) == encode(Packet(1))
+    peer.reset()
     with pytest.raises(SessionClosed) as raised:
         rig.call(stream.recv)
     assert raised.value.reason is CloseReason.RESET
