@@ -128,6 +128,16 @@ class SyncStream(StreamBase, ABC):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def run(self: S, function: Callable[[S], object]) -> None:
+        """Run an application over this stream, as a server does, and close it at the end.
+        What it raises ends the session with HANDLER_ERROR."""
+        try:
+            function(self)
+        except Exception as error:
+            self.session.failed(error, self._clock())
+        finally:
+            self.close()
+
     def _drain(self, timeout: float | None) -> None:
         if self._wait(self._has_room, timeout) is None:
             raise TimeoutError(f"{self.session.outstanding} bytes are still unsent after timeout={timeout} s")

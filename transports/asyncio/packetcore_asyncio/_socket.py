@@ -45,9 +45,6 @@ class SocketProtocol(asyncio.Protocol):
         self.session.eof(self._time())
         return self._transport.can_write_eof()  # if so the session closes, after its replies
 
-    def resume_writing(self) -> None:
-        self._report()
-
     def connection_lost(self, exc: Exception | None) -> None:
         self.session.lost(exc, self._time())
 
@@ -96,3 +93,5 @@ class SocketProtocol(asyncio.Protocol):
         if waiting < self._unreported:
             taken, self._unreported = self._unreported - waiting, waiting
             self.session.sent_bytes(taken, self._time())
+
+    resume_writing = _report  # asyncio says so once everything has gone

@@ -16,9 +16,9 @@ class Stream(StreamBase):
     """
 
     def __init__(self, inbox: Inbox, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(inbox, self._wake)
         self._loop = loop
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._changed = asyncio.Event()
+        super().__init__(inbox, self._changed.set)
 
     async def send(self, item: Packet | Message) -> None:
         """Send a packet, or a message; wait while more than `write_high_water` bytes are unsent.
@@ -79,14 +79,5 @@ class Stream(StreamBase):
             await self._change()
 
     async def _change(self) -> None:
-        waiter = self._loop.create_future()
-        self._waiters.add(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.discard(waiter)
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._changed.clear()  # whoever else waits was told, though it may not have run yet
+        await self._changed.wait()

@@ -57,7 +57,7 @@ def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-for _name in ("send_message", "bind", "close", "abort", "pause", "resume"):
+for _name in ("send_message", "bind", "close", "abort", "pause", "resume", "failed"):
     setattr(LockedSession, _name, _locked(getattr(Session, _name)))
 
 

@@ -144,12 +144,8 @@ class Server(ServerBase):
 
     def _run_function(self, function: StreamFunction, stream: Stream) -> None:
         try:
-            function(stream)
-        except Exception as error:
-            with self._loop:
-                stream.session.failed(error, monotonic())
+            stream.run(function)
         finally:
-            stream.close()
             with self._loop:
                 self._functions.discard(threading.current_thread())
                 self._loop.notify(self._changed)

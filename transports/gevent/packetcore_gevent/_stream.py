@@ -32,3 +32,12 @@ class Stream(SyncStream):
             if expired is not limit:
                 raise
             return attempt()
+
+    def run(self, function: Callable[[Any], object]) -> None:
+        def run(stream: Any) -> None:
+            try:
+                function(stream)
+            except Timeout as expired:  # a mistake like any other, but no Exception
+                raise TimeoutError(f"not done after {expired}") from expired
+
+        super().run(run)

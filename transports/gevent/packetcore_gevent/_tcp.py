@@ -78,17 +78,7 @@ class Server(ServerBase):
             gevent.get_hub().loop.run_callback(SocketHost, self.endpoint, sock, peer)
 
     def _start(self, function: StreamFunction, inbox: Inbox) -> None:
-        self._functions.spawn(self._run, function, Stream(inbox))
-
-    def _run(self, function: StreamFunction, stream: Stream) -> None:
-        try:
-            function(stream)
-        except Exception as error:
-            stream.session.failed(error, monotonic())
-        except gevent.Timeout as expired:  # a mistake like any other, but no Exception
-            stream.session.failed(TimeoutError(f"not done after {expired}"), monotonic())
-        finally:
-            stream.close()
+        self._functions.spawn(Stream(inbox).run, function)
 
 
 def serve(
