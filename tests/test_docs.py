@@ -51,7 +51,7 @@ def test_the_fuzzing_of_a_handler_runs_and_finds_a_fault() -> None:
     exec(block[1], sound)
     sound["test_no_stream_gives_an_impossible_temperature"]()
     faulty: dict[str, Any] = {}
-    exec(block[1].replace("and len(packet.payload) == 2", ""), faulty)
+    exec(block[1].replace("packet.type == 1 and len(packet.payload) == 2", "True"), faulty)
     with pytest.raises(AssertionError):
         faulty["test_no_stream_gives_an_impossible_temperature"]()
 
