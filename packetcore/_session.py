@@ -309,8 +309,8 @@ class Session:
         self._timer_at = _NEVER
         if self._hang_up_told is _HangUp.NOT_YET:
             refreshed = self._endpoint.sessions.refreshed(self.id)
-            if self._paused:
-                refreshed = now
+            if self._paused or (self._reading and not self._reading_told):
+                refreshed = now  # it is not the peer who is silent, or was until just now
             if refreshed is not None:
                 self._connection.touch(refreshed)  # the application may vouch for its peer
             was_closing = self._connection.state is State.CLOSING

@@ -347,6 +347,17 @@ def test_a_paused_session_is_not_closed_for_the_silence_it_asked_for() -> None:
     assert session.close_reason is CloseReason.FRAME_TIMEOUT
 
 
+def test_a_timer_that_fires_before_the_flush_of_a_resume_blames_nobody() -> None:
+    session, _ = Rig(Config(idle_timeout=60)).open()
+    session.pause()
+    session.flush(100)
+    session.resume()
+    session.tick(160)
+    assert session.is_open
+    session.tick(220)
+    assert session.close_reason is CloseReason.IDLE_TIMEOUT
+
+
 def test_what_came_before_the_end_is_delivered_even_to_a_paused_session() -> None:
     rig = Rig()
     session, _ = rig.open()
