@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ADAPTERS := asyncio gevent twisted blocking
 DEMO := . transports/asyncio cli
-ALL := . $(ADAPTERS:%=transports/%) cli conformance
+ALL := . $(ADAPTERS:%=transports/%) cli conformance examples/trio_adapter
 
 .PHONY: demo test lint types conformance mutants bench clean
 
@@ -13,7 +13,7 @@ demo: .venv/installed
 	$(BIN)/packetcore demo
 
 test: .venv/ready
-	PACKETCORE_NO_UVLOOP=1 $(BIN)/pytest -q --pyargs packetcore_conformance --transport asyncio
+	PACKETCORE_NO_UVLOOP=1 $(BIN)/pytest -q --pyargs packetcore_conformance --transport asyncio --transport trio
 	$(BIN)/pytest $(ADAPTERS:%=--transport %)
 
 lint: .venv/ready

@@ -1,0 +1,8 @@
+"""packetcore on trio: an example of an adapter. What `serve` and `connect` leave running
+runs in the nursery that they are given."""
+
+from packetcore_trio._driver import TrioDriver
+from packetcore_trio._stream import Stream
+from packetcore_trio._tcp import Server, connect, serve
+
+__all__ = ["Server", "Stream", "TrioDriver", "connect", "serve"]
