@@ -339,9 +339,10 @@ class Session:
 
     def failed(self, error: Exception, now: float) -> None:
         """The application's function over a stream raised. Where it only ran into the end
-        of the conversation the session closes, else it ends with HANDLER_ERROR."""
+        of the conversation the session closes, else it ends with HANDLER_ERROR. Call this
+        while the exception is being handled: its traceback is logged."""
         self._now = now
-        if isinstance(error, SessionClosed):
+        if _is_closed(error):
             self.close()
         else:
             self._handler_failed(error)
@@ -518,6 +519,12 @@ class Session:
         self._endpoint.log_exception(f"handler of session {self.id} with {self.peer} raised")
         self._discard_queue()
         self._take(self._connection.fail(CloseReason.HANDLER_ERROR, self._now))
+
+
+def _is_closed(error: BaseException) -> bool:
+    # Task groups and nurseries wrap what their tasks raise.
+    parts: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    return isinstance(error, SessionClosed) or (bool(parts) and all(map(_is_closed, parts)))
 
 
 def _inherited(method: object, original: object) -> bool:

@@ -310,6 +310,24 @@ def test_no_handler_method_can_break_the_pump(method: str) -> None:
     assert len(rig.endpoint.sessions) == 0
 
 
+class Group(Exception):
+    """What task groups raise; the builtin one is younger than Python 3.10."""
+
+    def __init__(self, *exceptions: Exception) -> None:
+        self.exceptions = exceptions
+
+
+def test_a_function_that_ran_into_the_end_is_no_failure_even_in_a_group() -> None:
+    rig = Rig()
+    session, _ = rig.open()
+    session.failed(Group(SessionClosed(), Group(SessionClosed())), 101)
+    assert rig.log == []
+    other, _ = rig.open()
+    other.failed(Group(SessionClosed(), RuntimeError("a bug of the application")), 101)
+    assert other.close_reason is CloseReason.HANDLER_ERROR
+    assert len(rig.log) == 1
+
+
 def test_a_close_in_the_middle_of_a_chunk_ends_delivery() -> None:
     rig = Rig()
     session, _ = rig.open()

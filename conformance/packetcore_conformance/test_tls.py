@@ -65,7 +65,7 @@ def test_a_large_reply_is_flushed_before_a_tls_close(rig: Rig, certificates: Cer
         handler.sessions[0].close()
 
     handler = Recorder(packet_received=reply_and_close)
-    server = rig.serve(handler, tls=certificates.server)
+    server = rig.serve(handler, Config(close_timeout=60), tls=certificates.server)
     peer = rig.peer(server, tls=certificates.raw_context(), server_hostname=SERVER_NAME)
     peer.send(PING)
     frame = encode(Packet(1, bytes(1_000_000)))
