@@ -28,15 +28,14 @@ class SocketProtocol(asyncio.Protocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A transport of uvloop has every method of asyncio's and is no subclass of it.
-        self._transport = transport = cast(asyncio.Transport, transport)
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         # Pausing at one byte is how asyncio says that the system did not take everything.
         transport.set_write_buffer_limits(high=0)
         peer = transport.get_extra_info("peername") or ("unknown", 0)  # it may be gone already
         self.session = Session(self._endpoint, self, peer, self._time())
         self.session.opened(self._time())
-        if self._paused:  # uvloop begins to read only after this, and forgets the pause
-            self._loop.call_soon(lambda: self._transport.pause_reading() if self._paused else None)
+        if self._paused:  # uvloop and Python 3.10 begin to read only now, and forget the pause
+            self._loop.call_soon(self._pause_again)
 
     def data_received(self, data: bytes) -> None:
         self.session.received(data, self._time())
@@ -47,6 +46,11 @@ class SocketProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.session.lost(exc, self._time())
+
+    def _pause_again(self) -> None:
+        if self._paused and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._transport.pause_reading()
 
     # What the session calls.
 

@@ -32,9 +32,7 @@ class Server(ServerBase):
             await self.close()
 
     async def close(self, grace: float = 5.0) -> None:
-        """Stop listening, let handlers finish and buffers empty for at most `grace` seconds,
-        then abort what is left. A session ends with SHUTDOWN, unless its peer or its handler
-        ended it before. Cancelling this aborts at once."""
+        """See `packetcore.ServerBase`. Cancelling this aborts at once."""
         self._listener.close()
         empty = asyncio.Event()
         self.endpoint.drain(self._loop.time(), empty.set)
@@ -92,9 +90,8 @@ async def serve(
     loop, endpoint = server._loop, server.endpoint
     if options.get("ssl") is not None:
         options.setdefault("ssl_handshake_timeout", endpoint.config.connect_timeout)
-    listener = await loop.create_server(lambda: SocketProtocol(endpoint, loop), host, port, **options)
-    server._listener = listener
-    server.address = listener.sockets[0].getsockname()
+    server._listener = await loop.create_server(lambda: SocketProtocol(endpoint, loop), host, port, **options)
+    server.address = server._listener.sockets[0].getsockname()
     return server
 
 
@@ -116,8 +113,7 @@ async def connect(
         port: its port.
         handler: what hears of packets; with none you get a `Stream` to receive from.
         config: limits and timeouts.
-        options: what else `loop.create_connection` takes, such as `ssl` and
-            `server_hostname`.
+        options: what else `loop.create_connection` takes: `ssl`, `server_hostname` and more.
 
     Raises:
         OSError: it was refused or not reached; `TimeoutError` after `connect_timeout`;
