@@ -3,7 +3,7 @@
 Codec: `Packet`, `encode`, `decode`, `Decoder`. Messages: `split`, `Joiner`. One stream by
 hand: `Connection`. An application, the same on every adapter: `Handler`, `Session`,
 `Config`. The register of a server's sessions: `SessionPool`. For adapters: `Host`,
-`StreamEndpoint`, `Inbox`, `StreamBase`, `SyncStream`, `ServerBase`, `Driver`.
+`StreamEndpoint`, `Inbox`, `StreamBase`, `AsyncStream`, `SyncStream`, `ServerBase`, `Driver`.
 """
 
 from packetcore._codec import Codec, FrameDecoder, encode
@@ -39,7 +39,7 @@ from packetcore._server import ServerBase
 from packetcore._session import Session
 from packetcore._state import TRANSITIONS, Input, State
 from packetcore._stats import EndpointStats, Stats
-from packetcore._stream import StreamBase, SyncStream
+from packetcore._stream import AsyncStream, StreamBase, SyncStream
 
 __version__ = "0.1.0"
 
@@ -48,6 +48,7 @@ __all__ = [
     "TLS",
     "TRANSITIONS",
     "Address",
+    "AsyncStream",
     "CloseReason",
     "Closed",
     "Codec",

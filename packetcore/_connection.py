@@ -240,7 +240,6 @@ class Connection:
         before = self.state
         self._step(Input.CLOSE)
         self._closing_since = self._advance(now)
-        self._frame_since = None
         if before is State.HALF_CLOSED:
             self._close_reason = CloseReason.PEER if reason is CloseReason.LOCAL else reason
             return [Closed(self._close_reason)]

@@ -114,7 +114,7 @@ class Decoder:
             events.append(Malformed.of(Reason.TRUNCATED, self._run))
             self._run.clear()
         self._report_dropped(events)
-        self._in_frame = self._header_read = False
+        self._in_frame = False
         return events
 
     def _end_open_run(self, end: bytes, events: list[Packet | Malformed]) -> bytes:

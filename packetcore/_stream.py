@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from packetcore._errors import SessionClosed
@@ -14,6 +14,7 @@ from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
 from packetcore._session import Session
 
+A = TypeVar("A", bound="AsyncStream")
 S = TypeVar("S", bound="SyncStream")
 
 
@@ -49,6 +50,45 @@ class StreamBase:
             self.session.send_message(item.payload, id=item.id, type=item.type)
         else:
             self.session.send(item)
+
+
+class AsyncStream(StreamBase, ABC):
+    """A `Stream` whose calls are awaited; the adapter adds them.
+
+    `async for packet in stream` ends when the conversation ends cleanly and raises
+    `SessionClosed` when it breaks. `async with` closes it.
+    """
+
+    @abstractmethod
+    def recv(self) -> Awaitable[Packet | Message]:
+        """The next packet; the next message where `join_messages` is set. Cancelling the
+        wait loses nothing.
+
+        Raises:
+            SessionClosed: there will be no more. After PEER a reply is still possible.
+        """
+
+    @abstractmethod
+    def close(self) -> Awaitable[None]:
+        """Send what is unsent, close, and wait until the conversation is over, which takes
+        `close_timeout` at most."""
+
+    def __aiter__(self: A) -> A:
+        return self
+
+    async def __anext__(self) -> Packet | Message:
+        try:
+            return await self.recv()
+        except SessionClosed as closed:
+            if closed.is_clean:
+                raise StopAsyncIteration from None
+            raise
+
+    async def __aenter__(self: A) -> A:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
 
 
 class SyncStream(StreamBase, ABC):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import trio
 
-from packetcore import Inbox, Message, Packet, SessionClosed, StreamBase
+from packetcore import AsyncStream, Inbox, Message, Packet
 
 
-class Stream(StreamBase):
+class Stream(AsyncStream):
     """One conversation, for tasks of the run that it was made in. `async for` ends when the
     conversation ends cleanly and raises `packetcore.SessionClosed` when it breaks.
     `async with` closes it."""
@@ -37,29 +35,12 @@ class Stream(StreamBase):
             await self._changed.park()
         return item
 
-    def __aiter__(self) -> Stream:
-        return self
-
-    async def __anext__(self) -> Packet | Message:
-        try:
-            return await self.recv()
-        except SessionClosed as closed:
-            if closed.is_clean:
-                raise StopAsyncIteration from None
-            raise
-
     async def close(self) -> None:
         """Send what is unsent, close, and wait until the conversation is over, which takes
         `close_timeout` at most."""
         self.session.close()
         while not self.session.is_over:
             await self._changed.park()
-
-    async def __aenter__(self) -> Stream:
-        return self
-
-    async def __aexit__(self, *exception: Any) -> None:
-        await self.close()
 
     async def _drain(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-from packetcore import Inbox, Message, Packet, SessionClosed, StreamBase
+from packetcore import AsyncStream, Inbox, Message, Packet
 
 
-class Stream(StreamBase):
+class Stream(AsyncStream):
     """One conversation, to be used from coroutines on its event loop.
 
     `async for packet in stream` ends when the conversation ends cleanly and raises
@@ -50,29 +49,12 @@ class Stream(StreamBase):
             await self._change()
         return item
 
-    def __aiter__(self) -> Stream:
-        return self
-
-    async def __anext__(self) -> Packet | Message:
-        try:
-            return await self.recv()
-        except SessionClosed as closed:
-            if closed.is_clean:
-                raise StopAsyncIteration from None
-            raise
-
     async def close(self) -> None:
         """Send what is unsent, close, and wait until the conversation is over, which takes
         `close_timeout` at most."""
         self.session.close()
         while not self.session.is_over:
             await self._change()
-
-    async def __aenter__(self) -> Stream:
-        return self
-
-    async def __aexit__(self, *exception: Any) -> None:
-        await self.close()
 
     async def _drain(self) -> None:
         while self.session.congested(self._loop.time()):

@@ -8,10 +8,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from packetcore import Inbox, Message, Packet, SessionClosed, StreamBase
+from packetcore import AsyncStream, Inbox, Message, Packet
 
 
-class Stream(StreamBase):
+class Stream(AsyncStream):
     """One conversation, to be used on its reactor's thread. Methods give Deferreds.
 
     In a coroutine, `async for packet in stream` ends when the conversation ends cleanly and
@@ -54,24 +54,6 @@ class Stream(StreamBase):
         """Send what is unsent, close, and wait until the conversation is over, which takes
         `close_timeout` at most."""
         return self._until(lambda: self.session.is_over, self.session.close)
-
-    def __aiter__(self) -> Stream:
-        return self
-
-    async def __anext__(self) -> Packet | Message:
-        try:
-            item = self._inbox.take()
-            return await self.recv() if item is None else item
-        except SessionClosed as closed:
-            if closed.is_clean:
-                raise StopAsyncIteration from None
-            raise
-
-    async def __aenter__(self) -> Stream:
-        return self
-
-    async def __aexit__(self, *exception: Any) -> None:
-        await self.close()
 
     def _drained(self) -> bool:
         return not self.session.congested(self._reactor.seconds())
