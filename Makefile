@@ -4,8 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ADAPTERS := asyncio gevent twisted blocking
-DEMO := . transports/asyncio cli
-ALL := . $(ADAPTERS:%=transports/%) cli conformance examples/trio_adapter
+DEMO := . transports/sockets transports/asyncio cli
+ALL := . transports/sockets $(ADAPTERS:%=transports/%) cli conformance examples/trio_adapter
 
 .PHONY: demo test lint types conformance mutants bench clean
 

@@ -3,12 +3,13 @@
 Codec: `Packet`, `encode`, `decode`, `Decoder`. Messages: `split`, `Joiner`. One stream by
 hand: `Connection`. An application, the same on every adapter: `Handler`, `Session`,
 `Config`. The register of a server's sessions: `SessionPool`. For adapters: `Host`,
-`StreamEndpoint`, `Inbox`, `StreamBase`, `AsyncStream`, `SyncStream`, `ServerBase`, `Driver`.
+`Endpoint`, `DatagramEndpoint`, `Inbox`, `StreamBase`, `AsyncStream`, `SyncStream`, `ServerBase`, `Driver`.
 """
 
 from packetcore._codec import Codec, FrameDecoder, encode
 from packetcore._config import Config
 from packetcore._connection import Connection, PacketFraming
+from packetcore._datagram import DatagramEndpoint, DatagramFraming, DatagramSession
 from packetcore._decoder import Decoder, decode
 from packetcore._driver import (
     ENTRY_POINT_GROUP,
@@ -17,7 +18,7 @@ from packetcore._driver import (
     installed_transports,
     load_driver,
 )
-from packetcore._endpoint import StreamEndpoint
+from packetcore._endpoint import Endpoint
 from packetcore._errors import (
     IdentityTaken,
     LocalProtocolError,
@@ -29,7 +30,7 @@ from packetcore._errors import (
 )
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._handler import Handler
-from packetcore._host import Address, Host
+from packetcore._host import Address, DatagramHost, Host
 from packetcore._inbox import Inbox
 from packetcore._messages import Joiner, split
 from packetcore._packet import Packet
@@ -54,9 +55,14 @@ __all__ = [
     "Codec",
     "Config",
     "Connection",
+    "DatagramEndpoint",
+    "DatagramFraming",
+    "DatagramHost",
+    "DatagramSession",
     "Decoder",
     "Driver",
     "EndOfStream",
+    "Endpoint",
     "EndpointStats",
     "Event",
     "FrameDecoder",
@@ -83,7 +89,6 @@ __all__ = [
     "State",
     "Stats",
     "StreamBase",
-    "StreamEndpoint",
     "SyncStream",
     "decode",
     "encode",

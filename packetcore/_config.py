@@ -8,6 +8,12 @@ from typing import Literal
 from packetcore._decoder import DEFAULT_MAX_PAYLOAD
 from packetcore._packet import MAX_LENGTH, Packet
 
+MIN_DATAGRAM = 11
+"""Bytes: two flags and a header."""
+
+MAX_DATAGRAM = 65_527
+"""Bytes: 65,535 less UDP's header of 8, which is what IPv6 can carry."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -54,6 +60,11 @@ class Config:
     max_outstanding: int | None = 16 * 1024 * 1024
     """Above this many unsent bytes a session is closed with SLOW_CONSUMER."""
 
+    max_datagram: int = 65_507
+    """The longest datagram, sent or received, 11 to 65527: by default all that UDP over
+    IPv4 can carry (65,535 less headers of 20 and 8). Datagrams above 1,200 bytes or so may
+    travel in fragments, and are lost when one of those is."""
+
     on_malformed: Literal["skip", "close"] = "skip"
     """Whether a malformed frame is skipped or ends the session with PROTOCOL_ERROR."""
 
@@ -79,6 +90,8 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.max_payload <= MAX_LENGTH:
             raise ValueError(f"max_payload={self.max_payload} is out of range 0 to {MAX_LENGTH}")
+        if not MIN_DATAGRAM <= self.max_datagram <= MAX_DATAGRAM:
+            raise ValueError(f"max_datagram={self.max_datagram} is out of range {MIN_DATAGRAM} to {MAX_DATAGRAM}")
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name.endswith(("_timeout", "_interval")) and value is not None and not value > 0:

@@ -218,14 +218,15 @@ class Connection:
 
     def bytes_to_send(self) -> bytes:
         """Take the output: whole frames only, `b""` if there is none."""
-        if not self._output:
-            return b""
-        self._stats.packets_sent += len(self._output)
+        return b"".join(self.frames_to_send()) if self._output else b""
+
+    def frames_to_send(self) -> list[bytes]:
+        """Take the output as `bytes_to_send` does, each packet's frame by itself."""
+        frames, self._output = self._output, []
+        self._stats.packets_sent += len(frames)
         self._stats.bytes_sent += self.buffered
-        data = b"".join(self._output)
-        self._output.clear()
         self.buffered = 0
-        return data
+        return frames
 
     def close(self, now: float, reason: CloseReason = CloseReason.LOCAL) -> list[Event]:
         """This side has finished: send the output, half-close the socket, wait for the peer.
@@ -262,9 +263,19 @@ class Connection:
             self._stats.malformed[malformed.reason] += 1
         return [*unfinished, self._fail(reason)]
 
-    def count_discarded(self, packets: int) -> None:
-        """Count packets that this gave and the caller did not deliver."""
+    def count_discarded(self, packets: int, size: int = 0) -> None:
+        """Count packets that this gave and the caller did not deliver, and bytes that the
+        caller did not even give."""
         self._stats.packets_discarded += packets
+        self._stats.bytes_discarded += size
+
+    def count_dropped(self, packets: int) -> None:
+        """Count packets that `frames_to_send` gave and the system did not take."""
+        self._stats.packets_dropped += packets
+
+    def count_error(self) -> None:
+        """Count an error that the system reported of the peer."""
+        self._stats.errors += 1
 
     def touch(self, now: float) -> None:
         """Count `now` as a sign of life from the peer, though no bytes came."""

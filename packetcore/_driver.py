@@ -84,12 +84,23 @@ class Driver(ABC):
         serve: the adapter's `serve`.
         connect: the adapter's `connect`.
         echo: a function over the adapter's `Stream` that sends back what it receives.
+        serve_udp: the adapter's `serve_udp`, where it has one.
+        connect_udp: the adapter's `connect_udp`, where it has one.
     """
 
-    def __init__(self, serve: Callable[..., Any], connect: Callable[..., Any], echo: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        serve: Callable[..., Any],
+        connect: Callable[..., Any],
+        echo: Callable[..., Any],
+        serve_udp: Callable[..., Any] | None = None,
+        connect_udp: Callable[..., Any] | None = None,
+    ) -> None:
         self._serve = serve
         self._connect = connect
         self._echo = echo
+        self._serve_udp = serve_udp
+        self._connect_udp = connect_udp
         self._servers: list[ServerBase] = []
         self._sessions: WeakSet[Session] = WeakSet()
 
@@ -104,11 +115,23 @@ class Driver(ABC):
     ) -> ServerBase:
         """Give the adapter's `Server`, listening; without a handler it echoes over streams."""
         options = {} if tls is None else self.tls_options(tls, server_side=True)
-        server: ServerBase = self.call(
-            partial(self._serve, self._echo if handler is None else handler, host, port, config=config, **options)
-        )
-        self._servers.append(server)
-        return server
+        return self._start(self._serve, handler, host, port, config=config, **options)
+
+    def start_udp_server(
+        self,
+        handler: Handler | None = None,
+        host: str | None = "127.0.0.1",
+        port: int = 0,
+        *,
+        config: Config | None = None,
+        **options: Any,
+    ) -> ServerBase:
+        """Give the adapter's `Server` on UDP; without a handler it echoes over streams.
+
+        Args:
+            options: `broadcast` and `multicast_group`, as `serve_udp` takes them.
+        """
+        return self._start(self._need_udp(self._serve_udp), handler, host, port, config=config, **options)
 
     def connect(
         self,
@@ -121,14 +144,37 @@ class Driver(ABC):
     ) -> Any:
         """Give the adapter's `Session`, or without a handler its `Stream`, connected."""
         options = {} if tls is None else self.tls_options(tls, server_side=False)
-        connected = self.call(partial(self._connect, host, port, handler, config=config, **options))
-        self._sessions.add(connected if handler is not None else connected.session)
-        return connected
+        return self._open(self._connect, host, port, handler, config=config, **options)
+
+    def connect_udp(
+        self, host: str, port: int, handler: Handler | None = None, *, config: Config | None = None, **options: Any
+    ) -> Any:
+        """Give the adapter's `Session` with a UDP peer, or without a handler its `Stream`.
+
+        Args:
+            options: `broadcast` and `local_host`, as `connect_udp` takes them.
+        """
+        return self._open(self._need_udp(self._connect_udp), host, port, handler, config=config, **options)
 
     def tls_options(self, tls: TLS, *, server_side: bool) -> dict[str, Any]:
         """What `serve` and `connect` take for TLS. Override it where that is no `SSLContext`."""
         context = tls.context(server_side=server_side)
         return {"ssl": context} if server_side else {"ssl": context, "server_hostname": tls.server_name}
+
+    def _start(self, serve: Callable[..., Any], handler: Handler | None, *args: Any, **options: Any) -> ServerBase:
+        server: ServerBase = self.call(partial(serve, self._echo if handler is None else handler, *args, **options))
+        self._servers.append(server)
+        return server
+
+    def _open(self, connect: Callable[..., Any], host: str, port: int, handler: Handler | None, **options: Any) -> Any:
+        connected = self.call(partial(connect, host, port, handler, **options))
+        self._sessions.add(connected if handler is not None else connected.session)
+        return connected
+
+    def _need_udp(self, function: Callable[..., Any] | None) -> Callable[..., Any]:
+        if function is None:
+            raise OSError(f"{type(self).__name__} has no UDP")
+        return function
 
     def close_all(self) -> None:
         """Abort every server and client that was opened here; `stop` begins with it."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from packetcore._codec import Codec
 from packetcore._config import Config
 from packetcore._handler import Handler
 from packetcore._pool import SessionPool
@@ -20,9 +21,9 @@ log_exception: Callable[[str], object] = logging.getLogger("packetcore").excepti
 """What is told of a handler that raised, unless an adapter has a logger of its own."""
 
 
-class StreamEndpoint:
-    """One server, or one client, over streams. An adapter makes one and gives it to each
-    `Session`; it opens sockets, this does the rest.
+class Endpoint:
+    """One server, or one client, over streams; `DatagramEndpoint` is one over UDP. An adapter
+    makes one and gives it to each `Session`; it opens sockets, this does the rest.
 
     Args:
         handler: the handler of all sessions, or a function that makes one for each.
@@ -54,6 +55,8 @@ class StreamEndpoint:
         """The sessions that live, by id and by identity."""
         self.stats = EndpointStats()
         """What was opened, refused and closed: counters to read."""
+        self.codec: Codec | None = None
+        """Another framing in place of this format."""
         self.draining = False
         """Whether it takes no new sessions."""
         self.is_server = is_server
@@ -92,7 +95,7 @@ class StreamEndpoint:
             session.abort(CloseReason.SHUTDOWN)
             session.flush(now)
 
-    def finished(self, reason: CloseReason) -> None:
+    def finished(self, session: Session, reason: CloseReason) -> None:
         """A session is over and has left the pool; it says so itself."""
         self.stats.closed[reason] += 1
         self._check_empty()

@@ -45,6 +45,10 @@ class Handler:
         that was sent has gone; override it to reply later, and close then."""
         session.close()
 
+    def error_received(self, session: Session, error: OSError) -> None:
+        """The system reports that something sent to this peer went wrong, such as a port
+        that is not in use. UDP only; the session lives on, close it if that is enough."""
+
     def draining(self, session: Session) -> None:
         """The server is shutting down. Closes the session; override it to say goodbye or
         to finish something first, and close before the grace is over."""

@@ -9,7 +9,7 @@ Address = tuple[Any, ...]
 
 
 class Host(Protocol):
-    """One socket, as a session sees it. An adapter implements this and nothing more.
+    """One stream's socket, as a session sees it. An adapter implements this and nothing more.
 
     No verb may raise for what the network does: a socket that fails is reported with
     `Session.lost`. A verb may call the session's inputs before it returns.
@@ -41,3 +41,24 @@ class Host(Protocol):
 
     def wake(self) -> None:
         """Call `Session.flush` soon, but not before this returns."""
+
+
+class DatagramHost(Protocol):
+    """One datagram socket, as a `DatagramEndpoint` sees it."""
+
+    def write_to(self, data: bytes, addr: Address) -> None:
+        """Hand one datagram to the system.
+
+        Raises:
+            OSError: the system did not take it; `BlockingIOError` where it had no room.
+        """
+
+    def set_timer(self, at: float | None) -> None:
+        """Call `DatagramEndpoint.tick` at `at` seconds, in place of any time set before;
+        `None` calls it off. A time that has passed means now, but not before this returns."""
+
+    def wake(self) -> None:
+        """Call `DatagramEndpoint.flush` soon, but not before this returns."""
+
+    def close(self) -> None:
+        """Close the socket: nothing comes or goes any more."""

@@ -43,6 +43,7 @@ class Inbox(Handler):
         self._size = 0
         self._full = False
         self._end: CloseReason | None = None
+        self._error: OSError | None = None
 
     def take(self) -> Packet | Message | None:
         """The next packet, or message where `join_messages` is set; `None` if there is
@@ -51,7 +52,11 @@ class Inbox(Handler):
         Raises:
             SessionClosed: there will be no more. Its reason is PEER when the peer has
                 finished sending, though a reply may still be possible then.
+            OSError: the system reported an error of this peer (UDP); the session goes on.
         """
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
         if not self._queue:
             if self._end is not None:
                 raise SessionClosed(self._end)
@@ -79,6 +84,10 @@ class Inbox(Handler):
 
     def eof_received(self, session: Session) -> None:
         self._finish(CloseReason.PEER)
+
+    def error_received(self, session: Session, error: OSError) -> None:
+        self._error = error
+        self.on_change()
 
     def draining(self, session: Session) -> None:
         self._finish(CloseReason.SHUTDOWN)

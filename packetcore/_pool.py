@@ -89,15 +89,22 @@ class SessionPool(Generic[T]):
         Raises:
             PoolFull: a cap is reached; nothing was inserted.
         """
-        if self.max_sessions is not None and len(self._entries) >= self.max_sessions:
-            raise PoolFull(f"{len(self._entries)} sessions reach max_sessions={self.max_sessions}")
+        if (refusal := self.refusal(host)) is not None:
+            raise PoolFull(refusal)
         if host is not None:
-            if self.max_per_host is not None and self._by_host[host] >= self.max_per_host:
-                raise PoolFull(f"{self._by_host[host]} sessions of {host!r} reach max_per_host={self.max_per_host}")
             self._by_host[host] += 1
         self._last_id += 1
         self._entries[self._last_id] = _Entry(session, host, self._advance(now))
         return self._last_id
+
+    def refusal(self, host: Hashable = None) -> str | None:
+        """Why `add` would raise for a session of this host; `None` where there is room."""
+        if self.max_sessions is not None and len(self._entries) >= self.max_sessions:
+            return f"{len(self._entries)} sessions reach max_sessions={self.max_sessions}"
+        held = 0 if self.max_per_host is None or host is None else self._by_host[host]
+        if self.max_per_host is not None and held >= self.max_per_host:
+            return f"{held} sessions of {host!r} reach max_per_host={self.max_per_host}"
+        return None
 
     def get(self, id: int) -> T | None:
         """The session with this id; `None` once it has gone."""

@@ -14,6 +14,7 @@ class Reason(enum.Enum):
     LENGTH_MISMATCH = "a frame whose length field disagrees with its payload"
     TOO_LONG = "a frame longer than the limit allows"
     TRUNCATED = "the stream ended inside a frame"
+    DATAGRAM_TOO_LONG = "a datagram longer than max_datagram, cut where it was received"
     COUNT_MISMATCH = "a message whose packet count changed midway"
     MESSAGE_TOO_LONG = "a message longer than the limit allows"
     MESSAGE_INCOMPLETE = "a message given up before its last packet came"

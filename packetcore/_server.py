@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from packetcore._config import Config
-from packetcore._endpoint import StreamEndpoint, log_exception
+from packetcore._endpoint import Endpoint, log_exception
 from packetcore._handler import Handler
 from packetcore._host import Address
 from packetcore._inbox import Inbox
@@ -25,7 +25,8 @@ class ServerBase:
         handler: a handler for all sessions, or a function over the adapter's `Stream`.
         start: called with that function and the inbox of each new session: run it.
         config: limits and timeouts.
-        log_exception: see `StreamEndpoint`.
+        log_exception: see `Endpoint`.
+        endpoint: what kind: `DatagramEndpoint` for UDP.
     """
 
     address: Address
@@ -37,9 +38,10 @@ class ServerBase:
         start: Callable[[F, Inbox], object],
         config: Config | None,
         log_exception: Callable[[str], object] = log_exception,
+        endpoint: Callable[..., Endpoint] = Endpoint,
     ) -> None:
         make = handler if isinstance(handler, Handler) else lambda: Inbox(partial(start, handler))
-        self.endpoint = StreamEndpoint(make, config, is_server=True, log_exception=log_exception)
+        self.endpoint = endpoint(make, config, is_server=True, log_exception=log_exception)
         """What its sessions share."""
 
     @property

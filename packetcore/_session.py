@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable
 from typing import Concatenate, Literal, ParamSpec
 
 from packetcore._connection import Connection
-from packetcore._endpoint import StreamEndpoint
+from packetcore._endpoint import Endpoint
 from packetcore._errors import PoolFull, SessionClosed
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._handler import Handler
@@ -100,7 +100,7 @@ class Session:
         "peer",
     )
 
-    def __init__(self, endpoint: StreamEndpoint, host: Host, peer: Address, now: float) -> None:
+    def __init__(self, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
         handler = endpoint.new_handler()
         self.id = 0
         """Counts up from 1 within a server and is never given twice; 0 before admission."""
@@ -113,7 +113,7 @@ class Session:
         self._handler = handler
         self._on_packet = handler.packet_received
         self._on_sent = None if _inherited(handler.sent, Handler.sent) else handler.sent
-        self._connection = Connection(endpoint.connection_config, now=now)
+        self._connection = Connection(endpoint.connection_config, now=now, codec=endpoint.codec)
         limit = endpoint.config.max_outstanding
         self._max_outstanding = float("inf") if limit is None else limit
         self._queue: deque[Event] = deque()
@@ -456,7 +456,7 @@ class Session:
             reason = CloseReason.LOCAL if self._reason is None else self._reason
             self._endpoint.sessions.remove(self.id)
             self._call(self._handler.disconnected, reason)
-            self._endpoint.finished(reason)
+            self._endpoint.finished(self, reason)
 
     # What both sides use.
 

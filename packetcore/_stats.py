@@ -28,10 +28,16 @@ class Stats:
     """Messages joined."""
 
     bytes_discarded: int = 0
-    """Bytes that came after this side had closed."""
+    """Bytes that came after this side had closed, or in datagrams while it was paused."""
 
     packets_discarded: int = 0
     """Packets received and not delivered, because the session was closed first."""
+
+    packets_dropped: int = 0
+    """Packets sent in datagrams that the system did not take."""
+
+    errors: int = 0
+    """Errors that the system reported of this peer (UDP)."""
 
     malformed: Counter[Reason] = field(default_factory=Counter)
     """Malformed frames and messages, by reason."""
@@ -45,7 +51,13 @@ class EndpointStats:
     """Sessions whose `connected` was called."""
 
     refused: int = 0
-    """Connections turned away at a cap."""
+    """Connections turned away at a cap; for UDP the datagrams of peers without a session."""
+
+    malformed: Counter[Reason] = field(default_factory=Counter)
+    """What came in datagrams of peers that have no session and got none by it."""
+
+    errors: int = 0
+    """Errors that the system reported of peers that have no session."""
 
     closed: Counter[CloseReason] = field(default_factory=Counter)
     """Sessions whose `disconnected` was called, by reason."""

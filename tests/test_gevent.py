@@ -19,7 +19,7 @@ import gevent.ssl
 import pytest
 import trustme
 
-from packetcore import CloseReason, Config, Handler, Packet, Session, StreamEndpoint, encode
+from packetcore import CloseReason, Config, Endpoint, Handler, Packet, Session, encode
 from packetcore_gevent import GeventDriver, Server, Stream, connect, serve
 from packetcore_gevent._socket import SocketHost
 
@@ -137,7 +137,7 @@ def test_tls_that_wants_the_other_direction_first_gets_it() -> None:
     ours, theirs = socket.socketpair()
     with gevent.socket.socket(fileno=theirs.detach()) as peer:
         sock = FickleTLS(fileno=ours.detach())
-        endpoint = StreamEndpoint(Echo())
+        endpoint = Endpoint(Echo())
         session = SocketHost(endpoint, sock, ("peer", 0)).session
         for at in range(3):
             peer.sendall(encode(Packet(at)))

@@ -10,6 +10,7 @@ from packetcore import (
     CloseReason,
     Config,
     Decoder,
+    Endpoint,
     Handler,
     IdentityTaken,
     LocalProtocolError,
@@ -19,7 +20,6 @@ from packetcore import (
     Reason,
     Session,
     SessionClosed,
-    StreamEndpoint,
     encode,
 )
 
@@ -127,7 +127,7 @@ class Rig:
     def __init__(self, config: Config | None = None, *, is_server: bool = True) -> None:
         self.handler = Recorder()
         self.log: list[str] = []
-        self.endpoint = StreamEndpoint(self.handler, config, is_server=is_server, log_exception=self.log.append)
+        self.endpoint = Endpoint(self.handler, config, is_server=is_server, log_exception=self.log.append)
 
     def open(self, peer: str = "192.0.2.1") -> tuple[Session, MadeUpHost]:
         host = MadeUpHost()

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from packetcore import Address, Session, StreamEndpoint
+from packetcore import Address, Endpoint, Session
 
 _PIECE = 16 * 1024
 """Bytes sent at a time, before the session is told: one record of TLS (RFC 8446, section 5.1)."""
@@ -19,7 +19,7 @@ _PIECE = 16 * 1024
 class StreamHost:
     """The `Host` of one session, over a stream that is connected and past its handshake."""
 
-    def __init__(self, endpoint: StreamEndpoint, stream: trio.abc.Stream, peer: Address) -> None:
+    def __init__(self, endpoint: Endpoint, stream: trio.abc.Stream, peer: Address) -> None:
         self.session = Session(endpoint, self, peer, trio.current_time())
         self._stream = stream
         self._life = trio.CancelScope()

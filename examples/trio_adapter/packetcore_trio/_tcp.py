@@ -11,7 +11,7 @@ from typing import Any, overload
 import trio
 from trio import Nursery
 
-from packetcore import Address, Config, Handler, Inbox, ServerBase, Session, StreamEndpoint
+from packetcore import Address, Config, Endpoint, Handler, Inbox, ServerBase, Session
 from packetcore_trio._socket import StreamHost
 from packetcore_trio._stream import Stream
 
@@ -107,7 +107,7 @@ async def connect(
         OSError: it was refused or not reached; `TimeoutError` after `connect_timeout`.
     """
     inbox = Inbox()
-    endpoint = StreamEndpoint(inbox if handler is None else handler, config)
+    endpoint = Endpoint(inbox if handler is None else handler, config)
     timeout = endpoint.config.connect_timeout
     tls["server_hostname"] = tls.get("server_hostname") or host
     try:
@@ -123,7 +123,7 @@ async def connect(
 
 
 async def _host(
-    endpoint: StreamEndpoint, sock: trio.SocketStream, ssl: SSLContext | None = None, server_hostname: str | None = None
+    endpoint: Endpoint, sock: trio.SocketStream, ssl: SSLContext | None = None, server_hostname: str | None = None
 ) -> StreamHost:
     """Speak TLS, as a server where no name is given; where that fails the socket is closed."""
     stream: trio.abc.Stream = sock

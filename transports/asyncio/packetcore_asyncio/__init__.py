@@ -7,7 +7,8 @@
 from packetcore_asyncio._driver import AsyncioDriver
 from packetcore_asyncio._stream import Stream
 from packetcore_asyncio._tcp import Server, connect, serve
+from packetcore_asyncio._udp import connect_udp, serve_udp
 
 __version__ = "0.1.0"
 
-__all__ = ["AsyncioDriver", "Server", "Stream", "connect", "serve"]
+__all__ = ["AsyncioDriver", "Server", "Stream", "connect", "connect_udp", "serve", "serve_udp"]

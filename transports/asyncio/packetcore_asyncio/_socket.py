@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from packetcore import Session, StreamEndpoint
+from packetcore import Endpoint, Session
 
 
 class SocketProtocol(asyncio.Protocol):
@@ -17,7 +17,7 @@ class SocketProtocol(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, endpoint: StreamEndpoint, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> None:
         self._endpoint = endpoint
         self._loop = loop
         self._time = loop.time

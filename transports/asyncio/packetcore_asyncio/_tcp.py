@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, overload
 
-from packetcore import Config, Handler, Inbox, ServerBase, Session, StreamEndpoint
+from packetcore import Config, Endpoint, Handler, Inbox, ServerBase, Session
 from packetcore_asyncio._socket import SocketProtocol
 from packetcore_asyncio._stream import Stream
 
@@ -17,12 +17,16 @@ StreamFunction = Callable[[Stream], Awaitable[object]]
 class Server(ServerBase):
     """A server that listens; `serve` gives it. `async with` closes it at the end."""
 
-    _listener: asyncio.Server
-
-    def __init__(self, handler: Handler | StreamFunction, config: Config | None) -> None:
+    def __init__(
+        self,
+        handler: Handler | StreamFunction,
+        config: Config | None,
+        endpoint: Callable[..., Endpoint] = Endpoint,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        super().__init__(handler, self._start, config)
+        self._listener: asyncio.Server | None = None
+        super().__init__(handler, self._start, config, endpoint=endpoint)
 
     async def serve_forever(self) -> None:
         """Serve until cancelled, then close."""
@@ -33,7 +37,8 @@ class Server(ServerBase):
 
     async def close(self, grace: float = 5.0) -> None:
         """See `packetcore.ServerBase`. Cancelling this aborts at once."""
-        self._listener.close()
+        if self._listener is not None:
+            self._listener.close()
         empty = asyncio.Event()
         self.endpoint.drain(self._loop.time(), empty.set)
         over = {self._loop.create_task(empty.wait()), *self._tasks}
@@ -90,8 +95,9 @@ async def serve(
     loop, endpoint = server._loop, server.endpoint
     if options.get("ssl") is not None:
         options.setdefault("ssl_handshake_timeout", endpoint.config.connect_timeout)
-    server._listener = await loop.create_server(lambda: SocketProtocol(endpoint, loop), host, port, **options)
-    server.address = server._listener.sockets[0].getsockname()
+    listener = await loop.create_server(lambda: SocketProtocol(endpoint, loop), host, port, **options)
+    server._listener = listener
+    server.address = listener.sockets[0].getsockname()
     return server
 
 
@@ -121,7 +127,7 @@ async def connect(
     """
     loop = asyncio.get_running_loop()
     inbox = Inbox()
-    endpoint = StreamEndpoint(inbox if handler is None else handler, config)
+    endpoint = Endpoint(inbox if handler is None else handler, config)
     connecting = loop.create_connection(lambda: SocketProtocol(endpoint, loop), host, port, **options)
     try:
         _, protocol = await asyncio.wait_for(connecting, endpoint.config.connect_timeout)

@@ -13,7 +13,7 @@ from threading import get_ident
 from time import monotonic
 from typing import Any
 
-from packetcore import Address, Packet, Session, Stats, StreamEndpoint
+from packetcore import Address, Endpoint, Packet, Session, Stats
 from packetcore_blocking._loop import Loop, Timer, after
 
 READ_SIZE = 64 * 1024
@@ -70,7 +70,7 @@ class Socket:
         peer: its other end.
     """
 
-    def __init__(self, loop: Loop, sock: socket.socket, endpoint: StreamEndpoint, peer: Address) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, endpoint: Endpoint, peer: Address) -> None:
         sock.setblocking(False)
         with suppress(OSError):  # the peer may be gone already
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -13,7 +13,7 @@ from ssl import SSLContext
 from time import monotonic
 from typing import Any, overload
 
-from packetcore import Address, Config, Handler, Inbox, ServerBase, Session, StreamEndpoint
+from packetcore import Address, Config, Endpoint, Handler, Inbox, ServerBase, Session
 from packetcore_blocking._loop import Loop, after
 from packetcore_blocking._socket import Socket
 from packetcore_blocking._stream import Stream
@@ -221,7 +221,7 @@ def connect_on(
 ) -> Stream | Session:
     """Connect as `connect` does, on a loop that may be others' too."""
     inbox = Inbox()
-    endpoint = StreamEndpoint(inbox if handler is None else handler, config)
+    endpoint = Endpoint(inbox if handler is None else handler, config)
     timeout = endpoint.config.connect_timeout
     until = after(timeout)
 

@@ -15,7 +15,7 @@ from time import monotonic
 
 from gevent import get_hub
 
-from packetcore import Address, Session, StreamEndpoint
+from packetcore import Address, Endpoint, Session
 
 CHUNK = 64 * 1024
 """Bytes to read at once: more than a TLS record holds, so that OpenSSL keeps none back."""
@@ -27,7 +27,7 @@ TLS_RECORD = 16 * 1024
 class SocketHost:
     """The `Host` of a connected socket, which it owns, on this thread's hub."""
 
-    def __init__(self, endpoint: StreamEndpoint, sock: socket.socket, peer: Address) -> None:
+    def __init__(self, endpoint: Endpoint, sock: socket.socket, peer: Address) -> None:
         with suppress(OSError):  # the peer may be gone already
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)

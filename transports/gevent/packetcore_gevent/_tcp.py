@@ -15,7 +15,7 @@ from gevent.event import Event
 from gevent.pool import Group
 from gevent.server import StreamServer
 
-from packetcore import Address, Config, Handler, Inbox, ServerBase, Session, StreamEndpoint
+from packetcore import Address, Config, Endpoint, Handler, Inbox, ServerBase, Session
 from packetcore_gevent._socket import SocketHost
 from packetcore_gevent._stream import Stream
 
@@ -134,7 +134,7 @@ def connect(
             `ssl.SSLError` where TLS failed.
     """
     inbox = Inbox()
-    endpoint = StreamEndpoint(inbox if handler is None else handler, config)
+    endpoint = Endpoint(inbox if handler is None else handler, config)
     timeout = gevent.Timeout(endpoint.config.connect_timeout)
     try:
         with timeout:

@@ -14,7 +14,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from packetcore import Address, Session, StreamEndpoint
+from packetcore import Address, Endpoint, Session
 
 PIECE = 64 * 1024
 """The most bytes a transport is given at a time; Linux wakes a writer in larger steps."""
@@ -32,7 +32,7 @@ class PacketProtocol(Protocol):
     session: Session
     """Once connected; over TLS, once the handshake is done."""
 
-    def __init__(self, endpoint: StreamEndpoint, reactor: Any) -> None:
+    def __init__(self, endpoint: Endpoint, reactor: Any) -> None:
         self._endpoint = endpoint
         self._reactor = reactor
         self._time: Callable[[], float] = reactor.seconds

@@ -1,0 +1,368 @@
+"""UDP: telling peers apart, and a session for each, on one socket.
+
+A datagram is decoded by itself, so that a broken one never spoils the next, and each packet
+sent travels in a datagram of its own. A peer is its address. Its first datagram that holds a
+packet opens a session in the same pool and with the same pump as a stream's; there is no
+half-close and no buffer to wait for, so that closing is over at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from errno import EAGAIN, ENOBUFS, EWOULDBLOCK
+from heapq import heapify, heappop, heappush
+
+from packetcore._codec import encode
+from packetcore._config import Config
+from packetcore._decoder import Decoder
+from packetcore._endpoint import Endpoint, log_exception
+from packetcore._errors import LocalProtocolError, PoolFull
+from packetcore._events import Malformed
+from packetcore._handler import Handler
+from packetcore._host import Address, DatagramHost, Host
+from packetcore._packet import Packet
+from packetcore._reasons import CloseReason, Reason
+from packetcore._session import Session
+
+_NO_ROOM = frozenset({EAGAIN, EWOULDBLOCK, ENOBUFS})
+"""What the system says of a full send buffer: the datagram is lost, as in the network."""
+
+
+class DatagramFraming:
+    """This format, a datagram at a time: the codec and, for all peers at once, the decoder.
+
+    Args:
+        max_payload: the longest payload accepted, in bytes.
+        max_datagram: the longest datagram accepted or made, in bytes.
+    """
+
+    __slots__ = ("_decoder", "_max_datagram")
+
+    pending = 0
+    """Nothing is left of a datagram once it is decoded."""
+
+    def __init__(self, max_payload: int, max_datagram: int) -> None:
+        self._decoder = Decoder(max_payload=max_payload)
+        self._max_datagram = max_datagram
+
+    def decoder(self) -> DatagramFraming:
+        """The decoder, which keeps nothing between two datagrams."""
+        return self
+
+    def encode(self, packet: Packet) -> bytes:
+        """One packet as one datagram.
+
+        Raises:
+            LocalProtocolError: it exceeds `max_datagram`.
+        """
+        frame = encode(packet)
+        if len(frame) > self._max_datagram:
+            raise LocalProtocolError(f"packet of {len(frame)} bytes as sent exceeds max_datagram={self._max_datagram}")
+        return frame
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Packet | Malformed]:
+        """Take one whole datagram and give what it holds."""
+        if len(data) > self._max_datagram:
+            return [Malformed.of(Reason.DATAGRAM_TOO_LONG, bytes(data))]
+        events = self._decoder.feed(data)
+        events += self._decoder.feed_eof()
+        return events
+
+    def feed_eof(self) -> list[Malformed]:
+        """Nothing: each datagram ended by itself."""
+        return []
+
+
+class DatagramSession(Session):
+    """A session with one peer of a `DatagramEndpoint`. To the application it is a `Session`."""
+
+    __slots__ = ()
+
+    def send_message(
+        self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
+    ) -> None:
+        """Send a payload as one packet: datagrams may change their order, and the format
+        does not number the packets of a message.
+
+        Raises:
+            SessionClosed: the session is closing or closed.
+            LocalProtocolError: it does not fit one datagram, or is longer than `chunk`.
+            ValueError: a field is out of range.
+        """
+        config = self._endpoint.config
+        packet = Packet(id, payload, type=type)
+        if chunk is not None and len(packet.payload) > chunk:
+            raise LocalProtocolError(
+                f"message of {len(packet.payload)} bytes exceeds chunk={chunk}; over UDP it has to be "
+                f"one packet, and max_datagram={config.max_datagram}"
+            )
+        self.send(packet)
+
+    def sent_bytes(self, n: int, now: float) -> None:
+        if self._on_sent is not None and self.id:
+            self._call(self._on_sent, n)
+
+    def count_dropped(self) -> None:
+        """The system did not take a datagram."""
+        self._connection.count_dropped(1)
+
+    def count_discarded(self, size: int) -> None:
+        """A datagram came that nobody wanted."""
+        self._connection.count_discarded(0, size)
+
+    def reported(self, error: OSError, now: float) -> None:
+        """The system reported an error of this peer."""
+        self._connection.count_error()
+        if self.is_open:
+            self._now = now
+            self._call(self._handler.error_received, error)
+            self._pump()
+
+    def _write(self) -> None:
+        for frame in self._connection.frames_to_send():
+            self._host.write(frame)
+
+
+class _Peer:
+    """The `Host` of one session: its share of the socket."""
+
+    __slots__ = ("endpoint", "is_reading", "session", "timer_at")
+
+    def __init__(self, endpoint: DatagramEndpoint, addr: Address, now: float) -> None:
+        self.endpoint = endpoint
+        self.is_reading = True
+        self.timer_at: float | None = None
+        self.session = endpoint.new_session(endpoint, self, addr, now)
+
+    def write(self, data: bytes) -> None:
+        session, endpoint = self.session, self.endpoint
+        try:
+            endpoint.host.write_to(data, session.peer)
+        except OSError as error:
+            session.count_dropped()
+            if error.errno not in _NO_ROOM:
+                # Not at once: a handler that sends again would be told again, without end.
+                endpoint.report(session, error)
+        else:
+            session.sent_bytes(len(data), endpoint.now)
+
+    def write_eof(self) -> None:
+        self.session.eof(self.endpoint.now)  # as if the peer had closed too: it will never say
+
+    def set_timer(self, at: float | None) -> None:
+        self.endpoint.set_timer(self, at)
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def close(self) -> None:
+        self.session.lost(None, self.endpoint.now)
+
+    abort = close
+
+    def wake(self) -> None:
+        self.endpoint.wake(self.session)
+
+
+class DatagramEndpoint(Endpoint):
+    """One UDP socket: a server with many peers, or a client.
+
+    An adapter makes one, sets `host`, and calls the inputs `received`, `error`, `tick` and
+    `flush`, each with the time in seconds.
+
+    Args:
+        handler: the handler of all sessions, or a function that makes one for each.
+        config: limits and timeouts.
+        is_server: whether the peers come to us. A client closes its socket when its last
+            session is over.
+        log_exception: see `Endpoint`.
+        new_session: makes a session; an adapter's own subclass, or this one's.
+
+    Raises:
+        ValueError: `join_messages` is set, which needs a stream; or `keepalive_packet`
+            exceeds `max_datagram`.
+    """
+
+    host: DatagramHost
+    """The socket's verbs: to be set before anything else is called."""
+
+    def __init__(
+        self,
+        handler: Handler | Callable[[], Handler],
+        config: Config | None = None,
+        *,
+        is_server: bool = False,
+        log_exception: Callable[[str], object] = log_exception,
+        new_session: Callable[[Endpoint, Host, Address, float], DatagramSession] = DatagramSession,
+    ) -> None:
+        super().__init__(handler, config, is_server=is_server, log_exception=log_exception)
+        config = self.config
+        if config.join_messages:
+            raise ValueError("join_messages=True is for streams: datagrams may be lost or change their order")
+        self.codec = self._framing = DatagramFraming(config.max_payload, config.max_datagram)
+        if config.keepalive_packet is not None:
+            try:
+                self.codec.encode(config.keepalive_packet)
+            except LocalProtocolError as error:
+                raise ValueError(f"keepalive_packet: {error}") from None
+        self.new_session = new_session
+        self.now = float("-inf")
+        """The time of the latest input, in seconds."""
+        self._peers: dict[Address, _Peer] = {}
+        self._sole: _Peer | None = None
+        self._woken: list[Session] = []
+        self._reports: list[tuple[DatagramSession, OSError]] = []
+        self._timers: list[tuple[float, int, _Peer]] = []
+        self._timers_set = 0  # tells apart those of one time
+        self._timer_at: float | None = None
+        self._is_closed = False
+
+    def open(self, addr: Address, now: float, *, sole: bool = False) -> Session:
+        """The session with the peer at an address, new if there is none.
+
+        Args:
+            addr: the address as the socket gives it.
+            now: the time, in seconds.
+            sole: let it have what comes from anywhere, as replies to a broadcast do.
+
+        Raises:
+            PoolFull: a cap is reached.
+        """
+        peer = self._peers.get(addr)
+        if peer is None:
+            if (refusal := self._refusal(addr)) is not None:
+                raise PoolFull(refusal)
+            peer = self._open(addr, now)
+        if sole:
+            self._sole = peer
+        return peer.session
+
+    def received(self, data: bytes, addr: Address, now: float) -> None:
+        """A datagram came. Of one longer than `max_datagram`, give one byte more than that."""
+        now = self._advance(now)
+        peer = self._peers.get(addr) or self._sole or self._admit(data, addr, now)
+        if peer is None:
+            return
+        if not peer.is_reading:
+            peer.session.count_discarded(len(data))
+        elif data:
+            peer.session.received(data, now)
+        else:
+            self.sessions.refresh(peer.session.id, now)  # an empty datagram is a sign of life
+
+    def error(self, error: OSError, addr: Address | None, now: float) -> None:
+        """The system reported an error of something sent to `addr`; `None` where it does not
+        say where, which only a client with one peer can make something of."""
+        now = self._advance(now)
+        peer = self._sole if addr is None else self._peers.get(addr, self._sole)
+        if peer is None and addr is None and not self.is_server and len(self._peers) == 1:
+            (peer,) = self._peers.values()
+        if peer is None:
+            self.stats.errors += 1
+        else:
+            peer.session.reported(error, now)
+
+    def tick(self, now: float) -> None:
+        """The timer fired."""
+        now = self._advance(now)
+        self._timer_at = None
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            at, _, peer = heappop(timers)
+            if peer.timer_at == at:
+                peer.timer_at = None
+                peer.session.tick(now)
+        self._arm()
+
+    def flush(self, now: float) -> None:
+        """The host was woken: do what was asked for outside an input."""
+        now = self._advance(now)
+        woken, self._woken = self._woken, []
+        reports, self._reports = self._reports, []
+        for session in woken:
+            session.flush(now)
+        for session, error in reports:
+            session.reported(error, now)
+
+    def abort(self, now: float) -> None:
+        now = self._advance(now)
+        super().abort(now)
+        self._close()
+
+    def finished(self, session: Session, reason: CloseReason) -> None:
+        peer = self._peers.pop(session.peer)
+        if peer is self._sole:
+            self._sole = None
+        super().finished(session, reason)
+        if not self.is_server and not self._peers:
+            self._close()
+
+    # What a session's host does.
+
+    def wake(self, session: Session) -> None:
+        """Flush a session soon."""
+        if not (self._woken or self._reports):
+            self.host.wake()
+        self._woken.append(session)
+
+    def report(self, session: DatagramSession, error: OSError) -> None:
+        """Tell a session of an error soon."""
+        if not (self._woken or self._reports):
+            self.host.wake()
+        self._reports.append((session, error))
+
+    def set_timer(self, peer: _Peer, at: float | None) -> None:
+        """Tick a session at a time, in place of any set before."""
+        peer.timer_at = at
+        timers = self._timers
+        if at is None:
+            if len(timers) > 2 * len(self._peers) + 100:  # most are of sessions that are over
+                timers[:] = [timer for timer in timers if timer[2].timer_at == timer[0]]
+                heapify(timers)
+            return
+        self._timers_set += 1
+        heappush(timers, (at, self._timers_set, peer))
+        self._arm()
+
+    # What both sides use.
+
+    def _advance(self, now: float) -> float:
+        if now > self.now:
+            self.now = now
+        return self.now
+
+    def _refusal(self, addr: Address) -> str | None:
+        return "the server is shutting down" if self.draining else self.sessions.refusal(addr[0])
+
+    def _admit(self, data: bytes, addr: Address, now: float) -> _Peer | None:
+        """Open a session for a stranger, if what it sent is worth one."""
+        events = self._framing.feed(data)
+        if not any(isinstance(event, Packet) for event in events):
+            self.stats.malformed.update(event.reason for event in events if isinstance(event, Malformed))
+        elif self._refusal(addr) is not None:
+            self.stats.refused += 1
+        else:
+            return self._open(addr, now)
+        return None
+
+    def _open(self, addr: Address, now: float) -> _Peer:
+        now = self._advance(now)
+        peer = self._peers[addr] = _Peer(self, addr, now)
+        peer.session.opened(now)
+        return peer
+
+    def _arm(self) -> None:
+        """Have the timer fire no later than needed. One set too early is left as it is."""
+        if self._timers and (self._timer_at is None or self._timers[0][0] < self._timer_at):
+            self._timer_at = self._timers[0][0]
+            if not self._is_closed:
+                self.host.set_timer(self._timer_at)
+
+    def _close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self.host.set_timer(None)
+            self.host.close()

@@ -1,0 +1,12 @@
+"""What the adapters over plain sockets have in common. Not an adapter itself.
+
+`DatagramSocket` reads and writes one UDP socket for a `packetcore.DatagramEndpoint`;
+`open_udp_server` and `open_udp_client` open it. When to read is the adapter's part.
+"""
+
+from packetcore_sockets._datagram import READ_AT_ONCE, DatagramSocket
+from packetcore_sockets._open import AddressInfo, open_udp_client, open_udp_server, wildcard
+
+__version__ = "0.1.0"
+
+__all__ = ["READ_AT_ONCE", "AddressInfo", "DatagramSocket", "open_udp_server", "open_udp_client", "wildcard"]

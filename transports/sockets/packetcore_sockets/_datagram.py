@@ -1,0 +1,105 @@
+"""One UDP socket: what is ready becomes an endpoint's inputs, and its datagrams go out."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Callable
+from errno import EAGAIN
+
+from packetcore import Address, DatagramEndpoint, Endpoint
+
+READ_AT_ONCE = 64
+"""The most datagrams that one turn reads from one socket, so that the others get theirs."""
+
+_ERROR_QUEUE: int = getattr(socket, "MSG_ERRQUEUE", 0)
+"""Where Linux keeps the errors of an unconnected socket; 0 on other systems."""
+
+_EXTENDED_ERROR = struct.Struct("@IB")
+"""The beginning of Linux's `sock_extended_err`: an error number and its origin."""
+
+_BY_THIS_HOST = 1
+"""The origin of errors that `sendto` has raised already."""
+
+
+class DatagramSocket:
+    """Reads and writes for an endpoint: what is the same on every loop.
+
+    An adapter adds the rest of `packetcore.DatagramHost`, and calls `read` when there may be
+    something to read.
+
+    Args:
+        endpoint: a `DatagramEndpoint`; this becomes its host.
+        sock: bound or connected; it belongs to this from now on.
+        clock: tells the time, in seconds.
+        is_connected: whether `sock` is.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, sock: socket.socket, clock: Callable[[], float], is_connected: bool = False
+    ) -> None:
+        if not isinstance(endpoint, DatagramEndpoint):
+            raise TypeError(f"a datagram socket needs a DatagramEndpoint, not {endpoint.__class__.__name__}")
+        sock.setblocking(False)
+        self.endpoint = endpoint
+        self.sock = sock
+        self._clock = clock
+        self._send: Callable[[bytes, Address], object] = _send_connected(sock) if is_connected else sock.sendto
+        self._receive = sock.recvfrom
+        self._size = endpoint.config.max_datagram + 1  # one more shows that a datagram was cut
+
+    def read(self) -> bool:
+        """Hand over what is there, at most `READ_AT_ONCE` datagrams.
+
+        Returns:
+            Whether there were errors: some loops stop watching a socket that has one.
+        """
+        receive, size, received, now = self._receive, self._size, self.endpoint.received, self._clock()
+        for count in range(READ_AT_ONCE):
+            try:
+                data, addr = receive(size)
+            except (BlockingIOError, InterruptedError):
+                return count == 0 and self._read_errors(now)
+            except OSError as error:
+                if self.sock.fileno() < 0:  # a handler closed it
+                    return False
+                if not self._read_errors(now):
+                    self.endpoint.error(error, None, now)
+                return True
+            received(data, addr, now)
+        return False
+
+    def write_to(self, data: bytes, addr: Address) -> None:
+        """See `packetcore.DatagramHost`."""
+        try:
+            self._send(data, addr)
+        except OSError as error:
+            if error.errno == EAGAIN or not _ERROR_QUEUE:
+                raise
+            # Linux may have raised what is wrong with an earlier datagram, of which it has
+            # kept where it went; `read` will find it. If it is this one, it raises again.
+            self._send(data, addr)
+
+    def close(self) -> None:
+        """See `packetcore.DatagramHost`."""
+        self.sock.close()
+
+    def _read_errors(self, now: float) -> bool:
+        found = False
+        while _ERROR_QUEUE and self.sock.fileno() >= 0:
+            try:
+                _, ancillary, _, addr = self.sock.recvmsg(1, 512, _ERROR_QUEUE)
+            except OSError:
+                break
+            found = True
+            for _, _, extended in ancillary:
+                number, origin = _EXTENDED_ERROR.unpack_from(extended)
+                if origin != _BY_THIS_HOST:
+                    self.endpoint.error(OSError(number, os.strerror(number)), addr, now)
+        return found
+
+
+def _send_connected(sock: socket.socket) -> Callable[[bytes, Address], object]:
+    # Not sendto: some systems refuse an address on a connected socket, even the right one.
+    return lambda data, addr: sock.send(data)

@@ -1,0 +1,176 @@
+"""Opening UDP sockets: addresses, broadcast and multicast."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+from packetcore import Address
+
+AddressInfo = tuple[int, int, int, str, Address]
+"""One of what `socket.getaddrinfo` gives: family, type, protocol, name, address."""
+
+S = TypeVar("S")
+
+# Numbers of Linux that the socket module of older Pythons does not name.
+_IP_RECVERR = (socket.IPPROTO_IP, 11)
+_IPV6_RECVERR = (socket.IPPROTO_IPV6, 25)
+_IP_MULTICAST_ALL = (socket.IPPROTO_IP, 49)
+_IPV6_MULTICAST_ALL = (socket.IPPROTO_IPV6, 29)
+
+
+def wildcard(host: str | None) -> str:
+    """The address to listen on for a host: its own, or for `None` that which means every one
+    of this machine, over IPv6 and IPv4 where it has both."""
+    if host is not None:
+        return host
+    return "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
+
+
+def open_udp_server(
+    infos: Sequence[AddressInfo], *, broadcast: bool = False, multicast_group: str | None = None
+) -> socket.socket:
+    """Open a socket that receives.
+
+    Args:
+        infos: where, as `getaddrinfo` gives it; the first that works is taken. With a
+            `multicast_group` it names the interface on which to join it, and the port.
+        broadcast: let it send to broadcast addresses too.
+        multicast_group: the address of a group to join; of an IPv6 group the interface is
+            that of its scope, as in "ff02::1%eth0".
+
+    Raises:
+        OSError: the address is in use or not this machine's, or the group cannot be joined.
+        ValueError: `multicast_group` is no multicast address.
+    """
+    if multicast_group is not None:
+        return _join(infos[0][4], multicast_group, broadcast)
+
+    def bind(info: AddressInfo) -> socket.socket:
+        sock = _open(info[0], broadcast)
+        try:
+            if info[4][0] == "::":
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.bind(info[4])
+        except OSError as error:
+            sock.close()
+            raise _explained(error, f"binding to {_text(info[4])}") from None
+        return sock
+
+    return _first(infos, bind)
+
+
+def open_udp_client(
+    infos: Sequence[AddressInfo], *, broadcast: bool = False, local_host: str | None = None
+) -> tuple[socket.socket, Address, bool]:
+    """Open a socket that sends to one address.
+
+    It is connected, and hears only that peer, unless replies come from elsewhere: to what was
+    sent to a multicast group, or with `broadcast`.
+
+    Args:
+        infos: where to, as `getaddrinfo` gives it; the first that works is taken.
+        broadcast: allow a broadcast address.
+        local_host: the address to send from; for an IPv4 group its interface too.
+
+    Returns:
+        The socket, the peer's address, and whether it is connected.
+
+    Raises:
+        OSError: there is no way to the address, or `local_host` is not this machine's.
+    """
+
+    def connect(info: AddressInfo) -> tuple[socket.socket, Address, bool]:
+        sock = _open(info[0], broadcast)
+        is_group = ipaddress.ip_address(info[4][0].partition("%")[0]).is_multicast
+        try:
+            if local_host is not None:
+                sock.bind((local_host, 0))
+            if is_group and info[0] == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, info[4][3])
+            elif is_group and local_host is not None:
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(local_host))
+            if is_group or broadcast:
+                return sock, info[4], False
+            sock.connect(info[4])
+            return sock, sock.getpeername(), True
+        except OSError as error:
+            sock.close()
+            hint = "; a broadcast address needs broadcast=True" if isinstance(error, PermissionError) else ""
+            raise _explained(error, f"connecting to {_text(info[4])} over UDP", hint) from None
+
+    return _first(infos, connect)
+
+
+def _join(local: Address, multicast_group: str, broadcast: bool) -> socket.socket:
+    try:
+        info: AddressInfo = socket.getaddrinfo(
+            multicast_group, local[1], type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+        )[0]
+        is_group = ipaddress.ip_address(multicast_group.partition("%")[0]).is_multicast
+    except (OSError, ValueError):
+        is_group = False
+    if not is_group:
+        raise ValueError(f"multicast_group={multicast_group!r} is no multicast address")
+    family, *_, group = info
+    sock = _open(family, broadcast)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # groups are for many receivers
+        sock.bind(("", local[1]))  # not to one address: what comes bears the group's
+        if family == socket.AF_INET:
+            membership = socket.inet_aton(group[0]) + socket.inet_aton(local[0])
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+            _set_on_linux(sock, _IP_MULTICAST_ALL, 0)  # only the groups joined here
+        else:
+            membership = socket.inet_pton(family, group[0].partition("%")[0]) + struct.pack("@I", group[3])
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, membership)
+            _set_on_linux(sock, _IPV6_MULTICAST_ALL, 0)
+    except OSError as error:
+        sock.close()
+        raise _explained(error, f"joining {multicast_group} on {_text(local)}") from None
+    return sock
+
+
+def _open(family: int, broadcast: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if broadcast:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        # Have Linux keep for each error the address that it is about.
+        _set_on_linux(sock, _IP_RECVERR, 1)
+        if family == socket.AF_INET6:
+            _set_on_linux(sock, _IPV6_RECVERR, 1)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _set_on_linux(sock: socket.socket, option: tuple[int, int], value: int) -> None:
+    if sys.platform == "linux":
+        with suppress(OSError):
+            sock.setsockopt(*option, value)
+
+
+def _first(infos: Sequence[AddressInfo], attempt: Callable[[AddressInfo], S]) -> S:
+    """What the first attempt gives that does not fail; what the last one raises."""
+    for info in infos[:-1]:
+        with suppress(OSError):
+            return attempt(info)
+    return attempt(infos[-1])
+
+
+def _explained(error: OSError, what: str, hint: str = "") -> OSError:
+    if error.errno is None or error.strerror is None:
+        return OSError(f"{what}: {error}")
+    return OSError(error.errno, f"{what}: {error.strerror}{hint}")
+
+
+def _text(address: Address) -> str:
+    return f"{address[0]} port {address[1]}"
