@@ -7,7 +7,8 @@
 from packetcore_blocking._driver import BlockingDriver
 from packetcore_blocking._stream import Stream
 from packetcore_blocking._tcp import Server, connect, serve
+from packetcore_blocking._udp import connect_udp, serve_udp
 
 __version__ = "0.1.0"
 
-__all__ = ["BlockingDriver", "Server", "Stream", "connect", "serve"]
+__all__ = ["BlockingDriver", "Server", "Stream", "connect", "connect_udp", "serve", "serve_udp"]

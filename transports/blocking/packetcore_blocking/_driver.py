@@ -9,7 +9,8 @@ from typing import Any
 from packetcore import Driver
 from packetcore_blocking._loop import Loop
 from packetcore_blocking._stream import Stream
-from packetcore_blocking._tcp import Server, connect_on
+from packetcore_blocking._tcp import connect_on, serve_on
+from packetcore_blocking._udp import connect_udp_on, serve_udp_on
 
 
 class BlockingDriver(Driver):
@@ -20,7 +21,13 @@ class BlockingDriver(Driver):
 
     def __init__(self) -> None:
         self._loop = Loop()
-        super().__init__(partial(Server, loop=self._loop), partial(connect_on, self._loop), _echo)
+        super().__init__(
+            partial(serve_on, self._loop),
+            partial(connect_on, self._loop),
+            _echo,
+            partial(serve_udp_on, self._loop),
+            partial(connect_udp_on, self._loop),
+        )
         with self._loop:
             self._loop.start("packetcore-blocking")
 
@@ -28,7 +35,7 @@ class BlockingDriver(Driver):
         return self._loop.run_in_thread(partial(function, *args), timeout, locked=True)
 
     def capabilities(self) -> frozenset[str]:
-        return frozenset({"tcp", "tls"})
+        return frozenset({"tcp", "tls", "udp"})
 
     def stop(self) -> None:
         if not self._loop.closed:

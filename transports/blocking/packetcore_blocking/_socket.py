@@ -4,17 +4,14 @@ socket. Nothing is decided here."""
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from contextlib import suppress
-from functools import wraps
 from selectors import EVENT_READ, EVENT_WRITE
 from ssl import SSLError, SSLSocket, SSLWantReadError, SSLWantWriteError
-from threading import get_ident
 from time import monotonic
-from typing import Any
 
-from packetcore import Address, Endpoint, Packet, Session, Stats
+from packetcore import Address, Endpoint
 from packetcore_blocking._loop import Loop, Timer, after
+from packetcore_blocking._session import LockedSession
 
 READ_SIZE = 64 * 1024
 """The most that one turn reads from one socket: what an `Inbox` holds."""
@@ -24,41 +21,6 @@ WRITE_SIZE = 256 * 1024
 
 TLS_RECORD = 16 * 1024
 """The most that TLS sends as one: of more it tells nothing until all of it has gone."""
-
-
-class LockedSession(Session):
-    """A session that any thread may use: what is public takes the loop's lock."""
-
-    __slots__ = ("loop",)
-    loop: Loop
-
-    def send(self, packet: Packet) -> None:
-        # As _locked makes it, but this is called for every packet.
-        if self.loop.driver == get_ident():
-            Session.send(self, packet)
-        else:
-            with self.loop:
-                Session.send(self, packet)
-
-    @property
-    def stats(self) -> Stats:
-        with self.loop:
-            return super().stats
-
-
-def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(method)
-    def call(self: LockedSession, *args: Any, **kwargs: Any) -> Any:
-        if self.loop.driver == get_ident():  # a handler, which has the lock
-            return method(self, *args, **kwargs)
-        with self.loop:
-            return method(self, *args, **kwargs)
-
-    return call
-
-
-for _name in ("send_message", "bind", "close", "abort", "pause", "resume", "failed"):
-    setattr(LockedSession, _name, _locked(getattr(Session, _name)))
 
 
 class Socket:
@@ -74,8 +36,8 @@ class Socket:
         sock.setblocking(False)
         with suppress(OSError):  # the peer may be gone already
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.session = LockedSession(endpoint, self, peer, monotonic())
-        self.session.loop = self._loop = loop
+        self.session = LockedSession(loop, endpoint, self, peer, monotonic())
+        self._loop = loop
         self._sock = sock
         self._timer: Timer | None = None
         self._unsent = bytearray()

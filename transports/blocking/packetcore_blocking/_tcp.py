@@ -38,26 +38,22 @@ class Server(ServerBase):
     def __init__(
         self,
         handler: Handler | StreamFunction,
-        host: str | None,
-        port: int,
-        *,
         config: Config | None,
+        loop: Loop,
+        *,
+        owns_loop: bool,
         ssl: SSLContext | None = None,
-        loop: Loop | None = None,
+        endpoint: Callable[..., Endpoint] = Endpoint,
     ) -> None:
-        super().__init__(handler, self._start_function, config)
+        super().__init__(handler, self._start_function, config, endpoint=endpoint)
         self._ssl = ssl
-        self._listeners = _listen(host, port)
-        self.address = self._listeners[0].getsockname()
-        self._owns_loop = loop is None
-        self._loop = loop or Loop()
-        self.lock: AbstractContextManager[None] = self._loop
+        self._listeners: list[socket.socket] = []
+        self._owns_loop = owns_loop
+        self._loop = loop
+        self.lock: AbstractContextManager[None] = loop
         """Hold it where several steps on `sessions` belong together; handlers wait meanwhile."""
         self._changed = threading.Condition(self._loop.lock)
         self._functions: set[threading.Thread] = set()
-        with self._loop:
-            for listener in self._listeners:
-                self._watch(listener)
 
     def start(self) -> None:
         """Serve on a thread of its own. Idempotent."""
@@ -111,6 +107,13 @@ class Server(ServerBase):
             listener = self._listeners.pop()
             self._loop.watch(listener.fileno())
             listener.close()
+
+    def _listen(self, listeners: list[socket.socket]) -> None:
+        self._listeners = listeners
+        self.address = listeners[0].getsockname()
+        with self._loop:
+            for listener in listeners:
+                self._watch(listener)
 
     def _watch(self, listener: socket.socket) -> None:
         if listener in self._listeners:
@@ -172,7 +175,28 @@ def serve(
     Raises:
         OSError: the address is in use or not this machine's.
     """
-    return Server(handler, host, port, config=config, ssl=ssl)
+    return serve_on(Loop(), handler, host, port, config=config, ssl=ssl, owns_loop=True)
+
+
+def serve_on(
+    loop: Loop,
+    handler: Handler | StreamFunction,
+    host: str | None,
+    port: int,
+    *,
+    config: Config | None,
+    ssl: SSLContext | None = None,
+    owns_loop: bool = False,
+) -> Server:
+    """Listen as `serve` does, on a loop that may be others' too."""
+    server = Server(handler, config, loop, owns_loop=owns_loop, ssl=ssl)
+    try:
+        server._listen(_listen(host, port))
+    except OSError:
+        if owns_loop:
+            loop.close()
+        raise
+    return server
 
 
 @overload
@@ -197,12 +221,17 @@ def connect(
         OSError: it was refused or not reached; `TimeoutError` after `connect_timeout`;
             `ssl.SSLError` where TLS failed.
     """
+    return on_own_loop(lambda loop: connect_on(loop, host, port, handler, config=config, **options))
+
+
+def on_own_loop(connect: Callable[[Loop], Stream | Session]) -> Stream | Session:
+    """Open a stream, or a session with a thread to serve it until it is over."""
     loop = Loop()
     try:
-        opened = connect_on(loop, host, port, handler, config=config, **options)
+        opened = connect(loop)
         if isinstance(opened, Session):
             with loop:
-                loop.start("packetcore-client", lambda: opened.is_over)
+                loop.start("packetcore-client", lambda: not loop.open)
     except BaseException:
         loop.close()
         raise

@@ -27,16 +27,18 @@ class Server(ServerBase):
     """A server that listens; `serve` gives it. `with` closes it at the end."""
 
     def __init__(
-        self, handler: Handler | StreamFunction, config: Config | None, listener: socket.socket, ssl: SSLContext | None
+        self,
+        handler: Handler | StreamFunction,
+        config: Config | None,
+        *,
+        ssl: SSLContext | None = None,
+        endpoint: Callable[..., Endpoint] = Endpoint,
     ) -> None:
-        super().__init__(handler, self._start, config)
-        self.address = listener.getsockname()
+        super().__init__(handler, self._start, config, endpoint=endpoint)
         self._ssl = ssl
+        self._listener: StreamServer | None = None
         self._handshakes, self._functions = Group(), Group()
         self._over = Event()
-        # Accepting in the hub (no spawn); after an error such as EMFILE gevent waits a while.
-        self._listener = StreamServer(listener, self._accepted, spawn=None)
-        self._listener.start()
 
     def serve_forever(self) -> None:
         """Serve until interrupted, then close; or until another greenlet closes it."""
@@ -47,7 +49,8 @@ class Server(ServerBase):
 
     def close(self, grace: float = 5.0) -> None:
         """Shut down as `ServerBase.close` says, and wait for it: a handler has to spawn this."""
-        self._listener.close()
+        if self._listener is not None:
+            self._listener.close()
         empty = Event()
         self.endpoint.drain(monotonic(), empty.set)
         try:
@@ -63,6 +66,12 @@ class Server(ServerBase):
 
     def __exit__(self, *exception: Any) -> None:
         self.close()
+
+    def _listen(self, listener: socket.socket) -> None:
+        self.address = listener.getsockname()
+        # Accepting in the hub (no spawn); after an error such as EMFILE gevent waits a while.
+        self._listener = StreamServer(listener, self._accepted, spawn=None)
+        self._listener.start()
 
     def _accepted(self, listened: socket.socket, peer: Address) -> None:
         # gevent closes the socket that it gave when this returns.
@@ -109,7 +118,9 @@ def serve(
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=backlog, dualstack_ipv6=is_dual)
     listener.setblocking(False)
-    return Server(handler, config, listener, ssl)
+    server = Server(handler, config, ssl=ssl)
+    server._listen(listener)
+    return server
 
 
 @overload

@@ -5,7 +5,18 @@ from packetcore_twisted._driver import TwistedDriver
 from packetcore_twisted._socket import PacketProtocol
 from packetcore_twisted._stream import Stream
 from packetcore_twisted._tcp import PacketFactory, Server, connect, serve
+from packetcore_twisted._udp import connect_udp, serve_udp
 
 __version__ = "0.1.0"
 
-__all__ = ["PacketFactory", "PacketProtocol", "Server", "Stream", "TwistedDriver", "connect", "serve"]
+__all__ = [
+    "PacketFactory",
+    "PacketProtocol",
+    "Server",
+    "Stream",
+    "TwistedDriver",
+    "connect",
+    "connect_udp",
+    "serve",
+    "serve_udp",
+]

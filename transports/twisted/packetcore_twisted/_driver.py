@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 from packetcore import TLS, Driver
 from packetcore_twisted._stream import Stream
 from packetcore_twisted._tcp import connect, serve
+from packetcore_twisted._udp import connect_udp, serve_udp
 
 
 class TwistedDriver(Driver):
@@ -27,7 +28,14 @@ class TwistedDriver(Driver):
             from twisted.internet.selectreactor import SelectReactor as Reactor
         new_reactor: Callable[[], Any] = Reactor
         self._reactor = new_reactor()
-        super().__init__(partial(serve, reactor=self._reactor), partial(connect, reactor=self._reactor), _echo)
+        here = {"reactor": self._reactor}
+        super().__init__(
+            partial(serve, **here),
+            partial(connect, **here),
+            _echo,
+            partial(serve_udp, **here),
+            partial(connect_udp, **here),
+        )
         run = partial(self._reactor.run, installSignalHandlers=False)
         self._thread = threading.Thread(target=run, name="packetcore-twisted", daemon=True)
         self._thread.start()
@@ -56,7 +64,7 @@ class TwistedDriver(Driver):
         return {"ssl": options_from_files(tls, server_side=server_side)}
 
     def capabilities(self) -> frozenset[str]:
-        return frozenset({"tcp", "tls"} if find_spec("OpenSSL") else {"tcp"})
+        return frozenset({"tcp", "udp", "tls"} if find_spec("OpenSSL") else {"tcp", "udp"})
 
     def stop(self) -> None:
         if self._thread.is_alive():

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from packetcore import Config, Handler, Inbox, ServerBase, Session
+from packetcore import Config, Endpoint, Handler, Inbox, ServerBase, Session
 from packetcore_twisted._socket import PacketProtocol, address_of
 from packetcore_twisted._stream import Stream
 
@@ -24,6 +24,18 @@ StreamFunction = Callable[[Stream], Any]
 done, the stream is closed."""
 
 _log = Logger(namespace="packetcore")
+
+
+def log_failure(message: str) -> None:
+    """Log an exception that is being handled, as Twisted does."""
+    _log.failure("{message}", message=message)
+
+
+def the_reactor(reactor: Any) -> Any:
+    """The one given, or the global one."""
+    if reactor is None:
+        from twisted.internet import reactor  # not before: importing it is choosing it
+    return reactor
 
 
 @implementer(IProtocolFactory)
@@ -35,6 +47,7 @@ class PacketFactory(ServerBase):
         config: limits and timeouts.
         reactor: the endpoint's; the global one by default.
         is_server: whether it is for a server's endpoint.
+        endpoint: see `packetcore.ServerBase`.
     """
 
     def __init__(
@@ -43,17 +56,17 @@ class PacketFactory(ServerBase):
         config: Config | None = None,
         reactor: Any = None,
         is_server: bool = True,
+        endpoint: Callable[..., Endpoint] = Endpoint,
     ) -> None:
-        super().__init__(handler, self._start, config, lambda message: _log.failure("{message}", message=message))
+        super().__init__(handler, self._start, config, log_failure, endpoint)
         self.endpoint.is_server = is_server
-        if reactor is None:
-            from twisted.internet import reactor  # not before: importing it is choosing it
-        self._reactor: Any = reactor
+        self.reactor: Any = the_reactor(reactor)
+        """What tells the time and keeps timers."""
         self._running: set[Deferred[Any]] = set()
         self._stop_listening: Callable[[], object] = lambda: None
 
     def buildProtocol(self, addr: object) -> PacketProtocol:  # noqa: N802
-        return PacketProtocol(self.endpoint, self._reactor)
+        return PacketProtocol(self.endpoint, self.reactor)
 
     def doStart(self) -> None:  # noqa: N802
         """Nothing to prepare before a port or a connector uses it, nothing to clean up after."""
@@ -68,21 +81,21 @@ class PacketFactory(ServerBase):
         stopped = maybeDeferred(self._stop_listening)
         self._stop_listening = lambda: None
         empty: Deferred[None] = Deferred()
-        self.endpoint.drain(self._reactor.seconds(), lambda: empty.callback(None))
+        self.endpoint.drain(self.reactor.seconds(), lambda: empty.callback(None))
         ends: list[Deferred[Any]] = [stopped, empty, *self._running]
         over = DeferredList(ends, consumeErrors=True)
         enough: Deferred[object] = Deferred()
         over.addBoth(lambda _: None if enough.called else enough.callback(None))
         try:
-            yield enough.addTimeout(grace, self._reactor, lambda *_: None)
+            yield enough.addTimeout(grace, self.reactor, lambda *_: None)
         finally:
-            self.endpoint.abort(self._reactor.seconds())
+            self.endpoint.abort(self.reactor.seconds())
             for running in list(self._running):
                 running.cancel()
             yield over
 
     def _start(self, function: StreamFunction, inbox: Inbox) -> None:
-        stream = Stream(inbox, self._reactor)
+        stream = Stream(inbox, self.reactor)
         running = Deferred.fromCoroutine(self._run(function, stream))
         self._running.add(running)
         running.addBoth(lambda _: stream.close())
@@ -90,11 +103,11 @@ class PacketFactory(ServerBase):
 
     async def _run(self, function: StreamFunction, stream: Stream) -> None:
         try:  # not at once: the session is in the middle of its work
-            await deferLater(self._reactor, 0, maybeDeferred, function, stream)
+            await deferLater(self.reactor, 0, maybeDeferred, function, stream)
         except CancelledError:
             pass
         except Exception as failed:
-            stream.session.failed(failed, self._reactor.seconds())
+            stream.session.failed(failed, self.reactor.seconds())
 
 
 class Server(PacketFactory):
@@ -170,15 +183,15 @@ def connect(
     opening: Deferred[Any] = Deferred.fromCoroutine(_open(factory, host, port, ssl))
     if (timeout := factory.endpoint.config.connect_timeout) is not None:
         too_late = factory.endpoint.connect_timed_out(host, port)
-        opening.addTimeout(timeout, factory._reactor, lambda *_: fail(too_late))
+        opening.addTimeout(timeout, factory.reactor, lambda *_: fail(too_late))
     opening.addErrback(_as_os_error, f"connecting to {host} port {port}")
-    return opening.addCallback(lambda session: Stream(inbox, factory._reactor) if handler is None else session)
+    return opening.addCallback(lambda session: Stream(inbox, factory.reactor) if handler is None else session)
 
 
 async def _listen(server: Server, host: str, port: int, ssl: Any) -> Server:
     factory = server if ssl is None else _over_tls(server, ssl, is_client=False)
     try:
-        listener = server._reactor.listenTCP(port, factory, 1024, host)
+        listener = server.reactor.listenTCP(port, factory, 1024, host)
     except error.CannotListenError as refused:
         raise refused.socketError from None
     server._stop_listening = listener.stopListening
@@ -192,7 +205,7 @@ async def _open(client: PacketFactory, host: str, port: int, ssl: Any) -> Sessio
     factory: Any = client if ssl is None else _over_tls(client, ssl, is_client=True)
     endpoint = TCP4ClientEndpoint if isIPAddress(host) or isIPv6Address(host) else HostnameEndpoint
     no_limit: Any = None  # the time-out of `connect` is for everything
-    protocol: Any = await endpoint(client._reactor, host, port, no_limit).connect(factory)
+    protocol: Any = await endpoint(client.reactor, host, port, no_limit).connect(factory)
     opened: Deferred[Session] = (protocol if ssl is None else protocol.wrappedProtocol)._opened
     return await opened
 
@@ -200,7 +213,7 @@ async def _open(client: PacketFactory, host: str, port: int, ssl: Any) -> Sessio
 def _over_tls(factory: Any, ssl: Any, *, is_client: bool) -> Any:
     from packetcore_twisted._tls import TLSFactory  # pyOpenSSL need not be installed
 
-    return TLSFactory(ssl, is_client, factory, factory._reactor)
+    return TLSFactory(ssl, is_client, factory, factory.reactor)
 
 
 def _as_os_error(reason: Failure, where: str) -> Failure:

@@ -1,0 +1,62 @@
+"""Sessions that any thread may use: what is public takes the loop's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from threading import get_ident
+from typing import Any
+
+from packetcore import Address, DatagramSession, Endpoint, Host, Packet, Session
+from packetcore_blocking._loop import Loop
+
+
+class LockedSession(Session):
+    """A session of a stream."""
+
+    __slots__ = ("loop",)
+
+    def __init__(self, loop: Loop, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
+        super().__init__(endpoint, host, peer, now)
+        self.loop = loop
+
+
+class LockedDatagramSession(DatagramSession):
+    """A session of a UDP peer."""
+
+    __slots__ = ("loop",)
+
+    def __init__(self, loop: Loop, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
+        super().__init__(endpoint, host, peer, now)
+        self.loop = loop
+
+
+def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.loop.driver == get_ident():  # a handler, which has the lock
+            return method(self, *args, **kwargs)
+        with self.loop:
+            return method(self, *args, **kwargs)
+
+    return call
+
+
+def _locked_send(send: Callable[..., None]) -> Callable[..., None]:
+    @wraps(send)
+    def call(self: Any, packet: Packet) -> None:
+        if self.loop.driver == get_ident():  # as above, but this is called for every packet
+            send(self, packet)
+        else:
+            with self.loop:
+                send(self, packet)
+
+    return call
+
+
+_stats = _locked(lambda session: Session.stats.__get__(session))
+for _kind in (LockedSession, LockedDatagramSession):
+    for _name in ("send_message", "bind", "close", "abort", "pause", "resume", "failed"):
+        setattr(_kind, _name, _locked(getattr(_kind, _name)))
+    setattr(_kind, "send", _locked_send(_kind.send))  # noqa: B010
+    setattr(_kind, "stats", property(_stats))  # noqa: B010

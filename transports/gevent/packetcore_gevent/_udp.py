@@ -1,0 +1,133 @@
+"""UDP: `serve_udp` and `connect_udp`."""
+
+from __future__ import annotations
+
+import socket
+from time import monotonic
+from typing import overload
+
+import gevent.socket
+from gevent import get_hub
+
+from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session
+from packetcore_gevent._stream import Stream
+from packetcore_gevent._tcp import Server, StreamFunction
+from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_server, wildcard
+
+
+class DatagramHost(DatagramSocket):
+    """The `packetcore.DatagramHost` on this thread's hub."""
+
+    def __init__(self, endpoint: Endpoint, sock: socket.socket, is_connected: bool = False) -> None:
+        super().__init__(endpoint, sock, monotonic, is_connected)
+        self._loop = get_hub().loop
+        self._reader = self._loop.io(sock.fileno(), 1)
+        self._timer = self._loop.timer(0)
+        self.endpoint.host = self
+        self._reader.start(self._readable)
+
+    def set_timer(self, at: float | None) -> None:
+        self._timer.close()
+        if at is not None:
+            self._timer = self._loop.timer(max(0.001, at - monotonic()))  # libuv wants no less
+            self._timer.start(lambda: self.endpoint.tick(monotonic()))
+
+    def wake(self) -> None:
+        self._loop.run_callback(lambda: self.endpoint.flush(monotonic()))
+
+    def close(self) -> None:
+        self._reader.close()
+        super().close()
+
+    def _readable(self) -> None:
+        if self.read() and self.sock.fileno() >= 0:  # libuv stops watching a socket that has an error
+            self._reader.stop()
+            self._reader.start(self._readable)
+
+
+def serve_udp(
+    handler: Handler | StreamFunction,
+    host: str | None = "127.0.0.1",
+    port: int = 0,
+    *,
+    config: Config | None = None,
+    broadcast: bool = False,
+    multicast_group: str | None = None,
+) -> Server:
+    """Receive on UDP and serve, on the hub of this thread: each address that sends a packet
+    has a session.
+
+    Args:
+        handler: a `packetcore.Handler` for all sessions, or a function over a `Stream`
+            that runs in a greenlet of its own for each.
+        host: the address to listen on; `None` means every one of this machine. With a
+            `multicast_group` the address of the interface to join it on.
+        port: 0 takes a free one; `Server.address` tells which.
+        config: limits and timeouts.
+        broadcast: let sessions send to broadcast addresses.
+        multicast_group: the address of a group to join.
+
+    Raises:
+        OSError: the address is in use or not this machine's, or the group cannot be joined.
+        ValueError: `config` joins messages, or `multicast_group` is no multicast address.
+    """
+    server = Server(handler, config, endpoint=DatagramEndpoint)
+    infos = gevent.socket.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)
+    sock = open_udp_server(infos, broadcast=broadcast, multicast_group=multicast_group)
+    server.address = sock.getsockname()
+    DatagramHost(server.endpoint, sock)
+    return server
+
+
+@overload
+def connect_udp(
+    host: str,
+    port: int,
+    handler: None = None,
+    *,
+    config: Config | None = None,
+    broadcast: bool = False,
+    local_host: str | None = None,
+) -> Stream: ...
+@overload
+def connect_udp(
+    host: str,
+    port: int,
+    handler: Handler,
+    *,
+    config: Config | None = None,
+    broadcast: bool = False,
+    local_host: str | None = None,
+) -> Session: ...
+def connect_udp(
+    host: str,
+    port: int,
+    handler: Handler | None = None,
+    *,
+    config: Config | None = None,
+    broadcast: bool = False,
+    local_host: str | None = None,
+) -> Stream | Session:
+    """Open a session with a UDP peer. Nothing is sent yet, and nobody need be there.
+
+    Args:
+        host: a name or an address; a broadcast or multicast address too.
+        port: its port.
+        handler: what hears of packets; with none you get a `Stream` to receive from. Of a
+            multicast group, or with `broadcast`, a handler has one more session for each
+            who replies; a stream has the replies of all.
+        config: limits and timeouts.
+        broadcast: allow a broadcast address.
+        local_host: the address to send from; for an IPv4 group its interface too.
+
+    Raises:
+        OSError: the name is unknown, or there is no way to the address.
+        ValueError: `config` joins messages.
+    """
+    inbox = Inbox()
+    endpoint = DatagramEndpoint(inbox if handler is None else handler, config)
+    infos = gevent.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    sock, peer, is_connected = open_udp_client(infos, broadcast=broadcast, local_host=local_host)
+    DatagramHost(endpoint, sock, is_connected)
+    session = endpoint.open(peer, monotonic(), sole=handler is None)
+    return Stream(inbox) if handler is None else session
