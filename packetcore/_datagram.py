@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EAGAIN, ENOBUFS, EWOULDBLOCK
-from heapq import heapify, heappop, heappush
 
 from packetcore._codec import encode
 from packetcore._config import Config
+from packetcore._deadlines import Deadlines
 from packetcore._decoder import Decoder
 from packetcore._endpoint import Endpoint, log_exception
 from packetcore._errors import LocalProtocolError, PoolFull
@@ -126,12 +126,11 @@ class DatagramSession(Session):
 class _Peer:
     """The `Host` of one session: its share of the socket."""
 
-    __slots__ = ("endpoint", "is_reading", "session", "timer_at")
+    __slots__ = ("endpoint", "is_reading", "session")
 
     def __init__(self, endpoint: DatagramEndpoint, addr: Address, now: float) -> None:
         self.endpoint = endpoint
         self.is_reading = True
-        self.timer_at: float | None = None
         self.session = endpoint.new_session(endpoint, self, addr, now)
 
     def write(self, data: bytes) -> None:
@@ -215,8 +214,7 @@ class DatagramEndpoint(Endpoint):
         self._sole: _Peer | None = None
         self._woken: list[Session] = []
         self._reports: list[tuple[DatagramSession, OSError]] = []
-        self._timers: list[tuple[float, int, _Peer]] = []
-        self._timers_set = 0  # tells apart those of one time
+        self._timers: Deadlines[_Peer] = Deadlines()
         self._timer_at: float | None = None
         self._is_closed = False
 
@@ -268,13 +266,10 @@ class DatagramEndpoint(Endpoint):
     def tick(self, now: float) -> None:
         """The timer fired."""
         now = self._advance(now)
+        self._timer_at = float("-inf")  # not to be set for one that is about to fire
+        while (peer := self._timers.pop_due(now)) is not None:
+            peer.session.tick(now)
         self._timer_at = None
-        timers = self._timers
-        while timers and timers[0][0] <= now:
-            at, _, peer = heappop(timers)
-            if peer.timer_at == at:
-                peer.timer_at = None
-                peer.session.tick(now)
         self._arm()
 
     def flush(self, now: float) -> None:
@@ -316,16 +311,11 @@ class DatagramEndpoint(Endpoint):
 
     def set_timer(self, peer: _Peer, at: float | None) -> None:
         """Tick a session at a time, in place of any set before."""
-        peer.timer_at = at
-        timers = self._timers
         if at is None:
-            if len(timers) > 2 * len(self._peers) + 100:  # most are of sessions that are over
-                timers[:] = [timer for timer in timers if timer[2].timer_at == timer[0]]
-                heapify(timers)
-            return
-        self._timers_set += 1
-        heappush(timers, (at, self._timers_set, peer))
-        self._arm()
+            self._timers.discard(peer)
+        else:
+            self._timers.set(peer, at)
+            self._arm()
 
     # What both sides use.
 
@@ -356,10 +346,10 @@ class DatagramEndpoint(Endpoint):
 
     def _arm(self) -> None:
         """Have the timer fire no later than needed. One set too early is left as it is."""
-        if self._timers and (self._timer_at is None or self._timers[0][0] < self._timer_at):
-            self._timer_at = self._timers[0][0]
-            if not self._is_closed:
-                self.host.set_timer(self._timer_at)
+        first = self._timers.first()
+        if first is not None and (self._timer_at is None or first < self._timer_at) and not self._is_closed:
+            self._timer_at = first
+            self.host.set_timer(first)
 
     def _close(self) -> None:
         if not self._is_closed:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from packetcore._config import Config
+from packetcore._endpoint import Endpoint
 from packetcore._handler import Handler
 from packetcore._server import ServerBase
 from packetcore._session import Session
@@ -102,7 +103,7 @@ class Driver(ABC):
         self._serve_udp = serve_udp
         self._connect_udp = connect_udp
         self._servers: list[ServerBase] = []
-        self._sessions: WeakSet[Session] = WeakSet()
+        self._clients: WeakSet[Endpoint] = WeakSet()
 
     def start_server(
         self,
@@ -168,7 +169,8 @@ class Driver(ABC):
 
     def _open(self, connect: Callable[..., Any], host: str, port: int, handler: Handler | None, **options: Any) -> Any:
         connected = self.call(partial(connect, host, port, handler, **options))
-        self._sessions.add(connected if handler is not None else connected.session)
+        session: Session = connected if handler is not None else connected.session
+        self._clients.add(session.endpoint)
         return connected
 
     def _need_udp(self, function: Callable[..., Any] | None) -> Callable[..., Any]:
@@ -180,8 +182,8 @@ class Driver(ABC):
         """Abort every server and client that was opened here; `stop` begins with it."""
         while self._servers:
             self.call(self._servers.pop().close, 0)
-        for session in list(self._sessions):
-            self.call(session.abort)
+        for client in list(self._clients):
+            self.call(_abort, client)
 
     def result(self, future: Future[Any], timeout: float | None) -> Any:
         """Wait for what `call` has begun; cancel it if that takes too long, or if the caller
@@ -212,6 +214,11 @@ class Driver(ABC):
     @abstractmethod
     def stop(self) -> None:
         """Abort what is left and end the thread. Idempotent."""
+
+
+def _abort(endpoint: Endpoint) -> None:
+    for session in endpoint.sessions:
+        session.abort()
 
 
 def installed_transports() -> dict[str, EntryPoint]:

@@ -21,6 +21,11 @@ log_exception: Callable[[str], object] = logging.getLogger("packetcore").excepti
 """What is told of a handler that raised, unless an adapter has a logger of its own."""
 
 
+class _NoHandler(Handler):
+    def connected(self, session: Session) -> None:
+        session.abort(CloseReason.HANDLER_ERROR)
+
+
 class Endpoint:
     """One server, or one client, over streams; `DatagramEndpoint` is one over UDP. An adapter
     makes one and gives it to each `Session`; it opens sockets, this does the rest.
@@ -66,8 +71,15 @@ class Endpoint:
         self._on_empty: list[Callable[[], object]] = []
 
     def new_handler(self) -> Handler:
-        """The handler of one more session."""
-        return self._handler if isinstance(self._handler, Handler) else self._handler()
+        """The handler of one more session. Where the function that makes it raises, that
+        session ends with HANDLER_ERROR and no other notices."""
+        if isinstance(self._handler, Handler):
+            return self._handler
+        try:
+            return self._handler()
+        except Exception:
+            self.log_exception("making the handler of a session raised")
+            return _NoHandler()
 
     def connect_timed_out(self, host: str, port: int) -> TimeoutError:
         """What to raise for a server that was not reached within `connect_timeout`."""

@@ -13,7 +13,7 @@ class Reason(enum.Enum):
     TOO_SHORT = "a frame shorter than the 9 bytes of a header"
     LENGTH_MISMATCH = "a frame whose length field disagrees with its payload"
     TOO_LONG = "a frame longer than the limit allows"
-    TRUNCATED = "the stream ended inside a frame"
+    TRUNCATED = "the stream or the datagram ended inside a frame"
     DATAGRAM_TOO_LONG = "a datagram longer than max_datagram, cut where it was received"
     COUNT_MISMATCH = "a message whose packet count changed midway"
     MESSAGE_TOO_LONG = "a message longer than the limit allows"

@@ -151,6 +151,11 @@ class Session:
         return self._finished
 
     @property
+    def endpoint(self) -> Endpoint:
+        """The server or client that it belongs to."""
+        return self._endpoint
+
+    @property
     def close_reason(self) -> CloseReason | None:
         """Why it ended; `None` while it has not."""
         return self._reason
@@ -232,6 +237,7 @@ class Session:
         """Deliver nothing and read nothing until `resume`; the peer's timeouts stand still."""
         self._paused = True
         self._update_reading()
+        self._wake()  # so that the time it lasts is known
 
     def resume(self) -> None:
         """Deliver and read again."""

@@ -194,6 +194,7 @@ def test_a_server_out_of_descriptors_goes_on_later(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serve(echo) as server:
+        assert server._listener is not None
         accept = server._listener.do_read
         failures = [OSError(errno.EMFILE, os.strerror(errno.EMFILE)) for _ in range(3)]
         monkeypatch.setattr(server._listener, "do_read", lambda: _fail(failures) if failures else accept())

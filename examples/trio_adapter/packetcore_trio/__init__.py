@@ -4,5 +4,6 @@ runs in the nursery that they are given."""
 from packetcore_trio._driver import TrioDriver
 from packetcore_trio._stream import Stream
 from packetcore_trio._tcp import Server, connect, serve
+from packetcore_trio._udp import connect_udp, serve_udp
 
-__all__ = ["Server", "Stream", "TrioDriver", "connect", "serve"]
+__all__ = ["Server", "Stream", "TrioDriver", "connect", "connect_udp", "serve", "serve_udp"]

@@ -14,6 +14,7 @@ import trio
 from packetcore import Driver
 from packetcore_trio._stream import Stream
 from packetcore_trio._tcp import connect, serve
+from packetcore_trio._udp import connect_udp, serve_udp
 
 
 class TrioDriver(Driver):
@@ -24,7 +25,13 @@ class TrioDriver(Driver):
         self._thread = threading.Thread(target=trio.run, args=(self._main, running), daemon=True)
         self._thread.start()
         running.wait()
-        super().__init__(partial(serve, nursery=self._nursery), partial(connect, nursery=self._nursery), _echo)
+        super().__init__(
+            partial(serve, nursery=self._nursery),
+            partial(connect, nursery=self._nursery),
+            _echo,
+            partial(serve_udp, nursery=self._nursery),
+            partial(connect_udp, nursery=self._nursery),
+        )
 
     def call(self, function: Callable[..., Any], *args: Any, timeout: float | None = 30.0) -> Any:
         async def called() -> Any:
@@ -39,7 +46,7 @@ class TrioDriver(Driver):
             raise TimeoutError("cancelled: the driver was stopped") from None
 
     def capabilities(self) -> frozenset[str]:
-        return frozenset({"tcp", "tls"})
+        return frozenset({"tcp", "tls", "udp"})
 
     def stop(self) -> None:
         if self._thread.is_alive():

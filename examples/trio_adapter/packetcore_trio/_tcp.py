@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from ssl import SSLContext
 from typing import Any, overload
 
@@ -23,19 +24,24 @@ class Server(ServerBase):
     """A server that listens; `serve` gives it."""
 
     def __init__(
-        self, handler: Handler | StreamFunction, config: Config | None = None, ssl: SSLContext | None = None
+        self,
+        handler: Handler | StreamFunction,
+        config: Config | None = None,
+        ssl: SSLContext | None = None,
+        endpoint: Callable[..., Endpoint] = Endpoint,
     ) -> None:
         self._ssl = ssl
         self._accepting = trio.CancelScope()
         self._handshakes: set[trio.CancelScope] = set()
         self._gone = trio.Event()
-        super().__init__(handler, self._start, config)
+        self._on_empty: Callable[[], object] = lambda: None  # the nursery knows when all is gone
+        super().__init__(handler, self._start, config, endpoint=endpoint)
 
     async def close(self, grace: float = 5.0) -> None:
         """As `ServerBase.close`. Cancelling this aborts at once."""
         for scope in (self._accepting, *self._handshakes):
             scope.cancel()
-        self.endpoint.drain(trio.current_time(), lambda: None)  # the nursery knows when all is gone
+        self.endpoint.drain(trio.current_time(), self._on_empty)
         try:
             with trio.move_on_after(grace):
                 await self._gone.wait()
@@ -45,14 +51,17 @@ class Server(ServerBase):
             with trio.CancelScope(shield=True):
                 await self._gone.wait()
 
-    async def _run(self, listeners: list[trio.SocketListener], *, task_status: trio.TaskStatus[None]) -> None:
+    async def _run(self, receive: Callable[[], Awaitable[object]], *, task_status: trio.TaskStatus[None]) -> None:
         try:
             async with trio.open_nursery() as self._nursery:
                 task_status.started()
-                with self._accepting:
-                    await trio.serve_listeners(self._accepted, listeners, handler_nursery=self._nursery)
+                await receive()
         finally:
             self._gone.set()
+
+    async def _listen(self, listeners: list[trio.SocketListener]) -> None:
+        with self._accepting:
+            await trio.serve_listeners(self._accepted, listeners, handler_nursery=self._nursery)
 
     async def _accepted(self, socket: trio.SocketStream) -> None:
         host = None
@@ -88,7 +97,7 @@ async def serve(
     server = Server(handler, **kwargs)
     listeners = await trio.open_tcp_listeners(port, host=host)
     server.address = listeners[0].socket.getsockname()
-    await nursery.start(server._run, listeners)
+    await nursery.start(server._run, partial(server._listen, listeners))
     return server
 
 

@@ -109,7 +109,8 @@ async def connect_udp(
     broadcast: bool = False,
     local_host: str | None = None,
 ) -> Stream | Session:
-    """Open a session with a UDP peer. Nothing is sent yet, and nobody need be there.
+    """Open a session with a UDP peer. Nothing is sent yet, and nobody need be there. The socket
+    is closed with the last of its sessions.
 
     Args:
         host: a name or an address; a broadcast or multicast address too.

@@ -87,10 +87,10 @@ class DatagramSocket:
 
     def _read_errors(self, now: float) -> bool:
         found = False
-        while _ERROR_QUEUE and self.sock.fileno() >= 0:
+        for _ in range(READ_AT_ONCE if _ERROR_QUEUE else 0):
             try:
                 _, ancillary, _, addr = self.sock.recvmsg(1, 512, _ERROR_QUEUE)
-            except OSError:
+            except OSError:  # no more, or a handler closed the socket
                 break
             found = True
             for _, _, extended in ancillary:

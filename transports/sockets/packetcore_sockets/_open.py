@@ -6,8 +6,9 @@ import ipaddress
 import socket
 import struct
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from errno import EADDRNOTAVAIL
 from typing import TypeVar
 
 from packetcore import Address
@@ -52,14 +53,10 @@ def open_udp_server(
         return _join(infos[0][4], multicast_group, broadcast)
 
     def bind(info: AddressInfo) -> socket.socket:
-        sock = _open(info[0], broadcast)
-        try:
+        with _opening(info[0], broadcast, f"binding to {_text(info[4])}") as sock:
             if info[4][0] == "::":
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             sock.bind(info[4])
-        except OSError as error:
-            sock.close()
-            raise _explained(error, f"binding to {_text(info[4])}") from None
         return sock
 
     return _first(infos, bind)
@@ -86,9 +83,10 @@ def open_udp_client(
     """
 
     def connect(info: AddressInfo) -> tuple[socket.socket, Address, bool]:
-        sock = _open(info[0], broadcast)
+        if not info[4][1]:
+            raise OSError(EADDRNOTAVAIL, f"{_text(info[4])} is nobody's address")
         is_group = ipaddress.ip_address(info[4][0].partition("%")[0]).is_multicast
-        try:
+        with _opening(info[0], broadcast, f"connecting to {_text(info[4])} over UDP") as sock:
             if local_host is not None:
                 sock.bind((local_host, 0))
             if is_group and info[0] == socket.AF_INET6:
@@ -99,10 +97,6 @@ def open_udp_client(
                 return sock, info[4], False
             sock.connect(info[4])
             return sock, sock.getpeername(), True
-        except OSError as error:
-            sock.close()
-            hint = "; a broadcast address needs broadcast=True" if isinstance(error, PermissionError) else ""
-            raise _explained(error, f"connecting to {_text(info[4])} over UDP", hint) from None
 
     return _first(infos, connect)
 
@@ -118,25 +112,24 @@ def _join(local: Address, multicast_group: str, broadcast: bool) -> socket.socke
     if not is_group:
         raise ValueError(f"multicast_group={multicast_group!r} is no multicast address")
     family, *_, group = info
-    sock = _open(family, broadcast)
-    try:
+    interface = "0.0.0.0" if local[0] == "::" else local[0]  # every address means the system's choice
+    with _opening(family, broadcast, f"joining {multicast_group} on {_text(local)}") as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # groups are for many receivers
         sock.bind(("", local[1]))  # not to one address: what comes bears the group's
         if family == socket.AF_INET:
-            membership = socket.inet_aton(group[0]) + socket.inet_aton(local[0])
+            membership = socket.inet_aton(group[0]) + socket.inet_aton(interface)
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
             _set_on_linux(sock, _IP_MULTICAST_ALL, 0)  # only the groups joined here
         else:
             membership = socket.inet_pton(family, group[0].partition("%")[0]) + struct.pack("@I", group[3])
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, membership)
             _set_on_linux(sock, _IPV6_MULTICAST_ALL, 0)
-    except OSError as error:
-        sock.close()
-        raise _explained(error, f"joining {multicast_group} on {_text(local)}") from None
     return sock
 
 
-def _open(family: int, broadcast: bool) -> socket.socket:
+@contextmanager
+def _opening(family: int, broadcast: bool, what: str) -> Iterator[socket.socket]:
+    """A socket to make ready; where that fails it is closed, and the error says what failed."""
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
@@ -146,10 +139,13 @@ def _open(family: int, broadcast: bool) -> socket.socket:
         _set_on_linux(sock, _IP_RECVERR, 1)
         if family == socket.AF_INET6:
             _set_on_linux(sock, _IPV6_RECVERR, 1)
-    except OSError:
+        yield sock
+    except BaseException as error:
         sock.close()
-        raise
-    return sock
+        if not isinstance(error, OSError):
+            raise
+        hint = "; a broadcast address needs broadcast=True" if isinstance(error, PermissionError) else ""
+        raise _explained(error, what, hint) from None
 
 
 def _set_on_linux(sock: socket.socket, option: tuple[int, int], value: int) -> None:

@@ -28,13 +28,12 @@ class TwistedDriver(Driver):
             from twisted.internet.selectreactor import SelectReactor as Reactor
         new_reactor: Callable[[], Any] = Reactor
         self._reactor = new_reactor()
-        here = {"reactor": self._reactor}
         super().__init__(
-            partial(serve, **here),
-            partial(connect, **here),
+            partial(serve, reactor=self._reactor),
+            partial(connect, reactor=self._reactor),
             _echo,
-            partial(serve_udp, **here),
-            partial(connect_udp, **here),
+            partial(serve_udp, reactor=self._reactor),
+            partial(connect_udp, reactor=self._reactor),
         )
         run = partial(self._reactor.run, installSignalHandlers=False)
         self._thread = threading.Thread(target=run, name="packetcore-twisted", daemon=True)

@@ -139,7 +139,8 @@ def connect_udp(
     local_host: str | None = None,
     reactor: Any = None,
 ) -> Deferred[Any]:
-    """Open a session with a UDP peer. Nothing is sent yet, and nobody need be there.
+    """Open a session with a UDP peer. Nothing is sent yet, and nobody need be there. The socket
+    is closed with the last of its sessions.
 
     Args:
         host: a name or an address; a broadcast or multicast address too.
