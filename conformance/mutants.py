@@ -21,7 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SESSION = "packetcore/_session.py"
 CONNECTION = "packetcore/_connection.py"
 POOL = "packetcore/_pool.py"
+DATAGRAM = "packetcore/_datagram.py"
 ASYNCIO = "transports/asyncio/packetcore_asyncio"
+SOCKETS = "transports/sockets/packetcore_sockets"
 
 
 class Mutant(NamedTuple):
@@ -80,8 +82,8 @@ MUTANTS = [
     Mutant(
         "two sends change places",
         CONNECTION,
-        'b"".join(self._output)',
-        'b"".join(reversed(self._output))',
+        'b"".join(self.frames_to_send())',
+        'b"".join(reversed(self.frames_to_send()))',
         "test_the_golden_frames_are_sent",
     ),
     Mutant(
@@ -205,6 +207,125 @@ MUTANTS = [
         "return [self._fail(self._close_reason)] if _due(self._closing_since, config.close_timeout, now) else []",
         "return []",
         "test_a_peer_that_never_closes_is_cut_off",
+    ),
+    Mutant(
+        "a stranger's garbage opens a session",
+        DATAGRAM,
+        "        if not any(isinstance(event, Packet) for event in events):",
+        "        if not events:",
+        "test_hostile_datagrams_of_a_stranger_are_counted_and_open_nothing",
+    ),
+    Mutant(
+        "a frame goes on in the next datagram",
+        DATAGRAM,
+        "        events += self._decoder.feed_eof()\n",
+        "",
+        "test_a_frame_cut_over_two_datagrams_is_no_packet",
+    ),
+    Mutant(
+        "an empty datagram is no sign of life",
+        DATAGRAM,
+        "            self.sessions.refresh(peer.session.id, now)",
+        "            pass",
+        "test_a_silent_peer_is_disconnected_once_and_any_datagram_postpones_it",
+    ),
+    Mutant(
+        "silence is noticed once and never again",
+        DATAGRAM,
+        "        self._timer_at = None\n        timers = self._timers\n",
+        "        timers = self._timers\n",
+        "test_a_silent_peer_is_disconnected_once_and_any_datagram_postpones_it",
+    ),
+    Mutant(
+        "a datagram refused is not counted",
+        DATAGRAM,
+        "            self.stats.refused += 1",
+        "            pass",
+        "test_peers_over_the_cap_are_refused_and_counted_until_a_place_is_free",
+    ),
+    Mutant(
+        "a pause does not stop datagrams",
+        DATAGRAM,
+        "        if not peer.is_reading:",
+        "        if False:",
+        "test_a_paused_session_discards_what_comes_and_counts_it",
+    ),
+    Mutant(
+        "packets share a datagram",
+        DATAGRAM,
+        "        for frame in self._connection.frames_to_send():\n            self._host.write(frame)",
+        "        self._host.write(self._connection.bytes_to_send())",
+        "test_a_datagram_may_hold_several_packets_and_each_reply_is_one_of_its_own",
+    ),
+    Mutant(
+        "a session that is over keeps its address",
+        DATAGRAM,
+        "        peer = self._peers.pop(session.peer)",
+        "        peer = self._peers[session.peer]",
+        "test_a_close_comes_at_once_after_its_replies_and_the_next_packet_begins_anew",
+    ),
+    Mutant(
+        "an error is told to whoever came first",
+        DATAGRAM,
+        "self._peers.get(addr, self._sole)",
+        "next(iter(self._peers.values()), None)",
+        "test_an_unreachable_port_is_told_to_its_own_session_and_all_go_on",
+    ),
+    Mutant(
+        "a packet that the system does not take is not counted",
+        DATAGRAM,
+        "            session.count_dropped()",
+        "            pass",
+        "test_a_datagram_that_the_system_does_not_take_is_counted_and_told_once",
+    ),
+    Mutant(
+        "a packet longer than a datagram is sent all the same",
+        DATAGRAM,
+        "        if len(frame) > self._max_datagram:",
+        "        if False:",
+        "test_a_packet_longer_than_a_datagram_is_an_error_that_names_both_sizes_and_changes_nothing",
+    ),
+    Mutant(
+        "a datagram that was cut passes for a whole one",
+        f"{SOCKETS}/_datagram.py",
+        "self._size = endpoint.config.max_datagram + 1",
+        "self._size = endpoint.config.max_datagram",
+        "test_a_datagram_that_the_receive_buffer_cuts_is_reported_as_too_long",
+    ),
+    Mutant(
+        "one socket is read until it is empty",
+        f"{SOCKETS}/_datagram.py",
+        "READ_AT_ONCE = 64",
+        "READ_AT_ONCE = 1 << 20",
+        "test_an_endpoint_with_much_to_read_does_not_starve_another",
+    ),
+    Mutant(
+        "what a send has raised is told again",
+        f"{SOCKETS}/_datagram.py",
+        "                if origin != _BY_THIS_HOST:",
+        "                if True:",
+        "test_a_datagram_that_the_system_does_not_take_is_counted_and_told_once",
+    ),
+    Mutant(
+        "an earlier datagram's error costs the next one",
+        f"{SOCKETS}/_datagram.py",
+        "            if error.errno == EAGAIN or not _ERROR_QUEUE:\n                raise",
+        "            raise",
+        "test_sends_to_an_unreachable_server_are_not_dropped_here",
+    ),
+    Mutant(
+        "a broadcast needs nobody's leave",
+        f"{SOCKETS}/_open.py",
+        "        if broadcast:\n            sock.setsockopt",
+        "        if True:\n            sock.setsockopt",
+        "test_a_broadcast_that_was_not_asked_for_is_an_os_error",
+    ),
+    Mutant(
+        "a receiver hears groups that others joined",
+        f"{SOCKETS}/_open.py",
+        "            _set_on_linux(sock, _IP_MULTICAST_ALL, 0)  # only the groups joined here\n",
+        "",
+        "test_a_multicast_reaches_all_who_joined_the_group_and_nobody_else",
     ),
 ]
 

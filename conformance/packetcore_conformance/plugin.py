@@ -68,6 +68,13 @@ def rig(driver: Driver) -> Iterator[Rig]:
     rig.close()
 
 
+@pytest.fixture
+def needs_udp(driver: Driver) -> None:
+    """Skip a case where the adapter has no UDP."""
+    if "udp" not in driver.capabilities():
+        pytest.skip("the adapter says that it has no UDP")
+
+
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Certificates for the TLS cases, made for this run."""

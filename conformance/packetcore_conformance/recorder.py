@@ -100,6 +100,9 @@ class Recorder(Handler):
         if not self._note(session, "eof_received"):
             super().eof_received(session)
 
+    def error_received(self, session: Session, error: OSError) -> None:
+        self._note(session, "error_received", error)
+
     def draining(self, session: Session) -> None:
         if not self._note(session, "draining"):
             super().draining(session)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from packetcore import TLS, Config, Driver, Handler, ServerBase, Session, StreamBase
+from packetcore import TLS, Address, Config, Driver, Handler, ServerBase, Session, StreamBase
+from packetcore_conformance.datagram_peer import DatagramPeer
 from packetcore_conformance.peer import DEADLINE, Peer
 
 
@@ -19,7 +20,7 @@ class Rig:
         self.driver = driver
         self._servers: list[ServerBase] = []
         self._clients: list[Session] = []
-        self._peers: list[Peer] = []
+        self._peers: list[Peer | DatagramPeer] = []
         self._pool = ThreadPoolExecutor(16, thread_name_prefix="case")
 
     def serve(
@@ -56,6 +57,38 @@ class Rig:
     ) -> Peer:
         """A raw peer of a server."""
         peer = Peer.connect(server.address, tls=tls, server_hostname=server_hostname, receive_buffer=receive_buffer)
+        self._peers.append(peer)
+        return peer
+
+    def serve_udp(
+        self,
+        handler: Handler | None = None,
+        config: Config | None = None,
+        *,
+        host: str | None = "127.0.0.1",
+        port: int = 0,
+        **options: Any,
+    ) -> ServerBase:
+        """A UDP server of the adapter; without a handler it echoes over streams."""
+        server = self.driver.start_udp_server(handler, host, port, config=config, **options)
+        self._servers.append(server)
+        return server
+
+    def connect_udp(self, address: Address, handler: Handler, config: Config | None = None, **options: Any) -> Session:
+        """A UDP client of the adapter."""
+        session: Session = self.driver.connect_udp(address[0], address[1], handler, config=config, **options)
+        self._clients.append(session)
+        return session
+
+    def stream_udp(self, address: Address, config: Config | None = None, **options: Any) -> Any:
+        """A UDP client of the adapter, as a stream."""
+        stream: StreamBase = self.driver.connect_udp(address[0], address[1], config=config, **options)
+        self._clients.append(stream.session)
+        return stream
+
+    def udp_peer(self, server: Address | None = None, host: str | None = None, port: int = 0) -> DatagramPeer:
+        """A raw UDP peer, of the server at an address or of anybody."""
+        peer = DatagramPeer(server, host, port)
         self._peers.append(peer)
         return peer
 
