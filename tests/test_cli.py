@@ -15,16 +15,19 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
 import packetcore_cli
 from packetcore import ENTRY_POINT_GROUP, Handler, Packet, ServerBase, Session, encode, load_driver
-from packetcore_cli import _demo
+from packetcore_cli import _stage
 from packetcore_cli.__main__ import main
 
 README_FRAME = "fe001000000100000007010304fd0101fd0202fe"
 COMMAND = [sys.executable, "-m", "packetcore_cli"]
+
+UDP_TRANSPORTS = ["asyncio", "blocking", "gevent", "twisted"]
 
 Run = Callable[..., str]
 
@@ -66,7 +69,7 @@ class Replies(Handler):
         self._reply(session, packet)
 
 
-Serve = Callable[[Callable[[Session, Packet], object]], str]
+Serve = Callable[..., str]
 
 
 @pytest.fixture
@@ -75,8 +78,9 @@ def serve() -> Iterator[Serve]:
     driver = load_driver("asyncio")
     servers: list[ServerBase] = []
 
-    def serve(reply: Callable[[Session, Packet], object]) -> str:
-        servers.append(driver.start_server(Replies(reply)))
+    def serve(reply: Callable[[Session, Packet], object], udp: bool = False) -> str:
+        start = driver.start_udp_server if udp else driver.start_server
+        servers.append(start(Replies(reply)))
         return str(servers[-1].address[1])
 
     yield serve
@@ -89,6 +93,14 @@ def serve() -> Iterator[Serve]:
 def unused_port() -> Iterator[str]:
     """A port that is taken and where nobody listens."""
     with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield str(holder.getsockname()[1])
+
+
+@pytest.fixture
+def unused_udp_port() -> Iterator[str]:
+    """A UDP port that is taken and where nobody reads."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
         holder.bind(("127.0.0.1", 0))
         yield str(holder.getsockname()[1])
 
@@ -108,6 +120,12 @@ def unused_port() -> Iterator[str]:
         ("decode --max-payload -1 fe", "max_payload=-1 is out of range 0 to 4294967295"),
         ("send 127.0.0.1 1 --id 1 --data hello --max-payload 4", "payload of 5 bytes exceeds max_payload=4"),
         ("send 127.0.0.1 65536 --id 1", "port=65536 is out of range 0 to 65535"),
+        ("send 127.0.0.1 0 --id 1 --udp", "port=0 is out of range 1 to 65535"),
+        (
+            "send 127.255.255.255 9 --id 1 --udp",
+            "cannot send to 127.255.255.255:9: Permission denied; a broadcast address needs --broadcast",
+        ),
+        ("serve --udp --host 192.0.2.1", "cannot listen on 192.0.2.1:0: Cannot assign requested address"),
         ("send 127.0.0.1 1 --id 1 --transport nope", "unknown transport 'nope'; installed: "),
         ("send 127.0.0.1 1 --id 1 --tls-ca no-such", "cannot read 'no-such': No such file or directory"),
         ("serve --transport nope", "unknown transport 'nope'; installed: "),
@@ -143,6 +161,10 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_1(
         ("send 127.0.0.1 http --id 1", "argument PORT: 'http' is not an integer"),
         ("serve --idle-timeout soon", "argument --idle-timeout: 'soon' is not a number of seconds"),
         ("serve --tls-key key.pem", "--tls-key needs --tls-cert (see packetcore serve --help)"),
+        ("serve --udp --tls-cert cert.pem", "argument --tls-cert: not allowed with argument --udp"),
+        ("serve --udp --tls-key key.pem", "argument --tls-key: not allowed with argument --udp"),
+        ("send 127.0.0.1 1 --id 1 --udp --tls", "argument --tls: not allowed with argument --udp"),
+        ("send 127.0.0.1 1 --id 1 --broadcast", "argument --broadcast: needs argument --udp"),
         ("demo now", "unrecognized arguments: now"),
     ],
 )
@@ -171,11 +193,39 @@ def test_a_refused_connection_is_one_line(fail: Callable[..., tuple[int, str]], 
 
 @pytest.mark.parametrize("arguments", [("serve", "--udp"), ("send", "127.0.0.1", "1", "--id", "1", "--udp")])
 def test_udp_on_a_transport_without_it_is_one_line(
-    arguments: tuple[str, ...], fail: Callable[..., tuple[int, str]]
+    arguments: tuple[str, ...], fail: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, line = fail(*arguments)
-    assert code == 1
-    assert "UDP" in line
+    monkeypatch.setattr("packetcore_asyncio.AsyncioDriver.capabilities", lambda driver: frozenset({"tcp", "tls"}))
+    assert fail(*arguments) == (1, "transport 'asyncio' has no UDP; it has tcp, tls")
+
+
+def test_a_udp_port_in_use_is_one_line(fail: Callable[..., tuple[int, str]], unused_udp_port: str) -> None:
+    assert fail("serve", "--udp", "--port", unused_udp_port) == (
+        1,
+        f"cannot listen on 127.0.0.1:{unused_udp_port}: Address already in use",
+    )
+
+
+@pytest.mark.parametrize("transport", UDP_TRANSPORTS)
+def test_a_udp_port_where_nobody_listens_is_one_line(transport: str, fail: Callable[..., tuple[int, str]]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.connect(holder.getsockname())  # hears itself alone, so that the port is taken and refuses
+        port = str(holder.getsockname()[1])
+        assert fail("send", "127.0.0.1", port, "--udp", "--id", "1", "--transport", transport) == (
+            1,
+            f"cannot send to 127.0.0.1:{port}: Connection refused",
+        )
+
+
+def test_a_payload_too_large_for_a_datagram_is_one_line(
+    fail: Callable[..., tuple[int, str]], unused_udp_port: str, tmp_path: Path
+) -> None:
+    (tmp_path / "large").write_bytes(bytes(65_497))
+    assert fail("send", "127.0.0.1", unused_udp_port, "--udp", "--id", "1", "--file", str(tmp_path / "large")) == (
+        1,
+        "cannot send: packet of 65508 bytes as sent exceeds max_datagram=65507",
+    )
 
 
 def test_encode_prints_the_frame_of_the_readme(run: Run) -> None:
@@ -249,6 +299,41 @@ def test_send_says_that_no_reply_came(serve: Serve, capsys: pytest.CaptureFixtur
     assert capsys.readouterr() == ("", "packetcore: no reply within 0.1 s\n")
 
 
+@pytest.mark.parametrize("transport", UDP_TRANSPORTS)
+def test_send_prints_the_replies_over_udp(transport: str, run: Run, serve: Serve) -> None:
+    def answer_twice(session: Session, packet: Packet) -> None:
+        session.send(packet)
+        session.send(Packet(2))
+
+    arguments = ["--udp", "--id", "1", "--data", "hello", "--replies", "2", "--transport", transport]
+    assert run("send", "127.0.0.1", serve(answer_twice, udp=True), *arguments) == (
+        'id 1  type 0  count 1  length 5  payload "hello"\nid 2  type 0  count 1  length 0\n'
+    )
+
+
+def test_send_delivers_a_datagram_without_waiting_for_replies(run: Run, serve: Serve) -> None:
+    received: SimpleQueue[Packet] = SimpleQueue()
+    port = serve(lambda session, packet: received.put(packet), udp=True)
+    assert run("send", "127.0.0.1", port, "--udp", "--id", "9", "--replies", "0") == ""
+    assert received.get(timeout=10) == Packet(9)
+
+
+def test_replies_to_a_broadcast_come_with_who_sent_them(run: Run) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:
+        device.bind(("", 0))
+        port = device.getsockname()[1]
+
+        def answer() -> None:
+            data, sender = device.recvfrom(65536)
+            device.sendto(data, sender)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        out = run("send", "127.255.255.255", str(port), "--udp", "--broadcast", "--id", "1")
+        answering.join()
+    assert out == f"127.0.0.1:{port}  id 1  type 0  count 1  length 0\n"
+
+
 def test_send_ends_when_the_peer_closes(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     def answer_once(session: Session, packet: Packet) -> None:
         session.send(packet)
@@ -285,7 +370,7 @@ def test_transports_lists_what_is_installed_and_what_is_broken(run: Run, monkeyp
     monkeypatch.setattr("packetcore._driver.entry_points", lambda group: installed)
     lines = run("transports").splitlines()
     assert lines[0].split() == ["transport", "distribution", "version", "capabilities"]
-    assert re.search(r"^asyncio +packetcore-asyncio +\d\S* +tcp, tls", lines[1])
+    assert re.search(r"^asyncio +packetcore-asyncio +\d\S* +tcp, tls, udp", lines[1])
     assert re.search(r"^broken +- +- +error: .*No module named 'no_such_module'$", lines[2])
 
 
@@ -327,17 +412,26 @@ def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
         assert command.wait(30) == 0
 
 
+def test_the_demo_leaves_udp_out_where_there_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("packetcore_asyncio.AsyncioDriver.capabilities", lambda driver: frozenset({"tcp"}))
+    assert "UDP" not in run("demo")
+
+
 def test_the_demo_shows_every_scene(run: Run) -> None:
     out = run("demo")
-    assert re.findall(r"^\d\. (.*)", out, re.MULTILINE) == [
+    assert re.findall(r"^\d+\. (.*)", out, re.MULTILINE) == [
         "A packet becomes a frame",
         "A server listens",
         "Three packets arrive stuck together",
         "One packet arrives cut apart",
         "Noise between packets",
         "The pool knows who is alive",
+        "Devices speak UDP",
+        "A broken datagram between two good ones",
+        "A device comes back from another port",
+        "Silence ends a session",
     ]
-    told = re.findall(r"^   (malformed  \w+|count .*|expired .*|closed .*)", out, re.MULTILINE)
+    told = re.findall(r"^   (malformed  \w+|count .*|expired .*|closed .*|command .*)", out, re.MULTILINE)
     assert told == [
         "closed     session 1, PEER: the peer closed it",
         "malformed  NOISE",
@@ -350,9 +444,14 @@ def test_the_demo_shows_every_scene(run: Run) -> None:
         "count      1 session",
         "closed     session 2, PEER: the peer closed it",
         "count      0 sessions",
+        "malformed  TRUNCATED",
+        "closed     session 1, REPLACED: another session took over its identity",
+        'command    id 7  type 0  count 1  length 24  payload "from outside any handler"',
+        "expired    session 1, IDLE_TIMEOUT: nothing was received for idle_timeout",
+        "count      0 sessions",
     ]
     assert README_FRAME in out
-    assert out.count("   packet     ") == 7
+    assert out.count("   packet     ") == 14
     assert out.count("   refresh    session 2 spoke") >= 2
     assert "\x1b" not in out
 
@@ -360,8 +459,8 @@ def test_the_demo_shows_every_scene(run: Run) -> None:
 def test_a_demo_that_goes_wrong_says_what_did_not_happen(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_demo, "PATIENCE", 0.2)
-    monkeypatch.setattr(_demo.Witness, "packet_received", Handler.packet_received)
+    monkeypatch.setattr(_stage, "PATIENCE", 0.2)
+    monkeypatch.setattr(_stage.Witness, "packet_received", Handler.packet_received)
     assert main(["demo"]) == 1
     assert capsys.readouterr().err == "packetcore: demo: the server saw no Packet within 0.2 s\n"
 

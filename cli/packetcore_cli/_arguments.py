@@ -41,7 +41,7 @@ def number(text: str) -> int:
 
 
 def port(text: str) -> int:
-    """A TCP port."""
+    """A port of TCP or UDP."""
     value = number(text)
     if not 0 <= value <= 65535:
         raise Failure(f"port={value} is out of range 0 to 65535")
@@ -115,6 +115,19 @@ def hex_or_file(words: list[str]) -> bytes:
         if not os.path.exists(text):  # pathlib's raises where the name is too long
             raise Failure(f"{_shortened(text)} is neither a file nor hex: {error}") from None
     return _bytes_or_hex(file_bytes(text))
+
+
+def refuse_with_udp(args: argparse.Namespace, *options: str) -> None:
+    """Options that make sense over TCP only.
+
+    Raises:
+        WrongUsage: one of them and `--udp` are given.
+    """
+    for option in options:
+        if args.udp and getattr(args, option.lstrip("-").replace("-", "_")):
+            raise WrongUsage(
+                f"argument {option}: not allowed with argument --udp (see packetcore {args.command} --help)"
+            )
 
 
 def add_packet_options(parser: argparse.ArgumentParser) -> None:

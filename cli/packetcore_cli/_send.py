@@ -18,16 +18,16 @@ from packetcore import (
     Session,
     encode,
 )
-from packetcore_cli._arguments import packet_of
+from packetcore_cli._arguments import packet_of, refuse_with_udp
 from packetcore_cli._drivers import checked, running_driver
-from packetcore_cli._failure import Failure, reason_of
-from packetcore_cli._terminal import Terminal
+from packetcore_cli._failure import Failure, WrongUsage, reason_of
+from packetcore_cli._terminal import Cell, Terminal
 from packetcore_cli._text import address_text, malformed_text, packet_text
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a server gets to close in turn, once all it was asked for has come."""
 
-Happening = Packet | Malformed | CloseReason | int
+Happening = Packet | Malformed | CloseReason | OSError | int
 """What the runtime's thread reports; an `int` is a number of bytes that have gone out."""
 
 
@@ -35,25 +35,38 @@ class Reporter(Handler):
     """Puts what happens into a queue, for the main thread to take."""
 
     def __init__(self) -> None:
-        self.happenings: SimpleQueue[Happening] = SimpleQueue()
+        self.sessions: list[Session] = []
+        """The one that was asked for, and over UDP one for each other that replied."""
+        self.happenings: SimpleQueue[tuple[Session, Happening]] = SimpleQueue()
+
+    def connected(self, session: Session) -> None:
+        self.sessions.append(session)
 
     def packet_received(self, session: Session, packet: Packet) -> None:
-        self.happenings.put(packet)
+        self.happenings.put((session, packet))
 
     def malformed(self, session: Session, malformed: Malformed) -> None:
-        self.happenings.put(malformed)
+        self.happenings.put((session, malformed))
+
+    def error_received(self, session: Session, error: OSError) -> None:
+        self.happenings.put((session, error))
 
     def sent(self, session: Session, nbytes: int) -> None:
-        self.happenings.put(nbytes)
+        self.happenings.put((session, nbytes))
 
     def disconnected(self, session: Session, reason: CloseReason) -> None:
-        self.happenings.put(reason)
+        self.happenings.put((session, reason))
 
 
 def send(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     """Send the packet and print replies, until `--replies` of them came, the peer closed or
     nothing happened for `--timeout` seconds."""
+    refuse_with_udp(args, "--tls", "--tls-ca")
+    if args.broadcast and not args.udp:
+        raise WrongUsage("argument --broadcast: needs argument --udp (see packetcore send --help)")
     packet = packet_of(args)
+    if args.port == 0:
+        raise Failure("port=0 is out of range 1 to 65535")  # the system's own words for it are obscure
     if args.replies < 0:
         raise Failure(f"replies={args.replies} must be at least 0")
     try:
@@ -74,49 +87,62 @@ def send(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
         session = _connect(driver, reporter, args, config, tls)
         try:
             driver.call(session.send, packet)
-            if _receive(reporter.happenings, len(encode(packet)), args.replies, args.timeout or None, out, err):
+            if _receive(reporter.happenings, session, len(encode(packet)), args, out, err):
                 driver.call(session.close)
-                _await_end(reporter.happenings)
+                _await_end(reporter.happenings, session)
         except LocalProtocolError as error:
             raise Failure(f"cannot send: {error}") from None
         finally:
-            driver.call(session.abort)
+            for each in reporter.sessions:
+                driver.call(each.abort)
     return 0
 
 
 def _connect(driver: Driver, handler: Handler, args: argparse.Namespace, config: Config, tls: TLS | None) -> Session:
+    host, port = args.server, args.port
+    session: Session
     try:
-        session: Session = driver.connect(args.server, args.port, handler, config=config, tls=tls)
+        if args.udp:
+            session = driver.connect_udp(host, port, handler, config=config, broadcast=args.broadcast)
+        else:
+            session = driver.connect(host, port, handler, config=config, tls=tls)
     except (OSError, ValueError) as error:
-        where = address_text((args.server, args.port))
-        raise Failure(f"cannot connect to {where}: {reason_of(error)}") from None
+        verb = "send" if args.udp else "connect"
+        hint = "; a broadcast address needs --broadcast" if args.udp and isinstance(error, PermissionError) else ""
+        raise Failure(f"cannot {verb} to {address_text((host, port))}: {reason_of(error)}{hint}") from None
     return session
 
 
 def _receive(
-    happenings: SimpleQueue[Happening],
+    happenings: SimpleQueue[tuple[Session, Happening]],
+    session: Session,
     unsent: int,
-    wanted: int,
-    timeout: float | None,
+    args: argparse.Namespace,
     out: Terminal,
     err: Terminal,
 ) -> bool:
     """Print replies until there is nothing more to wait for. Whether the peer is still there."""
+    wanted: int = args.replies
+    timeout: float | None = args.timeout or None
     replies = 0
     while unsent > 0 or replies < wanted:
         try:
-            happening = happenings.get(timeout=timeout)
+            whose, happening = happenings.get(timeout=timeout)
         except Empty:
             if unsent > 0:
+                if args.udp:
+                    raise Failure("the system had no room for the datagram") from None
                 raise Failure(f"the peer left {unsent} bytes of the packet unread for {timeout:g} s") from None
             err.line(f"packetcore: {_counted(replies, wanted)} within {timeout:g} s")
             return True
         match happening:
             case Packet():
                 replies += 1
-                out.line(packet_text(happening))
+                out.line(*_sender(whose, session), packet_text(happening))
             case Malformed():
-                err.line(f"packetcore: malformed reply: {malformed_text(happening)}")
+                err.line("packetcore: malformed reply: ", *_sender(whose, session), malformed_text(happening))
+            case OSError():
+                raise Failure(f"cannot send to {address_text(session.peer)}: {reason_of(happening)}")
             case CloseReason.PEER if unsent <= 0:
                 err.line(f"packetcore: {_counted(replies, wanted)} before the peer closed")
                 return False
@@ -127,11 +153,18 @@ def _receive(
     return True
 
 
+def _sender(whose: Session, session: Session) -> list[Cell]:
+    """Who replied, where that is not who was asked: to a broadcast anyone may reply."""
+    return [] if whose is session else [(address_text(whose.peer), "bold"), "  "]
+
+
 def _counted(replies: int, wanted: int) -> str:
     return f"{replies} of {wanted} replies" if replies else "no reply"
 
 
-def _await_end(happenings: SimpleQueue[Happening]) -> None:
+def _await_end(happenings: SimpleQueue[tuple[Session, Happening]], session: Session) -> None:
     with suppress(Empty):
-        while not isinstance(happenings.get(timeout=2 * CLOSE_TIMEOUT), CloseReason):
-            pass
+        while True:
+            whose, happening = happenings.get(timeout=2 * CLOSE_TIMEOUT)
+            if whose is session and isinstance(happening, CloseReason):
+                return

@@ -7,46 +7,55 @@ import logging
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from types import FrameType
 
 from packetcore import TLS, CloseReason, Config, Driver, Handler, Malformed, Packet, ServerBase, Session
+from packetcore_cli._arguments import refuse_with_udp
 from packetcore_cli._drivers import checked, running_driver
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
 from packetcore_cli._terminal import NobodyReads, Terminal
 from packetcore_cli._text import PREVIEW, address_text, counted, malformed_text, packet_text
 
-MALFORMED_LOGGED = 10
-"""Malformed runs of one session that are logged: a hostile peer sends millions."""
+NOTES_LOGGED = 10
+"""Malformed runs and errors of one session that are logged: a hostile peer sends millions."""
 
 _logger = logging.getLogger("packetcore_cli")
 
 
 class Log(Handler):
-    """Logs who comes, who goes and what is malformed."""
+    """Logs who comes, who goes, what is malformed and what the system reports."""
 
     def __init__(self) -> None:
-        self._malformed: Counter[int] = Counter()
+        self._notes: Counter[int] = Counter()
 
     def connected(self, session: Session) -> None:
         _logger.info("session %d from %s", session.id, address_text(session.peer))
 
     def malformed(self, session: Session, malformed: Malformed) -> None:
-        self._malformed[session.id] += 1
-        if self._malformed[session.id] <= MALFORMED_LOGGED:
-            _logger.warning("session %d malformed: %s", session.id, malformed_text(malformed))
-        elif self._malformed[session.id] == MALFORMED_LOGGED + 1:
-            _logger.warning("session %d malformed: more, from here on only counted", session.id)
+        self._note(session, "malformed", lambda: malformed_text(malformed))
+
+    def error_received(self, session: Session, error: OSError) -> None:
+        self._note(session, "error", lambda: reason_of(error))
 
     def disconnected(self, session: Session, reason: CloseReason) -> None:
+        self._notes.pop(session.id, None)
         stats = session.stats
         _logger.info(
-            "session %d closed, %s: %s; packets: %d in, %d out; malformed: %d",
+            "session %d closed, %s: %s; packets: %d in, %d out; malformed: %d%s",
             *(session.id, reason.name, reason.value),
-            *(stats.packets_received, stats.packets_sent, self._malformed.pop(session.id, 0)),
+            *(stats.packets_received, stats.packets_sent, stats.malformed.total()),
+            f"; dropped: {stats.packets_dropped}" if stats.packets_dropped else "",
         )
+
+    def _note(self, session: Session, what: str, text: Callable[[], str]) -> None:
+        self._notes[session.id] += 1
+        if self._notes[session.id] <= NOTES_LOGGED:
+            _logger.warning("session %d %s: %s", session.id, what, text())
+        elif self._notes[session.id] == NOTES_LOGGED + 1:
+            _logger.warning("session %d %s: more, from here on only counted", session.id, what)
 
 
 class Echo(Log):
@@ -86,6 +95,7 @@ def serve(args: argparse.Namespace, out: Terminal) -> int:
     Returns:
         0; 1 where a second signal cut the draining short.
     """
+    refuse_with_udp(args, "--tls-cert", "--tls-key")
     config = _config_of(args)
     tls = _tls_of(args)
     transport = running_driver(args.transport, tls=tls is not None, udp=args.udp)
@@ -100,7 +110,7 @@ def serve(args: argparse.Namespace, out: Terminal) -> int:
                 "draining %s for at most %g s; a second signal aborts", counted(sessions, "session"), args.grace
             )
             driver.call(server.close, args.grace, timeout=None)
-            _logger.info("stopped after %s", counted(server.stats.opened, "session"))
+            _logger.info("stopped after %s%s", counted(server.stats.opened, "session"), _strangers(server))
     except _Impatient:
         return 1
     return 0
@@ -108,10 +118,19 @@ def serve(args: argparse.Namespace, out: Terminal) -> int:
 
 def _listen(driver: Driver, handler: Handler, args: argparse.Namespace, config: Config, tls: TLS | None) -> ServerBase:
     try:
+        if args.udp:
+            return driver.start_udp_server(handler, args.host, args.port, config=config)
         return driver.start_server(handler, args.host, args.port, config=config, tls=tls)
     except (OSError, ValueError) as error:
         where = address_text((args.host, args.port))
         raise Failure(f"cannot listen on {where}: {reason_of(error)}") from None
+
+
+def _strangers(server: ServerBase) -> str:
+    """What came of those who got no session."""
+    stats = server.stats
+    told = (("refused", stats.refused), ("malformed", stats.malformed.total()), ("errors", stats.errors))
+    return "".join(f"; {what} without one: {number}" for what, number in told if number)
 
 
 def _config_of(args: argparse.Namespace) -> Config:
