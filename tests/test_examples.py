@@ -64,6 +64,19 @@ EXPECTED = {
         client: b'GOOD-BYE'
         server: the client has finished
     """,
+    "udp_discovery.py": """
+        found: lamp, meter
+        meter was greeted
+    """,
+    "udp_telemetry.py": """
+        server: device 7 reads 20 in session 1
+        device 7: told to sleep
+        server: device 7 reads 23 in session 2
+        server: session 1 of device 7 is over, REPLACED
+        device 7: told to wake up
+        server: session 2 of device 7 is over, IDLE_TIMEOUT
+        the last reading of device 7 was 23
+    """,
 }
 """What each example prints. Where two sides print, only the order within each is fixed."""
 
