@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved rounds, a table, a JSON file.
+"""What the benchmarks share: interleaved rounds, servers in processes, a table, a JSON file.
 
 A machine's speed swings while a benchmark runs, twofold on a shared one. So every case is
 measured once a round, in a new order each round: a slow spell then hits all of them alike.
@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import random
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -24,6 +28,8 @@ from rich.table import Table
 
 Results = dict[str, list[float]]
 """For each case, by name, one value a round."""
+
+T = TypeVar("T")
 
 
 def arguments(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
@@ -36,9 +42,9 @@ def arguments(description: str | None, *, rounds: int) -> argparse.ArgumentParse
     return parser
 
 
-def interleave(cases: Mapping[str, Callable[[], float]], rounds: int) -> Results:
+def interleave(cases: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
     """Measure every case once a round, after one round that only warms up."""
-    results: Results = {name: [] for name in cases}
+    results: dict[str, list[T]] = {name: [] for name in cases}
     order = random.Random(0)
     for round in track(range(rounds + 1), "measuring", console=Console(stderr=True), transient=True):
         for name in order.sample(list(cases), len(cases)):
@@ -46,6 +52,36 @@ def interleave(cases: Mapping[str, Callable[[], float]], rounds: int) -> Results
             if round:
                 results[name].append(value)
     return results
+
+
+@contextmanager
+def serving(run: Callable[[str, str, Pipe], object], server: str, loop: str) -> Iterator[tuple[int, Pipe]]:
+    """Run a server in a process of its own.
+
+    Args:
+        run: called there; it sends its port through the pipe once it listens.
+        server: which one, its first argument.
+        loop: on which loop, its second.
+
+    Returns:
+        Its port, and our end of the pipe.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=run, args=(server, loop, theirs), daemon=True)
+    process.start()
+    try:
+        theirs.close()
+        if not ours.poll(30):
+            raise TimeoutError(f"the {server} server on {loop} did not start")
+        try:
+            port: int = ours.recv()
+        except EOFError:
+            raise RuntimeError(f"the {server} server on {loop} ended before it listened") from None
+        yield port, ours
+    finally:
+        process.terminate()
+        process.join()
 
 
 def pin(index: int) -> None:

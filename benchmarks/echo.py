@@ -8,18 +8,17 @@ come back it checks them and sends the n that follow.
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
 from statistics import median
 
-from _common import arguments, interleave, pin, save, show
+from _common import arguments, interleave, pin, save, serving, show
 from _echo_servers import LOOPS, SERVERS, run
 
 from packetcore import Packet, encode
@@ -93,23 +92,6 @@ def measure(port: int, depth: int, seconds: float) -> float:
     return echoed / len(cycle) * depth / elapsed
 
 
-@contextmanager
-def serving(server: str, loop: str) -> Iterator[int]:
-    """Run a server in a process of its own. Gives its port."""
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=run, args=(server, loop, theirs), daemon=True)
-    process.start()
-    try:
-        theirs.close()
-        if not ours.poll(30):
-            raise TimeoutError(f"the {server} server did not start")
-        yield ours.recv()
-    finally:
-        process.terminate()
-        process.join()
-
-
 def main() -> None:
     parser = arguments(__doc__, rounds=20)
     parser.add_argument("--seconds", type=float, default=0.2, help="length of one measurement (%(default)s)")
@@ -119,7 +101,7 @@ def main() -> None:
     with ExitStack() as servers:
         for loop in loops:
             for server in SERVERS:
-                port = servers.enter_context(serving(server, loop))
+                port, _ = servers.enter_context(serving(run, server, loop))
                 for depth in DEPTHS:
                     cases[f"{server} {loop} {depth}"] = partial(measure, port, depth, options.seconds)
         pin(1)
