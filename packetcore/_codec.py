@@ -26,6 +26,8 @@ HEADER_SIZE = HEADER.size
 """Bytes of header before escaping: 9."""
 
 _pack = HEADER.pack
+_unpack = HEADER.unpack_from
+_new_packet = tuple.__new__
 
 
 class FrameDecoder(Protocol):
@@ -78,6 +80,20 @@ def unescape(body: bytes) -> bytes | None:
     plain = half.replace(ESCAPED_ESCAPE, ESCAPE)
     # Each escape that 02 follows made it one byte shorter; any other is a bad one.
     return plain if len(half) - len(plain) == escapes else None
+
+
+def packet_of(body: bytes, max_payload: int) -> Packet | None:
+    """Give the packet that the bytes between two flags hold, `None` if they hold none."""
+    plain = body
+    if ESCAPE_BYTE in body:
+        plain = unescape(body) or b""
+    if len(plain) < HEADER_SIZE:
+        return None
+    id, type, count, length = _unpack(plain)
+    if length != len(plain) - HEADER_SIZE or length > max_payload:
+        return None
+    # The header's widths keep the fields in range: no second check.
+    return _new_packet(Packet, (id, plain[HEADER_SIZE:], type, count))
 
 
 def announced_length(body: bytes | bytearray) -> tuple[int, int] | None:

@@ -71,7 +71,6 @@ class Connection:
         "_config",
         "_decoder",
         "_encode",
-        "_frame_since",
         "_heard",
         "_joiner",
         "_max_payload",
@@ -81,6 +80,7 @@ class Connection:
         "_sent",
         "_stats",
         "buffered",
+        "frame_since",
         "state",
     )
 
@@ -106,7 +106,8 @@ class Connection:
         self._now = now
         self._heard = now  # when the peer last showed a sign of life
         self._sent = now  # when something was last sent, never later than it was
-        self._frame_since: float | None = None  # when the bytes pending began to come
+        self.frame_since: float | None = None
+        """When the bytes pending began to come, `None` if there are none; to be read only."""
         self._closing_since = now
         self._close_reason = CloseReason.LOCAL
         self._reading = True
@@ -147,9 +148,9 @@ class Connection:
         frames = decoder.feed(data)
         # An event ends all bytes before it, so what is pending after one began just now.
         if not decoder.pending:
-            self._frame_since = None
-        elif frames or self._frame_since is None:
-            self._frame_since = now
+            self.frame_since = None
+        elif frames or self.frame_since is None:
+            self.frame_since = now
         stats = self._stats
         stats.bytes_received += len(data)
         if self._joiner is None and Malformed not in map(type, frames):
@@ -292,8 +293,8 @@ class Connection:
         now = self._advance(now)
         if reading and not self._reading:
             self._heard = now
-            if self._frame_since is not None:
-                self._frame_since = now
+            if self.frame_since is not None:
+                self.frame_since = now
         self._reading = reading
 
     def next_deadline(self) -> float | None:
@@ -307,8 +308,8 @@ class Connection:
         if state is State.CLOSING:
             return None if config.close_timeout is None else self._closing_since + config.close_timeout
         deadline = None if config.idle_timeout is None else self._heard + config.idle_timeout
-        if self._reading and self._frame_since is not None and config.frame_timeout is not None:
-            deadline = _earlier(deadline, self._frame_since + config.frame_timeout)
+        if self._reading and self.frame_since is not None and config.frame_timeout is not None:
+            deadline = _earlier(deadline, self.frame_since + config.frame_timeout)
         if config.keepalive_interval is not None:
             deadline = _earlier(deadline, self._sent + config.keepalive_interval)
         if self._joiner is not None:
@@ -327,7 +328,7 @@ class Connection:
             return []
         if state is State.CLOSING:
             return [self._fail(self._close_reason)] if _due(self._closing_since, config.close_timeout, now) else []
-        if self._reading and self._frame_since is not None and _due(self._frame_since, config.frame_timeout, now):
+        if self._reading and self.frame_since is not None and _due(self.frame_since, config.frame_timeout, now):
             return self.fail(CloseReason.FRAME_TIMEOUT, now)
         if _due(self._heard, config.idle_timeout, now):
             return self.fail(CloseReason.IDLE_TIMEOUT, now)
@@ -361,7 +362,7 @@ class Connection:
         if self.state is not State.CLOSING:
             self._close_reason = reason
         self._step(Input.FAIL)
-        self._frame_since = None
+        self.frame_since = None
         return Closed(self._close_reason)
 
     def _deliver(self, frames: Sequence[Packet | Malformed]) -> list[Event]:
@@ -397,7 +398,7 @@ class Connection:
 
     def _cut_short(self) -> list[Malformed]:
         """The stream has ended: what it left unfinished."""
-        self._frame_since = None
+        self.frame_since = None
         return self._decoder.feed_eof() + (self._joiner.give_up() if self._joiner is not None else [])
 
 

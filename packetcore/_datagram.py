@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from errno import EAGAIN, ENOBUFS, EWOULDBLOCK
 
-from packetcore._codec import encode
+from packetcore._codec import FLAG, FLAG_BYTE, encode, packet_of
 from packetcore._config import Config
 from packetcore._deadlines import Deadlines
 from packetcore._decoder import Decoder
@@ -36,7 +36,7 @@ class DatagramFraming:
         max_datagram: the longest datagram accepted or made, in bytes.
     """
 
-    __slots__ = ("_decoder", "_max_datagram")
+    __slots__ = ("_decoder", "_max_datagram", "_max_payload")
 
     pending = 0
     """Nothing is left of a datagram once it is decoded."""
@@ -44,6 +44,7 @@ class DatagramFraming:
     def __init__(self, max_payload: int, max_datagram: int) -> None:
         self._decoder = Decoder(max_payload=max_payload)
         self._max_datagram = max_datagram
+        self._max_payload = max_payload
 
     def decoder(self) -> DatagramFraming:
         """The decoder, which keeps nothing between two datagrams."""
@@ -62,10 +63,22 @@ class DatagramFraming:
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Packet | Malformed]:
         """Take one whole datagram and give what it holds."""
+        if not isinstance(data, bytes):
+            data = bytes(memoryview(data))
         if len(data) > self._max_datagram:
-            return [Malformed.of(Reason.DATAGRAM_TOO_LONG, bytes(data))]
-        events = self._decoder.feed(data)
-        events += self._decoder.feed_eof()
+            return [Malformed.of(Reason.DATAGRAM_TOO_LONG, data)]
+        body = data[1:-1]
+        if FLAG_BYTE not in body and data[:1] == FLAG == data[-1:]:  # one frame, as nearly always
+            packet = packet_of(body, self._max_payload)
+            if packet is not None:
+                return [packet]
+        decoder = self._decoder
+        # Behind a flag a decoder is as good as new, save for bytes before a first flag.
+        if data[:1] != FLAG:
+            decoder.feed_eof()
+        events = decoder.feed(data)
+        if data[-1:] != FLAG:
+            events += decoder.feed_eof()
         return events
 
     def feed_eof(self) -> list[Malformed]:
@@ -240,14 +253,15 @@ class DatagramEndpoint(Endpoint):
 
     def received(self, data: bytes, addr: Address, now: float) -> None:
         """A datagram came. Of one longer than `max_datagram`, give one byte more than that."""
-        now = self._advance(now)
+        if now > self.now:
+            self.now = now
         peer = self._peers.get(addr) or self._sole or self._admit(data, addr, now)
-        if peer is None:
+        if peer is None or self._is_closed:
             return
         if not peer.is_reading:
             peer.session.count_discarded(len(data))
         elif data:
-            peer.session.received(data, now)
+            peer.session.received(data, self.now)
         else:
             self.sessions.refresh(peer.session.id, now)  # an empty datagram is a sign of life
 

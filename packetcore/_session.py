@@ -81,6 +81,7 @@ class Session:
         "_host",
         "_lost",
         "_max_outstanding",
+        "_must_arm",
         "_now",
         "_on_packet",
         "_on_sent",
@@ -121,6 +122,7 @@ class Session:
         self._unsent = 0  # bytes that the host was given and the operating system did not take
         self._room = self._max_outstanding  # how much may be buffered before it is too much
         self._timer_at = _NEVER
+        self._must_arm = True  # what comes and goes between frames only puts a deadline off
         self._abort_at = _NEVER  # when patience with a closing socket is over
         self._hang_up_told = _HangUp.NOT_YET
         self._reason: CloseReason | None = None
@@ -268,8 +270,12 @@ class Session:
         connection = self._connection
         if connection.state is _OPEN and data:
             self._now = now
-            self._queue.extend(connection.receive_data(data, now))  # no Closed among them
+            events = connection.receive_data(data, now)  # no Closed among them
             self._endpoint.sessions.refresh(self.id, now)
+            if len(events) == 1 and not (self._queue or self._running or self._paused):
+                self._deliver_one(events[0])
+            else:
+                self._queue.extend(events)
             self._pump()
         elif connection.state is State.CLOSING:
             connection.receive_data(data, now)
@@ -313,6 +319,7 @@ class Session:
         """The timer fired."""
         self._now = now
         self._timer_at = _NEVER
+        self._must_arm = True
         if self._hang_up_told is _HangUp.NOT_YET:
             refreshed = self._endpoint.sessions.refreshed(self.id)
             if self._paused or (self._reading and not self._reading_told):
@@ -367,25 +374,41 @@ class Session:
     def _pump(self) -> None:
         if self._running:
             return
-        self._running = True
-        try:
-            # A handler that hears of a write may send more, and one that ran into the end
-            # of the session still gets the rest of what came before it.
-            while True:
-                if self._queue and (not self._paused or self._lost):
-                    self._deliver()
-                elif self._connection.buffered and not self._lost:
-                    self._write()
-                else:
-                    break
-        finally:
-            self._running = False
+        connection = self._connection
+        if self._queue or connection.buffered:
+            self._running = True
+            try:
+                # A handler that hears of a write may send more, and one that ran into the end
+                # of the session still gets the rest of what came before it.
+                while True:
+                    if self._queue and (not self._paused or self._lost):
+                        self._deliver()
+                    elif connection.buffered and not self._lost:
+                        self._write()
+                    else:
+                        break
+            finally:
+                self._running = False
         if self._lost:
             self._finish()
             return
-        if self._connection.state not in _SENDING:
-            self._hang_up()
-        self._arm()
+        if connection.state is not _OPEN or connection.frame_since is not None or self._must_arm:
+            if connection.state not in _SENDING:
+                self._hang_up()
+            self._arm()
+
+    def _deliver_one(self, event: Event) -> None:
+        """What `_deliver` does, for the one event of a chunk with nothing before it."""
+        self._running = True
+        try:
+            if event.__class__ is Packet:
+                self._on_packet(self, event)
+            else:
+                self._deliver_other(event)
+        except Exception as error:
+            self._handler_failed(error)
+        finally:
+            self._running = False
 
     def _deliver(self) -> None:
         queue, on_packet = self._queue, self._on_packet
@@ -444,6 +467,7 @@ class Session:
 
     def _arm(self) -> None:
         """Have the timer fire no later than needed. One set too early is left as it is."""
+        self._must_arm = self._endpoint.config.join_messages  # messages have deadlines of their own
         if self._reading != self._reading_told:
             self._reading_told = self._reading
             self._connection.set_reading(self._reading, self._now)
@@ -503,6 +527,7 @@ class Session:
         reading = not is_held or self._eof_written
         if reading != self._reading and not self._lost:
             self._reading = reading
+            self._must_arm = True
             if reading:
                 self._host.resume_reading()
             else:

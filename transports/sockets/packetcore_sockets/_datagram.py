@@ -55,20 +55,26 @@ class DatagramSocket:
         Returns:
             Whether there were errors: some loops stop watching a socket that has one.
         """
-        receive, size, received, now = self._receive, self._size, self.endpoint.received, self._clock()
-        for count in range(READ_AT_ONCE):
-            try:
-                data, addr = receive(size)
-            except (BlockingIOError, InterruptedError):
-                return count == 0 and self._read_errors(now)
-            except OSError as error:
-                if self.sock.fileno() < 0:  # a handler closed it
-                    return False
-                if not self._read_errors(now):
-                    self.endpoint.error(error, None, now)
-                return True
+        receive, size = self._receive, self._size
+        datagrams: list[tuple[bytes, Address]] = []
+        failed: OSError | None = None
+        try:
+            # All of them first: to read and to handle in turns takes the processor half as long again.
+            for _ in range(READ_AT_ONCE):
+                datagrams.append(receive(size))
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            failed = error
+        now, received = self._clock(), self.endpoint.received
+        for data, addr in datagrams:
             received(data, addr, now)
-        return False
+        if failed is None and datagrams:
+            return False
+        has_errors = self._read_errors(now)
+        if failed is not None and not has_errors:
+            self.endpoint.error(failed, None, now)
+        return has_errors or failed is not None
 
     def write_to(self, data: bytes, addr: Address) -> None:
         """See `packetcore.DatagramHost`."""
