@@ -47,6 +47,7 @@ class DatagramSocket:
         self._clock = clock
         self._send: Callable[[bytes, Address], object] = _send_connected(sock) if is_connected else sock.sendto
         self._receive = sock.recvfrom
+        self._may_have_errors = False
         self._size = endpoint.config.max_datagram + 1  # one more shows that a datagram was cut
 
     def read(self) -> bool:
@@ -69,8 +70,9 @@ class DatagramSocket:
         now, received = self._clock(), self.endpoint.received
         for data, addr in datagrams:
             received(data, addr, now)
-        if failed is None and datagrams:
+        if failed is None and datagrams and not self._may_have_errors:
             return False
+        self._may_have_errors = False
         has_errors = self._read_errors(now)
         if failed is not None and not has_errors:
             self.endpoint.error(failed, None, now)
@@ -83,6 +85,7 @@ class DatagramSocket:
         except OSError as error:
             if error.errno == EAGAIN or not _ERROR_QUEUE:
                 raise
+            self._may_have_errors = True  # and what comes in next will not say so
             # Linux may have raised what is wrong with an earlier datagram, of which it has
             # kept where it went; `read` will find it. If it is this one, it raises again.
             self._send(data, addr)
