@@ -6,9 +6,12 @@ hand: `Connection`. An application, the same on every adapter: `Handler`, `Sessi
 `Endpoint`, `DatagramEndpoint`, `Inbox`, `StreamBase`, `AsyncStream`, `SyncStream`, `ServerBase`, `Driver`.
 """
 
+from packetcore._backoff import Backoff, Redial
+from packetcore._client import ClientBase
 from packetcore._codec import Codec, FrameDecoder, encode
 from packetcore._config import Config
 from packetcore._connection import Connection, PacketFraming
+from packetcore._connection_pool import ConnectionPool, ConnectionPoolStats, Lease, LeaseState
 from packetcore._datagram import DatagramEndpoint, DatagramFraming, DatagramSession
 from packetcore._decoder import Decoder, decode
 from packetcore._driver import (
@@ -23,6 +26,8 @@ from packetcore._errors import (
     IdentityTaken,
     LocalProtocolError,
     MalformedFrame,
+    NotConnected,
+    PoolClosed,
     PoolFull,
     ProtocolError,
     RemoteProtocolError,
@@ -32,10 +37,12 @@ from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._handler import Handler
 from packetcore._host import Address, DatagramHost, Host
 from packetcore._inbox import Inbox
+from packetcore._lending import AsyncConnectionPool, SyncConnectionPool
 from packetcore._messages import Joiner, split
 from packetcore._packet import Packet
 from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason, Reason
+from packetcore._requests import Reply, Request
 from packetcore._server import ServerBase
 from packetcore._session import Session
 from packetcore._state import TRANSITIONS, Input, State
@@ -49,12 +56,17 @@ __all__ = [
     "TLS",
     "TRANSITIONS",
     "Address",
+    "AsyncConnectionPool",
     "AsyncStream",
+    "Backoff",
+    "ClientBase",
     "CloseReason",
     "Closed",
     "Codec",
     "Config",
     "Connection",
+    "ConnectionPool",
+    "ConnectionPoolStats",
     "DatagramEndpoint",
     "DatagramFraming",
     "DatagramHost",
@@ -72,16 +84,23 @@ __all__ = [
     "Inbox",
     "Input",
     "Joiner",
+    "Lease",
+    "LeaseState",
     "LocalProtocolError",
     "Malformed",
     "MalformedFrame",
     "Message",
+    "NotConnected",
     "Packet",
     "PacketFraming",
+    "PoolClosed",
     "PoolFull",
     "ProtocolError",
     "Reason",
+    "Redial",
     "RemoteProtocolError",
+    "Reply",
+    "Request",
     "ServerBase",
     "Session",
     "SessionClosed",
@@ -89,6 +108,7 @@ __all__ = [
     "State",
     "Stats",
     "StreamBase",
+    "SyncConnectionPool",
     "SyncStream",
     "decode",
     "encode",

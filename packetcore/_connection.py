@@ -188,7 +188,7 @@ class Connection:
         if self.state is not _OPEN:  # the one check on the path of every packet
             self._check_sending()
         if len(packet.payload) > self._max_payload:
-            raise LocalProtocolError(f"payload of {len(packet.payload)} bytes exceeds max_payload={self._max_payload}")
+            check_size(packet, self._max_payload)
         frame = self._encode(packet)
         self._output.append(frame)
         self.buffered += len(frame)
@@ -309,11 +309,11 @@ class Connection:
             return None if config.close_timeout is None else self._closing_since + config.close_timeout
         deadline = None if config.idle_timeout is None else self._heard + config.idle_timeout
         if self._reading and self.frame_since is not None and config.frame_timeout is not None:
-            deadline = _earlier(deadline, self.frame_since + config.frame_timeout)
+            deadline = earlier(deadline, self.frame_since + config.frame_timeout)
         if config.keepalive_interval is not None:
-            deadline = _earlier(deadline, self._sent + config.keepalive_interval)
+            deadline = earlier(deadline, self._sent + config.keepalive_interval)
         if self._joiner is not None:
-            deadline = _earlier(deadline, self._joiner.next_deadline())
+            deadline = earlier(deadline, self._joiner.next_deadline())
         return deadline
 
     def handle_deadline(self, now: float) -> list[Event]:
@@ -402,7 +402,14 @@ class Connection:
         return self._decoder.feed_eof() + (self._joiner.give_up() if self._joiner is not None else [])
 
 
-def _earlier(one: float | None, other: float | None) -> float | None:
+def check_size(packet: Packet, max_payload: int) -> None:
+    """Raise `LocalProtocolError` for a packet that may not be sent."""
+    if len(packet.payload) > max_payload:
+        raise LocalProtocolError(f"payload of {len(packet.payload)} bytes exceeds max_payload={max_payload}")
+
+
+def earlier(one: float | None, other: float | None) -> float | None:
+    """The earlier of two times, of which `None` is never."""
     if one is None or other is None:
         return one if other is None else other
     return min(one, other)

@@ -21,6 +21,7 @@ from packetcore._events import Malformed
 from packetcore._handler import Handler
 from packetcore._host import Address, DatagramHost, Host
 from packetcore._packet import Packet
+from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason, Reason
 from packetcore._session import Session
 
@@ -190,6 +191,7 @@ class DatagramEndpoint(Endpoint):
         config: limits and timeouts.
         is_server: whether the peers come to us. A client closes its socket when its last
             session is over.
+        sessions: see `Endpoint`.
         log_exception: see `Endpoint`.
         new_session: makes a session; an adapter's own subclass, or this one's.
 
@@ -207,10 +209,11 @@ class DatagramEndpoint(Endpoint):
         config: Config | None = None,
         *,
         is_server: bool = False,
+        sessions: SessionPool[Session] | None = None,
         log_exception: Callable[[str], object] = log_exception,
         new_session: Callable[[Endpoint, Host, Address, float], DatagramSession] = DatagramSession,
     ) -> None:
-        super().__init__(handler, config, is_server=is_server, log_exception=log_exception)
+        super().__init__(handler, config, is_server=is_server, sessions=sessions, log_exception=log_exception)
         config = self.config
         if config.join_messages:
             raise ValueError("join_messages=True is for streams: datagrams may be lost or change their order")
@@ -273,7 +276,7 @@ class DatagramEndpoint(Endpoint):
         if peer is None and addr is None and not self.is_server and len(self._peers) == 1:
             (peer,) = self._peers.values()
         if peer is None:
-            self.stats.errors += 1
+            self._stats.errors += 1
         else:
             peer.session.reported(error, now)
 
@@ -345,9 +348,9 @@ class DatagramEndpoint(Endpoint):
         """Open a session for a stranger, if what it sent is worth one."""
         events = self._framing.feed(data)
         if not any(isinstance(event, Packet) for event in events):
-            self.stats.malformed.update(event.reason for event in events if isinstance(event, Malformed))
+            self._stats.malformed.update(event.reason for event in events if isinstance(event, Malformed))
         elif self._refusal(addr) is not None:
-            self.stats.refused += 1
+            self.refused(addr)
         else:
             return self._open(addr, now)
         return None

@@ -17,6 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from packetcore._client import ClientBase
 from packetcore._config import Config
 from packetcore._endpoint import Endpoint
 from packetcore._handler import Handler
@@ -87,6 +88,7 @@ class Driver(ABC):
         echo: a function over the adapter's `Stream` that sends back what it receives.
         serve_udp: the adapter's `serve_udp`, where it has one.
         connect_udp: the adapter's `connect_udp`, where it has one.
+        new_pool: the adapter's `ConnectionPool`, where it has one.
     """
 
     def __init__(
@@ -96,14 +98,18 @@ class Driver(ABC):
         echo: Callable[..., Any],
         serve_udp: Callable[..., Any] | None = None,
         connect_udp: Callable[..., Any] | None = None,
+        new_pool: Callable[..., Any] | None = None,
     ) -> None:
         self._serve = serve
         self._connect = connect
         self._echo = echo
         self._serve_udp = serve_udp
         self._connect_udp = connect_udp
+        self._new_pool = new_pool
         self._servers: list[ServerBase] = []
         self._clients: WeakSet[Endpoint] = WeakSet()
+        self._returning: WeakSet[ClientBase] = WeakSet()
+        self._pools: list[Any] = []
 
     def start_server(
         self,
@@ -113,9 +119,15 @@ class Driver(ABC):
         *,
         config: Config | None = None,
         tls: TLS | None = None,
+        **options: Any,
     ) -> ServerBase:
-        """Give the adapter's `Server`, listening; without a handler it echoes over streams."""
-        options = {} if tls is None else self.tls_options(tls, server_side=True)
+        """Give the adapter's `Server`, listening; without a handler it echoes over streams.
+
+        Args:
+            options: what else `serve` takes on every adapter: `sessions`.
+        """
+        if tls is not None:
+            options |= self.tls_options(tls, server_side=True)
         return self._start(self._serve, handler, host, port, config=config, **options)
 
     def start_udp_server(
@@ -142,9 +154,16 @@ class Driver(ABC):
         *,
         config: Config | None = None,
         tls: TLS | None = None,
+        **options: Any,
     ) -> Any:
-        """Give the adapter's `Session`, or without a handler its `Stream`, connected."""
-        options = {} if tls is None else self.tls_options(tls, server_side=False)
+        """Give the adapter's `Session`, or without a handler its `Stream`, connected.
+
+        Args:
+            options: what else `connect` takes on every adapter: `reconnect` and `keep`, with
+                which you get its `Client`.
+        """
+        if tls is not None:
+            options |= self.tls_options(tls, server_side=False)
         return self._open(self._connect, host, port, handler, config=config, **options)
 
     def connect_udp(
@@ -169,9 +188,24 @@ class Driver(ABC):
 
     def _open(self, connect: Callable[..., Any], host: str, port: int, handler: Handler | None, **options: Any) -> Any:
         connected = self.call(partial(connect, host, port, handler, **options))
-        session: Session = connected if handler is not None else connected.session
-        self._clients.add(session.endpoint)
+        if isinstance(connected, ClientBase):
+            self._returning.add(connected)
+        else:
+            session: Session = connected if handler is not None else connected.session
+            self._clients.add(session.endpoint)
         return connected
+
+    def open_pool(self, host: str, port: int, **options: Any) -> Any:
+        """Give the adapter's `ConnectionPool`.
+
+        Args:
+            options: what it takes on every adapter: `config` and its limits.
+        """
+        if self._new_pool is None:
+            raise OSError(f"{type(self).__name__} has no connection pool")
+        pool = self.call(partial(self._new_pool, host, port, **options))
+        self._pools.append(pool)
+        return pool
 
     def _need_udp(self, function: Callable[..., Any] | None) -> Callable[..., Any]:
         if function is None:
@@ -182,6 +216,10 @@ class Driver(ABC):
         """Abort every server and client that was opened here; `stop` begins with it."""
         while self._servers:
             self.call(self._servers.pop().close, 0)
+        while self._pools:
+            self.call(self._pools.pop().close)
+        for returning in list(self._returning):
+            self.call(_end, returning)
         for client in list(self._clients):
             self.call(_abort, client)
 
@@ -209,15 +247,21 @@ class Driver(ABC):
 
     @abstractmethod
     def capabilities(self) -> frozenset[str]:
-        """What the adapter can do, in words: "tcp", "tls", "udp", "uvloop"."""
+        """What the adapter can do, in words: "tcp", "tls", "udp", "reconnect", "pool", "uvloop"."""
 
     @abstractmethod
     def stop(self) -> None:
         """Abort what is left and end the thread. Idempotent."""
 
 
+def _end(client: ClientBase) -> Any:
+    if client.session is not None:
+        client.session.abort()
+    return client.close()
+
+
 def _abort(endpoint: Endpoint) -> None:
-    for session in endpoint.sessions:
+    for session in endpoint.own_sessions():
         session.abort()
 
 

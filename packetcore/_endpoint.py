@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 from packetcore._codec import Codec
 from packetcore._config import Config
 from packetcore._handler import Handler
+from packetcore._host import Address
 from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason
-from packetcore._stats import EndpointStats
+from packetcore._stats import EndpointStats, Stats
 
 if TYPE_CHECKING:
     from packetcore._session import Session
 
-log_exception: Callable[[str], object] = logging.getLogger("packetcore").exception
+logger = logging.getLogger("packetcore")
+"""Where sessions come and go at level INFO, each record with `session`, `peer` and `identity`."""
+
+log_exception: Callable[[str], object] = logger.exception
 """What is told of a handler that raised, unless an adapter has a logger of its own."""
 
 
@@ -35,6 +39,8 @@ class Endpoint:
         config: limits and timeouts.
         is_server: whether the peers came to us. A server stops reading from a peer that
             does not read; a client reads on, since its server may do the same.
+        sessions: the register to use, where several endpoints share one, of TCP and UDP for
+            instance; its own by default. A shared one has caps and a timeout of its own.
         log_exception: called with a message while an exception is handled; the
             adapter's own logger, `logging` by default.
     """
@@ -45,6 +51,7 @@ class Endpoint:
         config: Config | None = None,
         *,
         is_server: bool = False,
+        sessions: SessionPool[Session] | None = None,
         log_exception: Callable[[str], object] = log_exception,
     ) -> None:
         self.config = Config() if config is None else config
@@ -52,14 +59,19 @@ class Endpoint:
         # A handler may still reply to what came before a malformed frame, so that the
         # session applies `on_malformed` itself, when it has delivered that.
         self.connection_config = replace(self.config, on_malformed="skip")
-        self.sessions: SessionPool[Session] = SessionPool(
-            self.config.idle_timeout,
-            max_sessions=self.config.max_sessions,
-            max_per_host=self.config.max_sessions_per_host,
-        )
-        """The sessions that live, by id and by identity."""
-        self.stats = EndpointStats()
-        """What was opened, refused and closed: counters to read."""
+        if sessions is None:
+            sessions = SessionPool(
+                self.config.idle_timeout,
+                max_sessions=self.config.max_sessions,
+                max_per_host=self.config.max_sessions_per_host,
+            )
+        self.sessions = sessions
+        """The sessions that live, by id and by identity; a shared register has others' too."""
+        self.on_opened: Callable[[Session], object] | None = None
+        """Called with each session once its handler has heard of it."""
+        self.on_finished: Callable[[Session], object] | None = None
+        """Called with each session that is over."""
+        self._stats = EndpointStats()
         self.codec: Codec | None = None
         """Another framing in place of this format."""
         self.draining = False
@@ -81,6 +93,28 @@ class Endpoint:
             self.log_exception("making the handler of a session raised")
             return _NoHandler()
 
+    @property
+    def stats(self) -> EndpointStats:
+        """What it has seen until now. Costs time in proportion to the sessions that are open."""
+        counted = self._stats
+        total = Stats()
+        total.add(counted.total)
+        outstanding = 0
+        for session in self.own_sessions():
+            total.add(session.stats)
+            outstanding += session.outstanding
+        return replace(
+            counted,
+            outstanding=outstanding,
+            total=total,
+            malformed=counted.malformed.copy(),
+            closed=counted.closed.copy(),
+        )
+
+    def own_sessions(self) -> list[Session]:
+        """Those of its sessions that are open, the longest silent first."""
+        return [session for session in self.sessions if session.endpoint is self]
+
     def connect_timed_out(self, host: str, port: int) -> TimeoutError:
         """What to raise for a server that was not reached within `connect_timeout`."""
         limit = self.config.connect_timeout
@@ -96,22 +130,51 @@ class Endpoint:
         """
         self.draining = True
         self._on_empty.append(on_empty)
-        for session in self.sessions:
+        for session in self.own_sessions():
             session.drain(now)
         self._check_empty()
 
     def abort(self, now: float) -> None:
         """End every session that is left, now, with SHUTDOWN."""
         self.draining = True
-        for session in self.sessions:
+        for session in self.own_sessions():
             session.abort(CloseReason.SHUTDOWN)
             session.flush(now)
 
+    def opened(self, session: Session) -> None:
+        """A session was admitted and its handler has heard of it; it says so itself."""
+        self._stats.opened += 1
+        self._stats.sessions += 1
+        _log_event(logging.INFO, session, "session %d with %s opened")
+        if self.on_opened is not None:
+            self.on_opened(session)
+
+    def refused(self, peer: Address) -> None:
+        """A peer was turned away."""
+        self._stats.refused += 1
+        logger.info("a session with %s was refused", peer, extra={"peer": peer})
+
     def finished(self, session: Session, reason: CloseReason) -> None:
         """A session is over and has left the pool; it says so itself."""
-        self.stats.closed[reason] += 1
+        self._stats.closed[reason] += 1
+        self._stats.sessions -= 1
+        self._stats.total.add(session.stats)
+        _log_event(logging.INFO, session, "session %d with %s closed: %s", reason.name)
+        if self.on_finished is not None:
+            self.on_finished(session)
         self._check_empty()
 
+    def connect_failed(self, error: BaseException) -> None:
+        """A client's try to connect came to nothing."""
+        self._stats.closed[CloseReason.CONNECT_FAILED] += 1
+        logger.info("connecting failed: %s", error)
+
     def _check_empty(self) -> None:
-        while self._on_empty and not self.sessions:
+        while self._on_empty and not self._stats.sessions:
             self._on_empty.pop()()
+
+
+def _log_event(level: int, session: Session, message: str, *values: object) -> None:
+    if logger.isEnabledFor(level):
+        about = {"session": session.id, "peer": session.peer, "identity": session.identity}
+        logger.log(level, message, session.id, session.peer, *values, extra=about)

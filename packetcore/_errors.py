@@ -59,8 +59,27 @@ class SessionClosed(LocalProtocolError):
         return "the session is closing" if self.reason is None else f"the session is closed: {self.reason.name}"
 
 
+class NotConnected(SessionClosed):
+    """A client that comes back has no connection now, and keeps as many packets as it may.
+
+    Attributes:
+        keep: how many that is.
+    """
+
+    def __init__(self, keep: int) -> None:
+        super().__init__(None)
+        self.keep = keep
+
+    def __str__(self) -> str:
+        return f"not connected, and keep={self.keep} packets are kept already" if self.keep else "not connected"
+
+
 class PoolFull(LocalProtocolError):
     """A `SessionPool` is at its cap; the message names the cap."""
+
+
+class PoolClosed(LocalProtocolError):
+    """A `ConnectionPool` was closed and gives no connection any more."""
 
 
 class IdentityTaken(LocalProtocolError):

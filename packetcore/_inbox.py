@@ -45,6 +45,11 @@ class Inbox(Handler):
         self._end: CloseReason | None = None
         self._error: OSError | None = None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether `take` gives something, or raises."""
+        return bool(self._queue) or self._end is not None or self._error is not None
+
     def take(self) -> Packet | Message | None:
         """The next packet, or message where `join_messages` is set; `None` if there is
         none yet.

@@ -27,6 +27,7 @@ class ServerBase:
         config: limits and timeouts.
         log_exception: see `Endpoint`.
         endpoint: what kind: `DatagramEndpoint` for UDP.
+        sessions: see `Endpoint`.
     """
 
     address: Address
@@ -39,9 +40,10 @@ class ServerBase:
         config: Config | None,
         log_exception: Callable[[str], object] = log_exception,
         endpoint: Callable[..., Endpoint] = Endpoint,
+        sessions: SessionPool[Session] | None = None,
     ) -> None:
         make = handler if isinstance(handler, Handler) else lambda: Inbox(partial(start, handler))
-        self.endpoint = endpoint(make, config, is_server=True, log_exception=log_exception)
+        self.endpoint = endpoint(make, config, is_server=True, sessions=sessions, log_exception=log_exception)
         """What its sessions share."""
 
     @property
@@ -51,7 +53,7 @@ class ServerBase:
 
     @property
     def stats(self) -> EndpointStats:
-        """What was opened, refused and closed: counters to read."""
+        """What it has seen until now: a copy of the counters."""
         return self.endpoint.stats
 
     def close(self, grace: float = 5.0) -> Any:

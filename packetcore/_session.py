@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Concatenate, Literal, ParamSpec
 
-from packetcore._connection import Connection
+from packetcore._connection import Connection, earlier
 from packetcore._endpoint import Endpoint
 from packetcore._errors import PoolFull, SessionClosed
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
@@ -25,6 +25,7 @@ from packetcore._handler import Handler
 from packetcore._host import Address, Host
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
+from packetcore._requests import Reply, Request, Requests
 from packetcore._state import State
 from packetcore._stats import Stats
 
@@ -90,6 +91,7 @@ class Session:
         "_reading",
         "_reading_told",
         "_reason",
+        "_requests",
         "_room",
         "_running",
         "_timer_at",
@@ -126,6 +128,7 @@ class Session:
         self._abort_at = _NEVER  # when patience with a closing socket is over
         self._hang_up_told = _HangUp.NOT_YET
         self._reason: CloseReason | None = None
+        self._requests: Requests | None = None
         self._paused = False  # by the application
         self._write_paused = False  # by the peer, who does not read
         self._reading = self._reading_told = True
@@ -221,6 +224,43 @@ class Session:
             self._overflow()
         self._wake()
 
+    def request(
+        self,
+        packet: Packet,
+        done: Callable[[Reply | Exception], object],
+        *,
+        match: Callable[[Reply], bool] | None = None,
+        timeout: float | None = None,
+    ) -> Request:
+        """Send a packet and wait for its reply: the next packet, or message, of the same id that
+        answers no earlier request. Such a reply does not go to the handler.
+
+        Args:
+            packet: what to ask.
+            done: called once, with the reply; with a `TimeoutError`; or with `SessionClosed`.
+            match: which packet is the reply, in place of that rule; asked for each that comes.
+            timeout: how long to wait, in seconds; `None` for as long as the session lives.
+
+        Returns:
+            What `forget` takes.
+
+        Raises:
+            SessionClosed: the session is closing or closed.
+            LocalProtocolError: the payload exceeds `max_payload`.
+        """
+        self.send(packet)
+        if self._requests is None:
+            self._requests = Requests()
+            self._on_packet = self._packet_or_reply
+        self._must_arm = True
+        # Outside an input the time is not known before the flush.
+        return self._requests.add(packet.id, match, done, timeout, self._now if self._running else None)
+
+    def forget(self, request: Request) -> None:
+        """Wait no longer for a reply; one that comes yet is a packet like any other."""
+        if self._requests is not None:
+            self._requests.discard(request)
+
     def close(self) -> None:
         """Close once all that was sent has gone and the peer has closed too, at the latest
         after `close_timeout`. What the peer still sends is dropped. Idempotent."""
@@ -258,11 +298,11 @@ class Session:
                 raise PoolFull("the server is shutting down")
             self.id = endpoint.sessions.add(self, now, host=self.peer[0])
         except PoolFull:
-            endpoint.stats.refused += 1
+            endpoint.refused(self.peer)
             self.abort(CloseReason.REFUSED)
         else:
-            endpoint.stats.opened += 1
             self._call(self._handler.connected)
+            endpoint.opened(self)
         self._pump()
 
     def received(self, data: bytes | bytearray | memoryview, now: float) -> None:
@@ -327,6 +367,8 @@ class Session:
             if refreshed is not None:
                 self._connection.touch(refreshed)  # the application may vouch for its peer
             was_closing = self._connection.state is State.CLOSING
+            if self._requests is not None:
+                self._call(_expire, self._requests, now)
             self._take(self._connection.handle_deadline(now))
             self._aborting |= was_closing and self._connection.state is State.CLOSED
         elif self._abort_at <= now:
@@ -337,6 +379,8 @@ class Session:
         """The host was woken: do what was asked for outside an input."""
         self._now = now
         self._woken = False
+        if self._requests is not None:
+            self._requests.begin(now)
         if self._connection.state is State.CLOSING and not self._eof_written:
             self._connection.close(now)  # the wait for the peer begins now
         self._pump()
@@ -422,6 +466,10 @@ class Session:
         except Exception as error:
             self._handler_failed(error)
 
+    def _packet_or_reply(self, session: Session, packet: Packet) -> None:
+        if self._requests is None or not self._requests.take(packet):
+            self._handler.packet_received(self, packet)
+
     def _deliver_other(self, event: Event) -> None:
         match event:
             case Malformed():
@@ -429,7 +477,8 @@ class Session:
                 if self._endpoint.config.on_malformed == "close":
                     self._close(CloseReason.PROTOCOL_ERROR)
             case Message():
-                self._handler.message_received(self, event)
+                if self._requests is None or not self._requests.take(event):
+                    self._handler.message_received(self, event)
             case EndOfStream():
                 self._handler.eof_received(self)
             case Packet():
@@ -472,6 +521,8 @@ class Session:
             self._reading_told = self._reading
             self._connection.set_reading(self._reading, self._now)
         deadline = self._connection.next_deadline() if self._hang_up_told is _NOT_YET else self._abort_at
+        if self._requests is not None:
+            deadline = earlier(deadline, self._requests.next_deadline())
         if deadline is not None and deadline < self._timer_at and not self._lost:
             self._timer_at = deadline
             self._host.set_timer(deadline)
@@ -485,6 +536,8 @@ class Session:
         if self.id:
             reason = CloseReason.LOCAL if self._reason is None else self._reason
             self._endpoint.sessions.remove(self.id)
+            if self._requests is not None:
+                self._call(_give_up, self._requests, SessionClosed(reason))
             self._call(self._handler.disconnected, reason)
             self._endpoint.finished(self, reason)
 
@@ -550,6 +603,14 @@ class Session:
         self._endpoint.log_exception(f"handler of session {self.id} with {self.peer} raised")
         self._discard_queue()
         self._take(self._connection.fail(CloseReason.HANDLER_ERROR, self._now))
+
+
+def _expire(session: Session, requests: Requests, now: float) -> None:
+    requests.expire(now)
+
+
+def _give_up(session: Session, requests: Requests, error: SessionClosed) -> None:
+    requests.fail(error)
 
 
 def _is_closed(error: BaseException) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from packetcore._reasons import CloseReason, Reason
 
@@ -42,10 +42,28 @@ class Stats:
     malformed: Counter[Reason] = field(default_factory=Counter)
     """Malformed frames and messages, by reason."""
 
+    def add(self, other: Stats) -> None:
+        """Count what another has counted too."""
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.malformed.update(other.malformed)
+
+
+_NUMBERS = tuple(field.name for field in fields(Stats) if field.name != "malformed")
+
 
 @dataclass(slots=True)
 class EndpointStats:
-    """What a server or a client has seen. Live: read it, do not write it."""
+    """What a server or a client has seen until now: a copy of the counters."""
+
+    sessions: int = 0
+    """Sessions that are open now."""
+
+    outstanding: int = 0
+    """Bytes that those have sent and the operating system has not taken yet."""
+
+    total: Stats = field(default_factory=Stats)
+    """What has passed through all sessions, those that are over included."""
 
     opened: int = 0
     """Sessions whose `connected` was called."""
@@ -60,4 +78,5 @@ class EndpointStats:
     """Errors that the system reported of peers that have no session."""
 
     closed: Counter[CloseReason] = field(default_factory=Counter)
-    """Sessions whose `disconnected` was called, by reason."""
+    """Sessions whose `disconnected` was called, by reason; CONNECT_FAILED counts the tries of a
+    client that came to nothing."""

@@ -45,6 +45,11 @@ class StreamBase:
         """Why the conversation ended; `None` while it has not."""
         return self.session.close_reason
 
+    @property
+    def has_received(self) -> bool:
+        """Whether there is something to `recv`, the end of the conversation included."""
+        return self._inbox.is_ready
+
     def _send(self, item: Packet | Message) -> None:
         if isinstance(item, Message):
             self.session.send_message(item.payload, id=item.id, type=item.type)

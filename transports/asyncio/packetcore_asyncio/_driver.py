@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from packetcore import Driver
+from packetcore_asyncio._pool import ConnectionPool
 from packetcore_asyncio._stream import Stream
 from packetcore_asyncio._tcp import connect, serve
 from packetcore_asyncio._udp import connect_udp, serve_udp
@@ -21,7 +22,7 @@ class AsyncioDriver(Driver):
     set in the environment. See `packetcore.Driver`."""
 
     def __init__(self, new_event_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
-        super().__init__(serve, connect, _echo, serve_udp, connect_udp)
+        super().__init__(serve, connect, _echo, serve_udp, connect_udp, ConnectionPool)
         self._loop = (new_event_loop or _fastest_event_loop)()
         self._thread = threading.Thread(target=self._loop.run_forever, name="packetcore-asyncio", daemon=True)
         self._thread.start()
@@ -41,7 +42,7 @@ class AsyncioDriver(Driver):
 
     def capabilities(self) -> frozenset[str]:
         is_uvloop = type(self._loop).__module__.startswith("uvloop")
-        return frozenset({"tcp", "tls", "udp", "uvloop"} if is_uvloop else {"tcp", "tls", "udp"})
+        return frozenset({"tcp", "tls", "udp", "reconnect", "pool"} | ({"uvloop"} if is_uvloop else set()))
 
     def stop(self) -> None:
         if not self._loop.is_closed():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
-from packetcore import AsyncStream, Inbox, Message, Packet
+from packetcore import AsyncStream, Inbox, Message, Packet, Reply
 
 
 class Stream(AsyncStream):
@@ -38,6 +40,30 @@ class Stream(AsyncStream):
         self.session.send_message(payload, id=id, type=type, chunk=chunk)
         await self._drain()
 
+    async def request(
+        self, packet: Packet, *, match: Callable[[Reply], bool] | None = None, timeout: float | None = None
+    ) -> Reply:
+        """Send a packet and wait for its reply, which `recv` then does not give. Any number of
+        tasks may do so at once.
+
+        Args:
+            packet: what to ask.
+            match: which packet is the reply; by default the next one of the same id that
+                answers no earlier request.
+            timeout: how long to wait, in seconds; `None` for ever.
+
+        Raises:
+            SessionClosed: the conversation is closing or closed.
+            LocalProtocolError: the payload exceeds `max_payload`.
+            TimeoutError: no reply came in time.
+        """
+        replied: asyncio.Future[Reply] = self._loop.create_future()
+        request = self.session.request(packet, partial(_settle, replied), match=match, timeout=timeout)
+        try:
+            return await replied
+        finally:
+            self.session.forget(request)
+
     async def recv(self) -> Packet | Message:
         """The next packet; the next message where `join_messages` is set. Cancelling the
         wait loses nothing.
@@ -63,3 +89,12 @@ class Stream(AsyncStream):
     async def _change(self) -> None:
         self._changed.clear()  # whoever else waits was told, though it may not have run yet
         await self._changed.wait()
+
+
+def _settle(replied: asyncio.Future[Reply], reply: Reply | Exception) -> None:
+    if replied.done():
+        return
+    if isinstance(reply, Exception):
+        replied.set_exception(reply)
+    else:
+        replied.set_result(reply)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from ssl import SSLContext
 from typing import Any, overload
 
-from packetcore import Config, Endpoint, Handler, Inbox, ServerBase, Session
+from packetcore import Address, Backoff, Config, Endpoint, Handler, Inbox, ServerBase, Session, SessionPool
+from packetcore_asyncio._client import Client
+from packetcore_asyncio._functions import Functions, StreamFunction
 from packetcore_asyncio._socket import SocketProtocol
 from packetcore_asyncio._stream import Stream
-
-StreamFunction = Callable[[Stream], Awaitable[object]]
-"""An application over a stream. When it returns, the stream is closed."""
+from packetcore_sockets import ACCEPT_PAUSE, BACKLOG, Listener, open_tcp_listeners
 
 
 class Server(ServerBase):
@@ -21,12 +24,16 @@ class Server(ServerBase):
         self,
         handler: Handler | StreamFunction,
         config: Config | None,
+        sessions: SessionPool[Session] | None = None,
         endpoint: Callable[..., Endpoint] = Endpoint,
+        ssl: SSLContext | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._listener: asyncio.Server | None = None
-        super().__init__(handler, self._start, config, endpoint=endpoint)
+        self._functions = Functions(self._loop)
+        self._ssl = ssl
+        self._listeners: list[Listener] = []
+        self._opening: set[asyncio.Task[None]] = set()
+        super().__init__(handler, self._functions.start, config, endpoint=endpoint, sessions=sessions)
 
     async def serve_forever(self) -> None:
         """Serve until cancelled, then close."""
@@ -37,16 +44,20 @@ class Server(ServerBase):
 
     async def close(self, grace: float = 5.0) -> None:
         """See `packetcore.ServerBase`. Cancelling this aborts at once."""
-        if self._listener is not None:
-            self._listener.close()
+        while self._listeners:
+            listener = self._listeners.pop()
+            self._loop.remove_reader(listener.sock)
+            listener.sock.close()
+        for task in self._opening:
+            task.cancel()
         empty = asyncio.Event()
         self.endpoint.drain(self._loop.time(), empty.set)
-        over = {self._loop.create_task(empty.wait()), *self._tasks}
+        over = {self._loop.create_task(empty.wait()), *self._functions.running}
         try:
             await asyncio.wait(over, timeout=grace)
         finally:
             self.endpoint.abort(self._loop.time())
-            for task in self._tasks:
+            for task in self._functions.running:
                 task.cancel()
             await asyncio.wait(over)
 
@@ -56,18 +67,32 @@ class Server(ServerBase):
     async def __aexit__(self, *exception: Any) -> None:
         await self.close()
 
-    def _start(self, function: StreamFunction, inbox: Inbox) -> None:
-        task = self._loop.create_task(self._run(function, Stream(inbox, self._loop)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _listen(self, sockets: list[socket.socket]) -> None:
+        self.address = sockets[0].getsockname()
+        self._listeners = [Listener(sock, self._accepted) for sock in sockets]
+        for listener in self._listeners:
+            self._watch(listener)
 
-    async def _run(self, function: StreamFunction, stream: Stream) -> None:
-        try:
-            await function(stream)
-        except Exception as error:
-            stream.session.failed(error, self._loop.time())
-        finally:
-            await stream.close()
+    def _watch(self, listener: Listener) -> None:
+        if listener in self._listeners:
+            self._loop.add_reader(listener.sock, self._accept, listener)
+
+    def _accept(self, listener: Listener) -> None:
+        if not listener.accept():
+            self._loop.remove_reader(listener.sock)
+            self._loop.call_later(ACCEPT_PAUSE, self._watch, listener)
+
+    def _accepted(self, sock: socket.socket, peer: Address) -> None:
+        task = self._loop.create_task(self._open(sock))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _open(self, sock: socket.socket) -> None:
+        timeout = None if self._ssl is None else self.endpoint.config.connect_timeout
+        with suppress(OSError, EOFError):  # the peer has gone, or failed to speak TLS
+            await self._loop.connect_accepted_socket(
+                lambda: SocketProtocol(self.endpoint, self._loop), sock, ssl=self._ssl, ssl_handshake_timeout=timeout
+            )
 
 
 async def serve(
@@ -76,7 +101,9 @@ async def serve(
     port: int = 0,
     *,
     config: Config | None = None,
-    **options: Any,
+    sessions: SessionPool[Session] | None = None,
+    ssl: SSLContext | None = None,
+    backlog: int = BACKLOG,
 ) -> Server:
     """Listen on TCP and serve.
 
@@ -86,18 +113,16 @@ async def serve(
         host: the address to listen on; `None` means every one of this machine.
         port: 0 takes a free one; `Server.address` tells which.
         config: limits and timeouts.
-        options: what else `loop.create_server` takes, such as `ssl` and `backlog`.
+        sessions: a register that other servers use too, of UDP for instance.
+        ssl: for TLS.
+        backlog: how many connections may wait to be accepted.
 
     Raises:
         OSError: the address is in use or not this machine's.
     """
-    server = Server(handler, config)
-    loop, endpoint = server._loop, server.endpoint
-    if options.get("ssl") is not None:
-        options.setdefault("ssl_handshake_timeout", endpoint.config.connect_timeout)
-    listener = await loop.create_server(lambda: SocketProtocol(endpoint, loop), host, port, **options)
-    server._listener = listener
-    server.address = listener.sockets[0].getsockname()
+    server = Server(handler, config, sessions, ssl=ssl)
+    infos = await server._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    server._listen(open_tcp_listeners(infos, port, backlog))
     return server
 
 
@@ -107,30 +132,61 @@ async def connect(
 ) -> Stream: ...
 @overload
 async def connect(
+    host: str,
+    port: int,
+    handler: Handler | StreamFunction,
+    *,
+    reconnect: Backoff,
+    keep: int = 0,
+    config: Config | None = None,
+    **options: Any,
+) -> Client: ...
+@overload
+async def connect(
     host: str, port: int, handler: Handler, *, config: Config | None = None, **options: Any
 ) -> Session: ...
 async def connect(
-    host: str, port: int, handler: Handler | None = None, *, config: Config | None = None, **options: Any
-) -> Stream | Session:
+    host: str,
+    port: int,
+    handler: Handler | StreamFunction | None = None,
+    *,
+    reconnect: Backoff | None = None,
+    keep: int = 0,
+    config: Config | None = None,
+    **options: Any,
+) -> Stream | Session | Client:
     """Connect to a server.
 
     Args:
         host: a name or an address.
         port: its port.
         handler: what hears of packets; with none you get a `Stream` to receive from.
+        reconnect: connect again and again, waiting in between as this says. You get a `Client`
+            at once, and its handler may be a function over a `Stream`, run for each connection.
+        keep: how many packets a `Client` keeps that are sent while it is not connected.
         config: limits and timeouts.
         options: what else `loop.create_connection` takes: `ssl`, `server_hostname` and more.
 
     Raises:
         OSError: it was refused or not reached; `TimeoutError` after `connect_timeout`;
-            `ssl.SSLError` where TLS failed.
+            `ssl.SSLError` where TLS failed. With `reconnect` these go to the log.
     """
     loop = asyncio.get_running_loop()
+
+    async def dial(endpoint: Endpoint) -> Session:
+        connecting = loop.create_connection(lambda: SocketProtocol(endpoint, loop), host, port, **options)
+        try:
+            _, protocol = await asyncio.wait_for(connecting, endpoint.config.connect_timeout)
+        except asyncio.TimeoutError:
+            raise endpoint.connect_timed_out(host, port) from None
+        return protocol.session
+
+    if reconnect is not None and handler is not None:
+        return Client(handler, config, reconnect, keep, dial)
+    if isinstance(handler, Handler):
+        return await dial(Endpoint(handler, config))
+    if handler is not None or reconnect is not None:
+        raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")
     inbox = Inbox()
-    endpoint = Endpoint(inbox if handler is None else handler, config)
-    connecting = loop.create_connection(lambda: SocketProtocol(endpoint, loop), host, port, **options)
-    try:
-        _, protocol = await asyncio.wait_for(connecting, endpoint.config.connect_timeout)
-    except asyncio.TimeoutError:
-        raise endpoint.connect_timed_out(host, port) from None
-    return Stream(inbox, loop) if handler is None else protocol.session
+    await dial(Endpoint(inbox, config))
+    return Stream(inbox, loop)

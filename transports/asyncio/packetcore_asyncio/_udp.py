@@ -6,9 +6,10 @@ import asyncio
 import socket
 from typing import overload
 
-from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session
+from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session, SessionPool
+from packetcore_asyncio._functions import StreamFunction
 from packetcore_asyncio._stream import Stream
-from packetcore_asyncio._tcp import Server, StreamFunction
+from packetcore_asyncio._tcp import Server
 from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_server, wildcard
 
 
@@ -52,6 +53,7 @@ async def serve_udp(
     port: int = 0,
     *,
     config: Config | None = None,
+    sessions: SessionPool[Session] | None = None,
     broadcast: bool = False,
     multicast_group: str | None = None,
 ) -> Server:
@@ -64,6 +66,7 @@ async def serve_udp(
             `multicast_group` the address of the interface to join it on.
         port: 0 takes a free one; `Server.address` tells which.
         config: limits and timeouts.
+        sessions: a register that other servers use too, of TCP for instance.
         broadcast: let sessions send to broadcast addresses.
         multicast_group: the address of a group to join.
 
@@ -72,7 +75,7 @@ async def serve_udp(
         ValueError: `config` joins messages, or `multicast_group` is no multicast address.
     """
     loop = asyncio.get_running_loop()
-    server = Server(handler, config, DatagramEndpoint)
+    server = Server(handler, config, sessions, DatagramEndpoint)
     infos = await loop.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)
     sock = open_udp_server(infos, broadcast=broadcast, multicast_group=multicast_group)
     server.address = sock.getsockname()

@@ -5,8 +5,20 @@
 """
 
 from packetcore_sockets._datagram import READ_AT_ONCE, DatagramSocket
+from packetcore_sockets._listener import ACCEPT_PAUSE, BACKLOG, Listener, open_tcp_listeners
 from packetcore_sockets._open import AddressInfo, open_udp_client, open_udp_server, wildcard
 
 __version__ = "0.1.0"
 
-__all__ = ["READ_AT_ONCE", "AddressInfo", "DatagramSocket", "open_udp_server", "open_udp_client", "wildcard"]
+__all__ = [
+    "ACCEPT_PAUSE",
+    "BACKLOG",
+    "READ_AT_ONCE",
+    "Listener",
+    "open_tcp_listeners",
+    "AddressInfo",
+    "DatagramSocket",
+    "open_udp_server",
+    "open_udp_client",
+    "wildcard",
+]

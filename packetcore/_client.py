@@ -1,0 +1,137 @@
+"""A client that comes back: the part of every adapter's `Client` that opens no socket."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from packetcore._backoff import Backoff, Redial
+from packetcore._config import Config
+from packetcore._connection import check_size
+from packetcore._endpoint import Endpoint, log_exception
+from packetcore._errors import NotConnected, SessionClosed
+from packetcore._handler import Handler
+from packetcore._inbox import Inbox
+from packetcore._packet import Packet
+from packetcore._reasons import CloseReason
+from packetcore._session import Session
+from packetcore._stats import EndpointStats
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ClientBase(ABC):
+    """Connects, and connects again whenever the connection is lost, until it is closed.
+
+    Its handler hears `connected` and `disconnected` for each connection that was made. What
+    was sent and not yet taken by the system when one is lost, is lost with it.
+
+    Args:
+        handler: a handler for all connections, or a function over the adapter's `Stream`
+            that is run anew for each.
+        start: called with that function and the inbox of each new session: run it.
+        config: limits and timeouts.
+        reconnect: how long to wait between tries.
+        keep: how many packets sent while disconnected are kept for the next connection.
+        random: gives numbers from 0 to below 1 for the jitter.
+        clock: tells the time that the session's inputs are given.
+        log_exception: see `Endpoint`.
+    """
+
+    def __init__(
+        self,
+        handler: Handler | F,
+        start: Callable[[F, Inbox], object],
+        config: Config | None,
+        reconnect: Backoff,
+        *,
+        keep: int,
+        random: Callable[[], float],
+        clock: Callable[[], float],
+        log_exception: Callable[[str], object] = log_exception,
+    ) -> None:
+        if keep < 0:
+            raise ValueError(f"keep={keep} must not be below 0")
+        make = handler if isinstance(handler, Handler) else lambda: Inbox(partial(start, handler))
+        self.endpoint = Endpoint(make, config, log_exception=log_exception)
+        """What its connections share."""
+        self.endpoint.on_opened = self._opened
+        self.endpoint.on_finished = lambda session: self._finished()
+        self.session: Session | None = None
+        """The session of the connection that there is; `None` while there is none."""
+        self.is_closed = False
+        """Whether `close` was called."""
+        self._redial = Redial(reconnect, random)
+        self._clock = clock
+        self._keep = keep
+        self._kept: deque[Packet] = deque()
+
+    @property
+    def stats(self) -> EndpointStats:
+        """The counters of all its connections; CONNECT_FAILED among `closed` counts tries."""
+        return self.endpoint.stats
+
+    @property
+    def kept(self) -> int:
+        """How many packets wait for the next connection."""
+        return len(self._kept)
+
+    def send(self, packet: Packet) -> None:
+        """Send a packet now, or once connected if there is still room for it among those kept.
+
+        Raises:
+            NotConnected: there is no connection, and no room.
+            SessionClosed: the client was closed.
+            LocalProtocolError: the payload exceeds `max_payload`.
+        """
+        if self.session is not None and self.session.is_open:
+            self.session.send(packet)
+        elif self.is_closed:
+            raise SessionClosed(CloseReason.LOCAL)
+        elif len(self._kept) >= self._keep:
+            raise NotConnected(self._keep)
+        else:
+            check_size(packet, self.endpoint.config.max_payload)
+            self._kept.append(packet)
+
+    def close(self) -> Any:
+        """Try no more, close the connection that there is, and wait until that is over, in the
+        manner of the runtime. What was kept is dropped. Idempotent."""
+        raise NotImplementedError
+
+    def _begin_closing(self) -> None:
+        self.is_closed = True
+        self._kept.clear()
+        if self.session is not None:
+            self.session.close()
+
+    def _failed(self, error: BaseException) -> None:
+        """A connection could not be made."""
+        self.endpoint.connect_failed(error)
+        self._try_again()
+
+    def _opened(self, session: Session) -> None:
+        self._redial.connected(self._clock())
+        self.session = session
+        while self._kept and session.is_open:
+            session.send(self._kept.popleft())
+
+    def _finished(self) -> None:
+        self.session = None
+        self._try_again()
+
+    def _try_again(self) -> None:
+        if not self.is_closed:
+            self._dial_after(self._redial.lost(self._clock()))
+        self._on_change()
+
+    @abstractmethod
+    def _dial_after(self, delay: float) -> None:
+        """Connect after `delay` seconds. Tell `_failed` if that fails."""
+
+    @abstractmethod
+    def _on_change(self) -> None:
+        """Wake whoever waits in `close`."""
