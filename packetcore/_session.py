@@ -13,7 +13,6 @@ host, leaves its work for the run under way.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Concatenate, Literal, ParamSpec
 
@@ -119,7 +118,7 @@ class Session:
         self._connection = Connection(endpoint.connection_config, now=now, codec=endpoint.codec)
         limit = endpoint.config.max_outstanding
         self._max_outstanding = float("inf") if limit is None else limit
-        self._queue: deque[Event] = deque()
+        self._queue: list[Event] = []  # backwards: an empty deque holds 600 bytes more
         self._now = now
         self._unsent = 0  # bytes that the host was given and the operating system did not take
         self._room = self._max_outstanding  # how much may be buffered before it is too much
@@ -315,7 +314,7 @@ class Session:
             if len(events) == 1 and not (self._queue or self._running or self._paused):
                 self._deliver_one(events[0])
             else:
-                self._queue.extend(events)
+                self._queue[:0] = events[::-1]
             self._pump()
         elif connection.state is State.CLOSING:
             connection.receive_data(data, now)
@@ -458,7 +457,7 @@ class Session:
         queue, on_packet = self._queue, self._on_packet
         try:
             while queue and (not self._paused or self._lost):
-                event = queue.popleft()
+                event = queue.pop()
                 if event.__class__ is Packet:
                     on_packet(self, event)
                 else:
@@ -554,7 +553,7 @@ class Session:
         if events and isinstance(last := events[-1], Closed):
             self._reason = last.reason
             events.pop()
-        self._queue.extend(events)
+        self._queue[:0] = events[::-1]
 
     def _discard_queue(self) -> None:
         if self._queue:
