@@ -116,6 +116,8 @@ class ClientBase(ABC):
     def _opened(self, session: Session) -> None:
         self._redial.connected(self._clock())
         self.session = session
+        if self.is_closed:  # meanwhile, or by the handler
+            session.close()
         while self._kept and session.is_open:
             session.send(self._kept.popleft())
 

@@ -19,15 +19,23 @@ Y = TypeVar("Y", bound=SyncStream)
 class AsyncEvent(Protocol):
     """What wakes one coroutine, such as `asyncio.Event`."""
 
-    def set(self) -> None: ...
-    def wait(self) -> Awaitable[Any]: ...
+    def set(self) -> None:
+        """Wake it."""
+
+    def wait(self) -> Awaitable[Any]:
+        """Wait until woken."""
+        raise NotImplementedError
 
 
 class SyncEvent(Protocol):
     """What wakes one thread or greenlet, such as `gevent.event.Event`."""
 
-    def set(self) -> None: ...
-    def wait(self, timeout: float | None) -> bool: ...
+    def set(self) -> None:
+        """Wake it."""
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until woken, or for `timeout` seconds. Returns whether woken."""
+        raise NotImplementedError
 
 
 class StreamPool(ABC, Generic[S]):
@@ -132,9 +140,9 @@ class AsyncConnectionPool(StreamPool[A]):
             raise
         self._end(lease.release)
 
-    async def close(self) -> None:
+    def close(self) -> Awaitable[None]:
         """Close what is idle, and end the waits. What is in use is closed when it comes back."""
-        self._pool.close()
+        raise NotImplementedError
 
     async def __aenter__(self: P) -> P:
         return self

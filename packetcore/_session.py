@@ -247,6 +247,8 @@ class Session:
             SessionClosed: the session is closing or closed.
             LocalProtocolError: the payload exceeds `max_payload`.
         """
+        if self._connection.state is _HALF_CLOSED:
+            raise SessionClosed(CloseReason.PEER)  # who would reply?
         self.send(packet)
         if self._requests is None:
             self._requests = Requests()
@@ -479,6 +481,8 @@ class Session:
                 if self._requests is None or not self._requests.take(event):
                     self._handler.message_received(self, event)
             case EndOfStream():
+                if self._requests is not None:
+                    self._call(_give_up, self._requests, SessionClosed(CloseReason.PEER))
                 self._handler.eof_received(self)
             case Packet():
                 self._on_packet(self, event)

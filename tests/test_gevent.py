@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import gc
+import logging
 import os
 import socket
 import ssl
@@ -19,9 +19,10 @@ import gevent.ssl
 import pytest
 import trustme
 
-from packetcore import CloseReason, Config, Endpoint, Handler, Packet, Session, encode
-from packetcore_gevent import GeventDriver, Server, Stream, connect, serve
+from packetcore import Backoff, CloseReason, Config, Endpoint, Handler, Packet, Session, encode
+from packetcore_gevent import ConnectionPool, GeventDriver, Server, Stream, connect, serve
 from packetcore_gevent._socket import SocketHost
+from packetcore_sockets import Listener
 
 DEADLINE = 10.0
 
@@ -190,22 +191,147 @@ def test_a_timeout_that_leaves_a_function_is_its_error(caplog: pytest.LogCapture
     assert [record.name for record in caplog.records] == ["packetcore"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of descriptors to set")
 def test_a_server_out_of_descriptors_goes_on_later(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with serve(echo) as server:
-        assert server._listener is not None
-        accept = server._listener.do_read
-        failures = [OSError(errno.EMFILE, os.strerror(errno.EMFILE)) for _ in range(3)]
-        monkeypatch.setattr(server._listener, "do_read", lambda: _fail(failures) if failures else accept())
-        with connect(*server.address) as stream:
-            stream.send(Packet(1))
-            assert stream.recv() == Packet(1)
-    assert capsys.readouterr().err.count("Too many open files") >= 3
+    import resource
+
+    monkeypatch.setattr("packetcore_gevent._tcp.ACCEPT_PAUSE", 0.01)
+    tries: list[bool] = []
+    accept = Listener.accept
+
+    def try_to_accept(listener: Listener) -> bool:
+        tries.append(accept(listener))
+        return tries[-1]
+
+    monkeypatch.setattr(Listener, "accept", try_to_accept)
+    caplog.set_level(logging.WARNING)
+    with serve(echo) as server, gevent.socket.socket() as peer:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        os.close(lowest := os.dup(0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        try:
+            peer.connect(server.address)
+            until(lambda: len(tries) == 5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        peer.sendall(encode(Packet(1)))
+        assert peer.recv(100) == encode(Packet(1))
+    assert tries == [False] * 5 + [True]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
 
 
-def _fail(failures: list[OSError]) -> None:
-    raise failures.pop()
+def test_a_server_may_be_closed_while_it_waits_to_accept_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("packetcore_gevent._tcp.ACCEPT_PAUSE", 0.01)
+    tries: list[None] = []
+    monkeypatch.setattr(Listener, "accept", lambda listener: tries.append(None))
+    server = serve(echo)
+    with raw(server):
+        until(lambda: len(tries) == 1)
+        server.close()
+        gevent.sleep(0.03)
+        assert len(tries) == 1
+
+
+def test_a_request_that_is_ended_leaves_its_reply_to_the_reader() -> None:
+    with serve(Handler()) as server, connect(*server.address) as stream:
+        with pytest.raises(gevent.Timeout), gevent.Timeout(0.001):
+            stream.request(Packet(1))
+        asking = gevent.spawn(stream.request, Packet(1))
+        gevent.sleep(0)
+        asking.kill()
+        until(lambda: len(server.sessions) == 1)
+        session = next(iter(server.sessions))
+        for at in range(2):
+            session.send(Packet(1, bytes([at])))
+        assert [stream.recv(), stream.recv()] == [Packet(1, b"\0"), Packet(1, b"\1")]
+
+
+def test_greenlets_killed_while_they_wait_for_a_pool_leave_their_places() -> None:
+    with serve(echo) as server, ConnectionPool(*server.address, max_size=1) as pool:
+
+        def use() -> None:
+            with pool.acquire() as stream:
+                assert stream.request(Packet(2)) == Packet(2)
+
+        with pool.acquire():
+            waiting = [gevent.spawn(use) for _ in range(4)]
+            gevent.sleep(0)
+            waiting[0].kill()
+            with pytest.raises(gevent.Timeout), gevent.Timeout(0.001):
+                use()
+            with pytest.raises(TimeoutError, match=r"timeout=0\.001 s"), pool.acquire(timeout=0.001):
+                pass
+            assert pool.waiting == 3
+            waiting[1].kill(block=False)  # it is handed the connection before it hears of that
+        gevent.joinall(waiting[2:], raise_error=True)
+        assert (pool.size, pool.idle, pool.waiting, pool.stats.opened) == (1, 1, 0, 1)
+
+
+def test_a_pool_closes_what_was_idle_for_too_long() -> None:
+    with serve(echo) as server, ConnectionPool(*server.address, max_idle=0.01) as pool:
+        with pool.acquire() as stream:
+            session = stream.session
+        until(lambda: session.is_over)
+        assert (pool.size, pool.stats.expired) == (0, 1)
+
+
+def test_a_client_that_is_closed_while_it_connects_leaves_nothing_open() -> None:
+    with gevent.socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        context = ssl.create_default_context()
+        host, port = listener.getsockname()
+        client = connect(host, port, Handler(), reconnect=Backoff(), ssl=context)
+        with listener.accept()[0] as peer:
+            assert peer.recv(1) == b"\x16"  # a handshake record
+            client.close()
+            while peer.recv(10_000):
+                pass
+
+
+def test_a_client_that_is_closed_just_when_it_has_connected_opens_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    closing: list[gevent.Greenlet[..., None]] = []
+    with serve(Handler()) as server:
+        host, port = server.address
+        client = connect(host, port, Handler(), reconnect=Backoff())
+        dial = client._dial
+
+        def dial_and_close(endpoint: Endpoint) -> tuple[socket.socket, Any]:
+            connected = dial(endpoint)
+            closing.append(gevent.spawn(client.close))
+            return connected
+
+        monkeypatch.setattr(client, "_dial", dial_and_close)
+        until(lambda: sum(server.stats.closed.values()) == 1)
+        gevent.joinall(closing, raise_error=True)
+        assert client.session is None
+        assert (len(closing), client.stats.opened) == (1, 0)
+
+
+def test_a_function_of_a_client_may_close_it_and_those_that_tarry_are_killed() -> None:
+    ended: list[str] = []
+
+    def tarry(stream: Stream) -> None:
+        try:
+            if server.stats.opened == 1:
+                stream.session.abort()
+            else:
+                client.close()
+                ended.append("closed")
+            gevent.sleep(DEADLINE)
+        except gevent.GreenletExit:
+            ended.append("killed")
+            raise
+
+    with serve(Handler()) as server:
+        host, port = server.address
+        client = connect(host, port, tarry, reconnect=Backoff(initial=0.001), config=Config(close_timeout=0.05))
+        until(lambda: len(ended) == 2)
+        assert ended == ["killed", "closed"]
+        client.close()
+        assert ended == ["killed", "closed", "killed"]
 
 
 def test_serve_forever_ends_when_the_server_is_closed() -> None:

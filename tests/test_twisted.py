@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import resource
 import socket
 import ssl
 import struct
@@ -23,8 +24,18 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.logger import LogEvent, globalLogPublisher
 
-from packetcore import TLS, CloseReason, Config, Handler, Packet, ServerBase, Session, SessionClosed, encode
-from packetcore_twisted import PacketFactory, PacketProtocol, Server, Stream, TwistedDriver, connect, serve
+from packetcore import TLS, Backoff, CloseReason, Config, Handler, Packet, ServerBase, Session, SessionClosed, encode
+from packetcore_twisted import (
+    Client,
+    ConnectionPool,
+    PacketFactory,
+    PacketProtocol,
+    Server,
+    Stream,
+    TwistedDriver,
+    connect,
+    serve,
+)
 
 DEADLINE = 10.0
 
@@ -329,6 +340,109 @@ def test_a_connect_that_is_cancelled_leaves_no_socket(driver: TwistedDriver, cli
             with pytest.raises(CancelledError):
                 driver.call(lambda: connecting[0])
             until_closed(peer)
+
+
+def test_the_last_descriptor_serves_a_peer_and_the_others_wait(
+    driver: TwistedDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Twisted's own ports would close those, one after the other, and log each."""
+    handler, frame = Recorder(), encode(Packet(1))
+    server = driver.start_server(handler)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as closing, contextlib.ExitStack() as taken:
+        peers = [closing.enter_context(socket.socket()) for _ in range(4)]
+        taken.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (peers[-1].fileno() + 20, hard))
+        copies: list[socket.socket] = []
+        with contextlib.suppress(OSError):
+            while True:
+                copies.append(taken.enter_context(peers[0].dup()))
+        copies[-1].close()
+        for peer in peers:
+            peer.settimeout(DEADLINE)
+            peer.connect(server.address)
+        until(driver, lambda: bool(caplog.records))
+        taken.close()
+        for peer in peers:
+            peer.sendall(frame)
+            assert peer.recv(100) == frame
+        until(driver, lambda: len(caplog.records) == 2)
+    assert ["again" in record.getMessage() for record in caplog.records] == [True, True]
+    driver.call(server.close)
+
+
+def test_a_reactor_that_takes_no_sockets_listens_in_its_own_way(driver: TwistedDriver) -> None:
+    class Bare:
+        """The driver's reactor without its interfaces."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return getattr(driver._reactor, name)
+
+    server: Server = driver.call(partial(serve, echo_one, reactor=Bare()))
+    stream = driver.connect(*server.address)
+    assert driver.call(stream.request, Packet(1)) == Packet(1)
+    with pytest.raises(OSError, match="in use"):
+        driver.call(partial(serve, echo_one, port=server.address[1], reactor=Bare()))
+    driver.call(server.close)
+    driver.call(stream.close)
+    with pytest.raises(ConnectionRefusedError):
+        driver.connect(*server.address)
+
+
+def test_a_server_that_closes_waits_for_no_handshake(driver: TwistedDriver, server_tls: TLS) -> None:
+    server: Any = driver.start_server(tls=server_tls, config=Config(connect_timeout=None))
+    with raw_peer(server, None) as peer:
+        until(driver, lambda: bool(server._shaking_hands))
+        driver.call(server.close)
+        assert peer.recv(1) == b""
+
+
+def test_a_handshake_that_fails_is_one_try_of_a_client(driver: TwistedDriver, client_tls: TLS) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(DEADLINE)
+        host, port = listener.getsockname()
+        backoff = Backoff(initial=0.01, maximum=0.01)
+        client: Client = driver.connect(host, port, Recorder(), reconnect=backoff, tls=client_tls)
+        for _ in range(3):
+            listener.accept()[0].close()
+        peer, _ = listener.accept()
+        with peer:
+            assert client.stats.closed == {CloseReason.CONNECT_FAILED: 3}
+            driver.call(client.close)
+            until_closed(peer)
+    assert client.stats.closed == {CloseReason.CONNECT_FAILED: 3}
+    assert client.stats.opened == 0
+
+
+def test_a_pool_serves_who_has_no_coroutines(driver: TwistedDriver) -> None:
+    server = driver.start_server()
+    pool: ConnectionPool = driver.open_pool(*server.address, max_size=1)
+
+    def ask(id: int) -> Deferred[Any]:
+        return pool.use(lambda stream: stream.request(Packet(id)))
+
+    def fail(stream: Stream) -> None:
+        raise ZeroDivisionError
+
+    cancelled: list[Deferred[Any]] = []
+
+    def cancel_one() -> Deferred[Any]:
+        first, second, third = ask(1), ask(2), ask(3)
+        second.cancel()
+        cancelled.append(second.addErrback(lambda failed: type(failed.value)))
+        return first.addCallback(lambda one: third.addCallback(lambda three: (one, three)))
+
+    assert driver.call(cancel_one) == (Packet(1), Packet(3))
+    assert driver.call(lambda: cancelled[0]) is CancelledError
+    assert (pool.size, pool.idle, pool.waiting) == (1, 1, 0)
+    with pytest.raises(ZeroDivisionError):
+        driver.call(pool.use, fail)
+    assert (pool.size, pool.stats.discarded) == (0, 1)
+    assert driver.call(ask, 4) == Packet(4)
+    driver.call(pool.close)
+    driver.call(server.close)
 
 
 def test_drivers_share_nothing_and_leave_nothing() -> None:

@@ -52,7 +52,7 @@ class ConnectionPool(AsyncConnectionPool[Stream]):
         """Close what is idle, and end the waits. What is in use is closed when it comes back."""
         if self._timer is not None:
             self._timer.cancel()
-        await super().close()
+        self._pool.close()
 
     async def _connect(self) -> Stream:
         return await self._open()

@@ -13,6 +13,7 @@ from gevent.hub import Hub
 from gevent.pool import Group
 
 from packetcore import Driver
+from packetcore_gevent._pool import ConnectionPool
 from packetcore_gevent._stream import Stream
 from packetcore_gevent._tcp import connect, serve
 from packetcore_gevent._udp import connect_udp, serve_udp
@@ -22,7 +23,7 @@ class GeventDriver(Driver):
     """Runs a hub. See `packetcore.Driver`."""
 
     def __init__(self) -> None:
-        super().__init__(serve, connect, _echo, serve_udp, connect_udp)
+        super().__init__(serve, connect, _echo, serve_udp, connect_udp, ConnectionPool)
         self._calls = Group()
         self._stopping = Event()
         running: concurrent.futures.Future[Hub] = concurrent.futures.Future()
@@ -48,7 +49,7 @@ class GeventDriver(Driver):
             self._loop.run_callback_threadsafe(lambda: gevent.killall(greenlet, block=False))
 
     def capabilities(self) -> frozenset[str]:
-        return frozenset({"tcp", "tls", "udp"})
+        return frozenset({"tcp", "tls", "udp", "reconnect", "pool"})
 
     def stop(self) -> None:
         if self._thread.is_alive():

@@ -8,8 +8,9 @@ from typing import Any
 
 from gevent import Timeout
 from gevent.event import Event
+from gevent.queue import Queue
 
-from packetcore import Inbox, SyncStream
+from packetcore import Inbox, Packet, Reply, SyncStream
 
 
 class Stream(SyncStream):
@@ -19,6 +20,33 @@ class Stream(SyncStream):
     def __init__(self, inbox: Inbox) -> None:
         self._changed = Event()
         super().__init__(inbox, self._changed.set, monotonic)
+
+    def request(
+        self, packet: Packet, *, match: Callable[[Reply], bool] | None = None, timeout: float | None = None
+    ) -> Reply:
+        """Send a packet and wait for its reply, which `recv` then does not give. Any number of
+        greenlets may do so at once.
+
+        Args:
+            packet: what to ask.
+            match: which packet is the reply; by default the next one of the same id that
+                answers no earlier request.
+            timeout: how long to wait, in seconds; `None` for ever.
+
+        Raises:
+            SessionClosed: the conversation is closing or closed.
+            LocalProtocolError: the payload exceeds `max_payload`.
+            TimeoutError: no reply came in time.
+        """
+        replies: Queue[Reply | Exception] = Queue()
+        request = self.session.request(packet, replies.put, match=match, timeout=timeout)
+        try:
+            reply = replies.get()
+        finally:
+            self.session.forget(request)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     def _wait(self, attempt: Callable[[], Any], timeout: float | None) -> Any:
         limit = Timeout(timeout)

@@ -9,9 +9,10 @@ from typing import overload
 import gevent.socket
 from gevent import get_hub
 
-from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session
+from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session, SessionPool
+from packetcore_gevent._functions import StreamFunction
 from packetcore_gevent._stream import Stream
-from packetcore_gevent._tcp import Server, StreamFunction
+from packetcore_gevent._tcp import Server
 from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_server, wildcard
 
 
@@ -51,6 +52,7 @@ def serve_udp(
     port: int = 0,
     *,
     config: Config | None = None,
+    sessions: SessionPool[Session] | None = None,
     broadcast: bool = False,
     multicast_group: str | None = None,
 ) -> Server:
@@ -64,6 +66,7 @@ def serve_udp(
             `multicast_group` the address of the interface to join it on.
         port: 0 takes a free one; `Server.address` tells which.
         config: limits and timeouts.
+        sessions: a register that other servers use too, of TCP for instance.
         broadcast: let sessions send to broadcast addresses.
         multicast_group: the address of a group to join.
 
@@ -71,7 +74,7 @@ def serve_udp(
         OSError: the address is in use or not this machine's, or the group cannot be joined.
         ValueError: `config` joins messages, or `multicast_group` is no multicast address.
     """
-    server = Server(handler, config, endpoint=DatagramEndpoint)
+    server = Server(handler, config, sessions, DatagramEndpoint)
     infos = gevent.socket.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)
     sock = open_udp_server(infos, broadcast=broadcast, multicast_group=multicast_group)
     server.address = sock.getsockname()

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
 
 from packetcore import TLS, Driver
+from packetcore_twisted._pool import ConnectionPool
 from packetcore_twisted._stream import Stream
 from packetcore_twisted._tcp import connect, serve
 from packetcore_twisted._udp import connect_udp, serve_udp
@@ -34,6 +35,7 @@ class TwistedDriver(Driver):
             _echo,
             partial(serve_udp, reactor=self._reactor),
             partial(connect_udp, reactor=self._reactor),
+            partial(ConnectionPool, reactor=self._reactor),
         )
         run = partial(self._reactor.run, installSignalHandlers=False)
         self._thread = threading.Thread(target=run, name="packetcore-twisted", daemon=True)
@@ -63,7 +65,7 @@ class TwistedDriver(Driver):
         return {"ssl": options_from_files(tls, server_side=server_side)}
 
     def capabilities(self) -> frozenset[str]:
-        return frozenset({"tcp", "udp", "tls"} if find_spec("OpenSSL") else {"tcp", "udp"})
+        return frozenset({"tcp", "udp", "reconnect", "pool"} | ({"tls"} if find_spec("OpenSSL") else set()))
 
     def stop(self) -> None:
         if self._thread.is_alive():

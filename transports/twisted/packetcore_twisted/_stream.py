@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from packetcore import AsyncStream, Inbox, Message, Packet
+from packetcore import AsyncStream, Inbox, Message, Packet, Reply
 
 
 class Stream(AsyncStream):
@@ -22,6 +22,7 @@ class Stream(AsyncStream):
         super().__init__(inbox, self._wake)
         self._reactor = reactor
         self._waiting: dict[Deferred[Any], Callable[[], object]] = {}
+        self._replied: list[tuple[Deferred[Reply], Reply | Exception]] = []
         self._waking = False
 
     def send(self, item: Packet | Message) -> Deferred[None]:
@@ -40,6 +41,30 @@ class Stream(AsyncStream):
     ) -> Deferred[None]:
         """Send a payload as `packetcore.Connection.send_message` does, and wait as `send`."""
         return self._until(self._drained, partial(self.session.send_message, payload, id=id, type=type, chunk=chunk))
+
+    def request(
+        self, packet: Packet, *, match: Callable[[Reply], bool] | None = None, timeout: float | None = None
+    ) -> Deferred[Reply]:
+        """Send a packet and wait for its reply, which `recv` then does not give. Any number may
+        wait at once. Cancelling the wait forgets the request.
+
+        Args:
+            packet: what to ask.
+            match: which packet is the reply; by default the next one of the same id that
+                answers no earlier request.
+            timeout: how long to wait, in seconds; `None` for ever.
+
+        Raises:
+            SessionClosed: the conversation is closing or closed.
+            LocalProtocolError: the payload exceeds `max_payload`.
+            TimeoutError: no reply came in time.
+        """
+        replied: Deferred[Reply] = Deferred(lambda _: self.session.forget(request))
+        try:
+            request = self.session.request(packet, partial(self._reply, replied), match=match, timeout=timeout)
+        except Exception:
+            replied.errback()
+        return replied
 
     def recv(self) -> Deferred[Packet | Message]:
         """The next packet; the next message where `join_messages` is set. Cancelling the
@@ -80,14 +105,22 @@ class Stream(AsyncStream):
     def _forget(self, waiter: Deferred[Any]) -> None:
         self._waiting.pop(waiter, None)
 
+    def _reply(self, replied: Deferred[Reply], reply: Reply | Exception) -> None:
+        self._replied.append((replied, reply))
+        self._wake()
+
     def _wake(self) -> None:
         # Not at once: the session is in the middle of its work, and who wakes may send.
-        if self._waiting and not self._waking:
+        if (self._waiting or self._replied) and not self._waking:
             self._waking = True
             self._reactor.callLater(0, self._look)
 
     def _look(self) -> None:
         self._waking = False
+        answered, self._replied = self._replied, []
+        for replied, reply in answered:
+            if not replied.called:
+                replied.errback(reply) if isinstance(reply, Exception) else replied.callback(reply)
         waiting, self._waiting = self._waiting, {}
         for waiter, ready in waiting.items():
             if not waiter.called and not self._settle(waiter, ready):

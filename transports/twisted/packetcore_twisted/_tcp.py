@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Generator
 from typing import Any, overload
 
 from twisted.internet import error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, fail, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
-from twisted.internet.interfaces import IProtocolFactory
-from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.internet.interfaces import IProtocolFactory, IReactorSocket
+from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from packetcore import Config, Endpoint, Handler, Inbox, ServerBase, Session
+from packetcore import Backoff, Config, Endpoint, Handler, Inbox, ServerBase, Session, SessionPool
+from packetcore_sockets import BACKLOG, open_tcp_listeners
+from packetcore_twisted._client import Client
+from packetcore_twisted._functions import Functions, StreamFunction
+from packetcore_twisted._listening import ListeningSocket
+from packetcore_twisted._reactor import log_failure, look_up, the_reactor
 from packetcore_twisted._socket import PacketProtocol, address_of
 from packetcore_twisted._stream import Stream
-
-StreamFunction = Callable[[Stream], Any]
-"""An application over a stream: `async def`, or with a Deferred as its result. When it is
-done, the stream is closed."""
-
-_log = Logger(namespace="packetcore")
-
-
-def log_failure(message: str) -> None:
-    """Log an exception that is being handled, as Twisted does."""
-    _log.failure("{message}", message=message)
-
-
-def the_reactor(reactor: Any) -> Any:
-    """The one given, or the global one."""
-    if reactor is None:
-        from twisted.internet import reactor  # not before: importing it is choosing it
-    return reactor
 
 
 @implementer(IProtocolFactory)
@@ -48,6 +35,7 @@ class PacketFactory(ServerBase):
         reactor: the endpoint's; the global one by default.
         is_server: whether it is for a server's endpoint.
         endpoint: see `packetcore.ServerBase`.
+        sessions: a register that other servers use too.
     """
 
     def __init__(
@@ -57,16 +45,21 @@ class PacketFactory(ServerBase):
         reactor: Any = None,
         is_server: bool = True,
         endpoint: Callable[..., Endpoint] = Endpoint,
+        sessions: SessionPool[Session] | None = None,
     ) -> None:
-        super().__init__(handler, self._start, config, log_failure, endpoint)
-        self.endpoint.is_server = is_server
         self.reactor: Any = the_reactor(reactor)
         """What tells the time and keeps timers."""
-        self._running: set[Deferred[Any]] = set()
-        self._stop_listening: Callable[[], object] = lambda: None
+        self._functions = Functions(self.reactor)
+        super().__init__(handler, self._functions.start, config, log_failure, endpoint, sessions)
+        self.endpoint.is_server = is_server
+        self._listeners: list[Any] = []
+        self._shaking_hands: set[PacketProtocol] = set()
 
     def buildProtocol(self, addr: object) -> PacketProtocol:  # noqa: N802
-        return PacketProtocol(self.endpoint, self.reactor)
+        protocol = PacketProtocol(self.endpoint, self.reactor)
+        self._shaking_hands.add(protocol)
+        protocol._opened.addBoth(self._shook_hands, protocol)
+        return protocol
 
     def doStart(self) -> None:  # noqa: N802
         """Nothing to prepare before a port or a connector uses it, nothing to clean up after."""
@@ -78,11 +71,14 @@ class PacketFactory(ServerBase):
         """Stop listening, let handlers finish and buffers empty for at most `grace` seconds,
         then abort what is left. A session ends with SHUTDOWN, unless its peer or its handler
         ended it before. Cancelling this aborts at once."""
-        stopped = maybeDeferred(self._stop_listening)
-        self._stop_listening = lambda: None
+        stopped = [maybeDeferred(listener.stopListening) for listener in self._listeners]
+        self._listeners.clear()
+        for protocol in list(self._shaking_hands):
+            if protocol.connected:
+                protocol.abort()
         empty: Deferred[None] = Deferred()
         self.endpoint.drain(self.reactor.seconds(), lambda: empty.callback(None))
-        ends: list[Deferred[Any]] = [stopped, empty, *self._running]
+        ends: list[Deferred[Any]] = [*stopped, empty, *self._functions.running]
         over = DeferredList(ends, consumeErrors=True)
         enough: Deferred[object] = Deferred()
         over.addBoth(lambda _: None if enough.called else enough.callback(None))
@@ -90,24 +86,13 @@ class PacketFactory(ServerBase):
             yield enough.addTimeout(grace, self.reactor, lambda *_: None)
         finally:
             self.endpoint.abort(self.reactor.seconds())
-            for running in list(self._running):
+            for running in list(self._functions.running):
                 running.cancel()
             yield over
 
-    def _start(self, function: StreamFunction, inbox: Inbox) -> None:
-        stream = Stream(inbox, self.reactor)
-        running = Deferred.fromCoroutine(self._run(function, stream))
-        self._running.add(running)
-        running.addBoth(lambda _: stream.close())
-        running.addBoth(lambda _: self._running.discard(running))
-
-    async def _run(self, function: StreamFunction, stream: Stream) -> None:
-        try:  # not at once: the session is in the middle of its work
-            await deferLater(self.reactor, 0, maybeDeferred, function, stream)
-        except CancelledError:
-            pass
-        except Exception as failed:
-            stream.session.failed(failed, self.reactor.seconds())
+    def _shook_hands(self, opened: Any, protocol: PacketProtocol) -> Any:
+        self._shaking_hands.discard(protocol)
+        return opened
 
 
 class Server(PacketFactory):
@@ -126,7 +111,9 @@ def serve(
     port: int = 0,
     *,
     config: Config | None = None,
+    sessions: SessionPool[Session] | None = None,
     ssl: Any = None,
+    backlog: int = BACKLOG,
     reactor: Any = None,
 ) -> Deferred[Server]:
     """Listen on TCP and serve.
@@ -134,16 +121,20 @@ def serve(
     Args:
         handler: a `packetcore.Handler` for all sessions, or a function that is run over a
             `Stream` for each, `async def` or with a Deferred as its result.
-        host: the address to listen on; `None` means every IPv4 one of this machine.
+        host: the address to listen on; `None` means every one of this machine.
         port: 0 takes a free one; `Server.address` tells which.
         config: limits and timeouts.
+        sessions: a register that other servers use too, of UDP for instance.
         ssl: for TLS, `twisted.internet.ssl.CertificateOptions` or the like.
-        reactor: the global one by default.
+        backlog: how many connections may wait to be accepted.
+        reactor: the global one by default. One that is no `IReactorSocket` listens in its own
+            way: on one address, and out of descriptors it may close who waits.
 
     Raises:
         OSError: the address is in use or not this machine's.
     """
-    return Deferred.fromCoroutine(_listen(Server(handler, config, reactor), host or "", port, ssl))
+    server = Server(handler, config, reactor, sessions=sessions)
+    return Deferred.fromCoroutine(_listen(server, host, port, ssl, backlog))
 
 
 @overload
@@ -152,13 +143,27 @@ def connect(
 ) -> Deferred[Stream]: ...
 @overload
 def connect(
+    host: str,
+    port: int,
+    handler: Handler | StreamFunction,
+    *,
+    reconnect: Backoff,
+    keep: int = 0,
+    config: Config | None = None,
+    ssl: Any = None,
+    reactor: Any = None,
+) -> Deferred[Client]: ...
+@overload
+def connect(
     host: str, port: int, handler: Handler, *, config: Config | None = None, ssl: Any = None, reactor: Any = None
 ) -> Deferred[Session]: ...
 def connect(
     host: str,
     port: int,
-    handler: Handler | None = None,
+    handler: Handler | StreamFunction | None = None,
     *,
+    reconnect: Backoff | None = None,
+    keep: int = 0,
     config: Config | None = None,
     ssl: Any = None,
     reactor: Any = None,
@@ -169,6 +174,9 @@ def connect(
         host: a name or an address.
         port: its port.
         handler: what hears of packets; with none you get a `Stream` to receive from.
+        reconnect: connect again and again, waiting in between as this says. You get a `Client`
+            at once, and its handler may be a function over a `Stream`, run for each connection.
+        keep: how many packets a `Client` keeps that are sent while it is not connected.
         config: limits and timeouts.
         ssl: for TLS, what `twisted.internet.ssl.optionsForClientTLS` gives, or a function
             that makes it from `host`, such as `optionsForClientTLS` itself.
@@ -176,44 +184,62 @@ def connect(
 
     Raises:
         OSError: it was refused or not reached; `TimeoutError` after `connect_timeout`;
-            `ssl.SSLError` where TLS failed.
+            `ssl.SSLError` where TLS failed. With `reconnect` these go to the log.
     """
+    reactor = the_reactor(reactor)
+
+    def dial(endpoint: Endpoint) -> Deferred[Session]:
+        opening = Deferred.fromCoroutine(_open(endpoint, host, port, ssl, reactor))
+        if (timeout := endpoint.config.connect_timeout) is not None:
+            opening.addTimeout(timeout, reactor, lambda *_: fail(endpoint.connect_timed_out(host, port)))
+        return opening.addErrback(_as_os_error, f"connecting to {host} port {port}")
+
+    if reconnect is not None and handler is not None:
+        return succeed(Client(handler, config, reconnect, keep, reactor, dial))
+    if isinstance(handler, Handler):
+        return dial(Endpoint(handler, config, log_exception=log_failure))
+    if handler is not None or reconnect is not None:
+        raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")
     inbox = Inbox()
-    factory = PacketFactory(inbox if handler is None else handler, config, reactor, is_server=False)
-    opening: Deferred[Any] = Deferred.fromCoroutine(_open(factory, host, port, ssl))
-    if (timeout := factory.endpoint.config.connect_timeout) is not None:
-        too_late = factory.endpoint.connect_timed_out(host, port)
-        opening.addTimeout(timeout, factory.reactor, lambda *_: fail(too_late))
-    opening.addErrback(_as_os_error, f"connecting to {host} port {port}")
-    return opening.addCallback(lambda session: Stream(inbox, factory.reactor) if handler is None else session)
+    return dial(Endpoint(inbox, config, log_exception=log_failure)).addCallback(lambda _: Stream(inbox, reactor))
 
 
-async def _listen(server: Server, host: str, port: int, ssl: Any) -> Server:
-    factory = server if ssl is None else _over_tls(server, ssl, is_client=False)
+async def _listen(server: Server, host: str | None, port: int, ssl: Any, backlog: int) -> Server:
+    reactor = server.reactor
+    factory = server if ssl is None else _over_tls(server, ssl, reactor, is_client=False)
+    if IReactorSocket.providedBy(reactor):
+        infos = await look_up(reactor, host, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
+        sockets = open_tcp_listeners(infos, port, backlog)
+        server.address = sockets[0].getsockname()
+        server._listeners = [ListeningSocket(sock, factory, reactor) for sock in sockets]
+        return server
     try:
-        listener = server.reactor.listenTCP(port, factory, 1024, host)
+        listener = reactor.listenTCP(port, factory, backlog, host or "")
     except error.CannotListenError as refused:
         raise refused.socketError from None
-    server._stop_listening = listener.stopListening
     server.address = address_of(listener.getHost())
+    server._listeners = [listener]
     return server
 
 
-async def _open(client: PacketFactory, host: str, port: int, ssl: Any) -> Session:
+async def _open(endpoint: Endpoint, host: str, port: int, ssl: Any, reactor: Any) -> Session:
     if ssl is not None:
         ssl = ssl(host) if callable(ssl) else ssl
-    factory: Any = client if ssl is None else _over_tls(client, ssl, is_client=True)
-    endpoint = TCP4ClientEndpoint if isIPAddress(host) or isIPv6Address(host) else HostnameEndpoint
+    factory: Any = Factory.forProtocol(lambda: PacketProtocol(endpoint, reactor))
+    factory.noisy = False
+    if ssl is not None:
+        factory = _over_tls(factory, ssl, reactor, is_client=True)
+    new_endpoint = TCP4ClientEndpoint if isIPAddress(host) or isIPv6Address(host) else HostnameEndpoint
     no_limit: Any = None  # the time-out of `connect` is for everything
-    protocol: Any = await endpoint(client.reactor, host, port, no_limit).connect(factory)
+    protocol: Any = await new_endpoint(reactor, host, port, no_limit).connect(factory)
     opened: Deferred[Session] = (protocol if ssl is None else protocol.wrappedProtocol)._opened
     return await opened
 
 
-def _over_tls(factory: Any, ssl: Any, *, is_client: bool) -> Any:
+def _over_tls(factory: Any, ssl: Any, reactor: Any, *, is_client: bool) -> Any:
     from packetcore_twisted._tls import TLSFactory  # pyOpenSSL need not be installed
 
-    return TLSFactory(ssl, is_client, factory, factory.reactor)
+    return TLSFactory(ssl, is_client, factory, reactor)
 
 
 def _as_os_error(reason: Failure, where: str) -> Failure:

@@ -30,6 +30,7 @@ class TLSFactory(TLSMemoryBIOFactory):
     """Puts TLS beneath the protocols of another factory."""
 
     protocol = TLSTransport
+    noisy = False
 
 
 def options_from_files(tls: TLS, *, server_side: bool) -> Any:

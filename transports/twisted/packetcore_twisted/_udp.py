@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
 from typing import Any, overload
 
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReadDescriptor
-from twisted.internet.threads import deferToThreadPool
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session
-from packetcore_sockets import AddressInfo, DatagramSocket, open_udp_client, open_udp_server, wildcard
+from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session, SessionPool
+from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_server, wildcard
+from packetcore_twisted._functions import StreamFunction
+from packetcore_twisted._reactor import log_failure, look_up, the_reactor
 from packetcore_twisted._stream import Stream
-from packetcore_twisted._tcp import Server, StreamFunction, log_failure, the_reactor
+from packetcore_twisted._tcp import Server
 
 
 @implementer(IReadDescriptor)
@@ -74,6 +73,7 @@ def serve_udp(
     port: int = 0,
     *,
     config: Config | None = None,
+    sessions: SessionPool[Session] | None = None,
     broadcast: bool = False,
     multicast_group: str | None = None,
     reactor: Any = None,
@@ -87,6 +87,7 @@ def serve_udp(
             `multicast_group` the address of the interface to join it on.
         port: 0 takes a free one; `Server.address` tells which.
         config: limits and timeouts.
+        sessions: a register that other servers use too, of TCP for instance.
         broadcast: let sessions send to broadcast addresses.
         multicast_group: the address of a group to join.
         reactor: the global one by default.
@@ -97,8 +98,8 @@ def serve_udp(
     """
 
     async def listen() -> Server:
-        server = Server(handler, config, reactor, endpoint=DatagramEndpoint)
-        infos = await _look_up(wildcard(host), port, server.reactor)
+        server = Server(handler, config, reactor, endpoint=DatagramEndpoint, sessions=sessions)
+        infos = await look_up(server.reactor, wildcard(host), port, socket.SOCK_DGRAM)
         sock = open_udp_server(infos, broadcast=broadcast, multicast_group=multicast_group)
         server.address = sock.getsockname()
         DatagramHost(server.endpoint, sock, server.reactor)
@@ -162,20 +163,10 @@ def connect_udp(
         using = the_reactor(reactor)
         inbox = Inbox()
         endpoint = DatagramEndpoint(inbox if handler is None else handler, config, log_exception=log_failure)
-        infos = await _look_up(host, port, using)
+        infos = await look_up(using, host, port, socket.SOCK_DGRAM)
         sock, peer, is_connected = open_udp_client(infos, broadcast=broadcast, local_host=local_host)
         DatagramHost(endpoint, sock, using, is_connected)
         session = endpoint.open(peer, using.seconds(), sole=handler is None)
         return Stream(inbox, using) if handler is None else session
 
     return Deferred.fromCoroutine(connect())
-
-
-async def _look_up(host: str, port: int, reactor: Any) -> Sequence[AddressInfo]:
-    if isIPAddress(host) or isIPv6Address(host):
-        return socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    pool = reactor.getThreadPool()
-    found: Sequence[AddressInfo] = await deferToThreadPool(
-        reactor, pool, socket.getaddrinfo, host, port, type=socket.SOCK_DGRAM
-    )
-    return found
