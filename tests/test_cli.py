@@ -131,6 +131,12 @@ def unused_udp_port() -> Iterator[str]:
         ("serve --transport nope", "unknown transport 'nope'; installed: "),
         ("serve --max-payload -1", "max_payload=-1 is out of range 0 to 4294967295"),
         ("serve --max-sessions 0", "max_sessions=0 must be at least 1"),
+        ("serve --max-sessions-per-host 0", "max_sessions_per_host=0 must be at least 1"),
+        ("serve --metrics-port 65536", "port=65536 is out of range 0 to 65535"),
+        (
+            "serve --metrics-port 0 --metrics-host 192.0.2.1",
+            "cannot serve metrics on 192.0.2.1:0: Cannot assign requested address",
+        ),
         ("serve --idle-timeout -1", "idle_timeout=-1 is out of range 0 to 1000000000 seconds"),
         ("serve --grace inf", "grace=inf is out of range 0 to 1000000000 seconds"),
         ("serve --tls-cert no-such", "cannot read 'no-such': No such file or directory"),
@@ -161,6 +167,8 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_1(
         ("send 127.0.0.1 http --id 1", "argument PORT: 'http' is not an integer"),
         ("serve --idle-timeout soon", "argument --idle-timeout: 'soon' is not a number of seconds"),
         ("serve --tls-key key.pem", "--tls-key needs --tls-cert (see packetcore serve --help)"),
+        ("serve --metrics-host ::1", "--metrics-host needs --metrics-port (see packetcore serve --help)"),
+        ("serve --log xml", "argument --log: invalid choice: 'xml'"),
         ("serve --udp --tls-cert cert.pem", "argument --tls-cert: not allowed with argument --udp"),
         ("serve --udp --tls-key key.pem", "argument --tls-key: not allowed with argument --udp"),
         ("send 127.0.0.1 1 --id 1 --udp --tls", "argument --tls: not allowed with argument --udp"),
@@ -370,7 +378,7 @@ def test_transports_lists_what_is_installed_and_what_is_broken(run: Run, monkeyp
     monkeypatch.setattr("packetcore._driver.entry_points", lambda group: installed)
     lines = run("transports").splitlines()
     assert lines[0].split() == ["transport", "distribution", "version", "capabilities"]
-    assert re.search(r"^asyncio +packetcore-asyncio +\d\S* +tcp, tls, udp", lines[1])
+    assert re.search(r"^asyncio +packetcore-asyncio +\d\S* +pool, reconnect, tcp, tls, udp", lines[1])
     assert re.search(r"^broken +- +- +error: .*No module named 'no_such_module'$", lines[2])
 
 
@@ -426,12 +434,15 @@ def test_the_demo_shows_every_scene(run: Run) -> None:
         "One packet arrives cut apart",
         "Noise between packets",
         "The pool knows who is alive",
+        "A client comes back",
         "Devices speak UDP",
         "A broken datagram between two good ones",
         "A device comes back from another port",
         "Silence ends a session",
     ]
-    told = re.findall(r"^   (malformed  \w+|count .*|expired .*|closed .*|command .*)", out, re.MULTILINE)
+    told = re.findall(
+        r"^   (malformed  \w+|count .*|connected .*|lost .*|kept .*|expired .*|closed .*|command .*)", out, re.MULTILINE
+    )
     assert told == [
         "closed     session 1, PEER: the peer closed it",
         "malformed  NOISE",
@@ -444,6 +455,10 @@ def test_the_demo_shows_every_scene(run: Run) -> None:
         "count      1 session",
         "closed     session 2, PEER: the peer closed it",
         "count      0 sessions",
+        "connected  session 1 of the client",
+        "lost       session 1, PEER: the peer closed it",
+        "kept       2 packets for the next connection",
+        "connected  session 2 of the client",
         "malformed  TRUNCATED",
         "closed     session 1, REPLACED: another session took over its identity",
         'command    id 7  type 0  count 1  length 24  payload "from outside any handler"',
@@ -451,7 +466,7 @@ def test_the_demo_shows_every_scene(run: Run) -> None:
         "count      0 sessions",
     ]
     assert README_FRAME in out
-    assert out.count("   packet     ") == 14
+    assert out.count("   packet     ") == 17
     assert out.count("   refresh    session 2 spoke") >= 2
     assert "\x1b" not in out
 

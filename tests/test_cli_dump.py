@@ -95,7 +95,7 @@ def test_a_dump_names_every_part_of_a_stream(capsys: pytest.CaptureFixture[str])
         "0031  flag     fe",
         "0032  id       00 02           2 (0x02)",
         "0034  escape   fd              bad: nothing follows",
-        "      ^ TRUNCATED: the stream ended inside a frame",
+        "      ^ TRUNCATED: the stream or the datagram ended inside a frame",
         "",
         '0000  malformed  NOISE  5 bytes  "noise"',
         "0006  packet     id 65040  type 3  count 2  length 3  payload fe fe 21",

@@ -21,6 +21,9 @@ CLIENTS = 50
 IN_FLIGHT = 32
 
 
+each_transport = pytest.mark.parametrize("transport", ["asyncio", "blocking", "gevent", "twisted"])
+
+
 class Serving:
     """A `packetcore serve` that listens."""
 
@@ -105,8 +108,9 @@ def test_fifty_clients_get_every_byte_back(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_connected_clients_finish(number: signal.Signals) -> None:
-    with ExitStack() as clients, serving("--echo", "--grace", "20") as server:
+@each_transport
+def test_a_signal_lets_connected_clients_finish(transport: str, number: signal.Signals) -> None:
+    with ExitStack() as clients, serving("--echo", "--grace", "20", "--transport", transport) as server:
         devices = [clients.enter_context(server.connect()) for _ in range(3)]
         for device in devices:
             device.sendall(encode(Packet(1, b"hello")))
@@ -118,6 +122,8 @@ def test_a_signal_lets_connected_clients_finish(number: signal.Signals) -> None:
         _, err = server.process.communicate(timeout=DEADLINE)
     assert server.process.returncode == 0
     assert "draining 3 sessions" in err
+    assert err.count("closed, SHUTDOWN") == 3
+    assert err.endswith("stopped after 3 sessions\n")
 
 
 def test_clients_that_stay_do_not_outlive_the_grace() -> None:
@@ -129,14 +135,20 @@ def test_clients_that_stay_do_not_outlive_the_grace() -> None:
     assert "session 1 closed, SHUTDOWN" in err
 
 
-def test_a_second_signal_ends_it_at_once() -> None:
-    with serving("--echo", "--grace", "1000") as server, server.connect() as device:
-        device.sendall(encode(Packet(1)))
-        assert device.recv(64) == encode(Packet(1))
+@each_transport
+def test_a_second_signal_ends_it_at_once(transport: str) -> None:
+    with ExitStack() as clients, serving("--echo", "--grace", "1000", "--transport", transport) as server:
+        devices = [clients.enter_context(server.connect()) for _ in range(3)]
+        for device in devices:
+            device.sendall(encode(Packet(1)))
+            assert device.recv(64) == encode(Packet(1))
         server.process.send_signal(signal.SIGTERM)
-        assert read_to_end(device) == b""  # it drains, and waits for this client to close
+        for device in devices:
+            assert read_to_end(device) == b""  # it drains, and waits for this client to close
         code, _, err = server.end(signal.SIGINT)
     assert code == 1
+    assert err.count("closed, SHUTDOWN") == 3
+    assert err.endswith("aborted by a second signal\n")
     assert "Traceback" not in err
 
 
@@ -172,6 +184,17 @@ def test_limits_are_the_ones_asked_for() -> None:
     assert err.endswith("stopped after 1 session; refused without one: 1\n")
 
 
+def test_a_cap_for_each_host_is_the_one_asked_for() -> None:
+    with serving("--max-sessions-per-host", "1", "--echo") as server:
+        with server.connect() as device, server.connect() as other:
+            device.sendall(encode(Packet(1)))
+            assert device.recv(64) == encode(Packet(1))
+            with suppress(ConnectionResetError):
+                assert read_to_end(other) == b""
+        _, _, err = server.end(signal.SIGTERM)
+    assert err.endswith("refused without one: 1\n")
+
+
 def test_a_reader_that_leaves_ends_the_server_quietly() -> None:
     with serving() as server:
         assert server.process.stdout is not None
@@ -196,7 +219,7 @@ def test_it_listens_on_ipv6() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("transport", ["asyncio", "blocking", "gevent", "twisted"])
+@each_transport
 def test_udp_is_echoed_until_a_signal(transport: str, number: signal.Signals) -> None:
     options = ["--udp", "--echo", "--transport", transport]
     with serving(*options) as server, server.udp_device() as device, server.udp_device() as other:

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from packetcore import Backoff, Config, ConnectionPoolStats, EndpointStats
+from packetcore.prometheus import PacketcoreCollector, PoolReading
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
     path
@@ -56,7 +59,26 @@ def test_the_fuzzing_of_a_handler_runs_and_finds_a_fault() -> None:
         faulty["test_no_stream_gives_an_impossible_temperature"]()
 
 
+def test_the_page_on_operations_knows_the_defaults_and_every_metric() -> None:
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    block = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    exec(block[1], {})
+    endpoint, pool = EndpointStats(), PoolReading(ConnectionPoolStats(), 0, 0, 0)
+    collector = PacketcoreCollector({"endpoint": lambda: endpoint}, {"pool": lambda: pool})
+    served = {sample.name for metric in collector.collect() for sample in metric.samples}
+    assert set(re.findall(r"`(packetcore_\w+)", page)) == served
+    for limit in ("max_payload", "max_outstanding", "max_sessions", "max_sessions_per_host"):
+        value = getattr(Config(), limit)
+        told = f"{value // 2**20} MiB" if value >= 2**20 else f"{value:,}"
+        assert re.search(rf"`{limit}`[^|]*\({told}\)", page), limit
+    for timeout in ("idle_timeout", "frame_timeout", "connect_timeout"):
+        assert f"`{timeout}` ({getattr(Config(), timeout):g} s)" in page, timeout
+    for name in ("initial", "maximum", "reset_after"):
+        assert re.search(rf"`{name}`\s+\({getattr(Backoff(), name):g} s\)", page), name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_to_files_that_exist(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target

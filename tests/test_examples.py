@@ -24,6 +24,11 @@ EXPECTED = {
     "any_transport.py blocking": METER,
     "any_transport.py gevent": METER,
     "any_transport.py twisted": METER,
+    "connection_pool.py": """
+        squares: 1 4 9 16 25 36 49 64 81 100
+        opened 2, used again 8 times, waited for 8 times
+        changed its mind, with a reply on its way: 1 closed, 1 idle
+    """,
     "echo_asyncio.py": """
         server: connected to 127.0.0.1
         client: connected to 127.0.0.1
@@ -33,6 +38,26 @@ EXPECTED = {
         client: received b'hello' with id 0x10
         server: disconnected, PEER: the peer closed it
         client: disconnected, LOCAL: this side closed it
+    """,
+    "identity.py": """
+        gateway: meter 7 is session 1, over TCP
+        meter: told to sleep by cable
+        gateway: meter 7 is session 2, over UDP
+        meter: told to wake up by radio
+        gateway: session 1 of meter 7 is over, REPLACED
+        gateway: session 1 is None; it counts 1 session
+        gateway: session 2 of meter 7 is over, SHUTDOWN
+    """,
+    "metrics.py": """
+        packetcore_sessions{endpoint="gateway"} 1.0
+        packetcore_sessions_opened_total{endpoint="gateway"} 1.0
+        packetcore_packets_received_total{endpoint="gateway"} 3.0
+        packetcore_packets_sent_total{endpoint="gateway"} 3.0
+        packetcore_received_bytes_total{endpoint="gateway"} 48.0
+        packetcore_sent_bytes_total{endpoint="gateway"} 48.0
+        packetcore_pool_connections{pool="gateway",state="idle"} 1.0
+        packetcore_pool_opened_total{pool="gateway"} 1.0
+        packetcore_pool_reused_total{pool="gateway"} 2.0
     """,
     "own_runtime.py": """
         server: packet 1 b'hello'
@@ -48,6 +73,24 @@ EXPECTED = {
         packet with id 0x10 and payload 010304fe01fd02
         10 bytes came: 1 complete, 0 bytes wait for more
         packet with id 0x10 and payload 010304fe01fd02
+    """,
+    "reconnect.py": """
+        client: connection 1
+        server: reading 20
+        client: connection 1 lost, PEER
+        client: reading 23 refused: not connected, and keep=2 packets are kept already
+        client: connection 2
+        server: reading 21
+        server: reading 22
+        client: connection 2 lost, LOCAL
+    """,
+    "request_reply.py": """
+        look-up 9: 9 found
+        look-up 8: 8 found
+        look-up 7: 7 found
+        temperature: 21
+        pressure: no reply to request 2 came within timeout=0.2 s
+        news: a door was opened
     """,
     "session_pool.py": """
         inserted with id 1; the pool counts 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,11 @@ FOLDER = Path(packetcore.__file__).parent
 SOURCES = sorted(FOLDER.glob("*.py"))
 TREES = {path.stem: ast.parse(path.read_text(), path.name) for path in SOURCES}
 FORBIDDEN = {"time", "os", "random", "socket", "threading", "asyncio"}
+
+OPTIONAL = {"prometheus": {"prometheus_client"}}
+"""Modules that are public beside the package, and what they import from elsewhere. Metrics are for
+those who collect them, and are made of that library's own classes: the package does not import
+the module, so that it needs nothing itself."""
 
 each_module = pytest.mark.parametrize("module", TREES)
 
@@ -45,8 +52,20 @@ def test_the_core_does_not_import_upwards(module: str) -> None:
 
 
 @each_module
+def test_the_core_depends_on_the_standard_library_alone(module: str) -> None:
+    roots = {name.partition(".")[0] for name in imported(TREES[module])} - {"packetcore"}
+    assert roots - sys.stdlib_module_names == OPTIONAL.get(module, set())
+
+
+def test_the_package_does_not_import_what_is_optional() -> None:
+    needed = {name for names in OPTIONAL.values() for name in names}
+    code = f"import sys, packetcore; sys.exit(bool({needed} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 0
+
+
+@each_module
 def test_a_module_is_private_and_the_package_is_what_is_public(module: str) -> None:
-    assert module.startswith("_")
+    assert module.startswith("_") or module in OPTIONAL
 
 
 def test_what_the_package_imports_is_what_it_exports() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from packetcore_cli._demo_client import show_a_client_that_comes_back
 from packetcore_cli._demo_tcp import TCPScenes
 from packetcore_cli._demo_udp import UDPScenes
 from packetcore_cli._drivers import running_driver
@@ -28,6 +29,8 @@ def demo(transport: str, out: Terminal) -> int:
         stage = Stage(driver, out)
         try:
             TCPScenes(stage).show()
+            if "reconnect" in offers:
+                show_a_client_that_comes_back(stage)
             if "udp" in offers:
                 UDPScenes(stage).show()
         except OSError as error:

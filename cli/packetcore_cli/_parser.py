@@ -9,6 +9,7 @@ from packetcore import Config
 from packetcore_cli import __version__
 from packetcore_cli._arguments import Parser, add_packet_options, number, port, seconds
 from packetcore_cli._drivers import DEFAULT
+from packetcore_cli._log import LOG_FORMS
 
 DEFAULTS = Config()
 
@@ -41,11 +42,18 @@ def new_parser() -> Parser:
         text = f"{what}, in seconds; 0 for ever (default {default:g})"
         serve.add_argument(f"--{name.replace('_', '-')}", type=seconds(name), default=default, metavar="S", help=text)
     most, per_host = DEFAULTS.max_sessions, DEFAULTS.max_sessions_per_host
-    text = f"how many sessions at a time (default {most}); at most {per_host} from one host"
-    serve.add_argument("--max-sessions", type=number, default=DEFAULTS.max_sessions, metavar="N", help=text)
+    text = f"how many sessions at a time (default {most})"
+    serve.add_argument("--max-sessions", type=number, default=most, metavar="N", help=text)
+    text = f"how many of them from one host (default {per_host})"
+    serve.add_argument("--max-sessions-per-host", type=number, default=per_host, metavar="N", help=text)
     _add_max_payload(serve)
     text = "how long sessions may take to finish after SIGINT or SIGTERM, in seconds (default 5)"
     serve.add_argument("--grace", type=seconds("grace"), default=5.0, metavar="S", help=text)
+    text = "log one record a line for machines: logfmt, the default with --log, or json"
+    serve.add_argument("--log", nargs="?", choices=LOG_FORMS, const=LOG_FORMS[0], metavar="FORM", help=text)
+    text = "serve metrics for Prometheus on this port; 0 takes a free one"
+    serve.add_argument("--metrics-port", type=port, metavar="P", help=text)
+    serve.add_argument("--metrics-host", metavar="H", help="the address to serve them on (default 127.0.0.1)")
 
     send = command("send", "send one packet and print the replies")
     send.add_argument("server", metavar="HOST", help="where the server is")

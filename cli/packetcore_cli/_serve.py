@@ -5,57 +5,30 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
-import sys
-from collections import Counter
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from types import FrameType
 
-from packetcore import TLS, CloseReason, Config, Driver, Handler, Malformed, Packet, ServerBase, Session
+from packetcore import TLS, Config, Driver, EndpointStats, Handler, Packet, ServerBase, Session
 from packetcore_cli._arguments import refuse_with_udp
 from packetcore_cli._drivers import checked, running_driver
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
+from packetcore_cli._log import Log, log_event, log_to_stderr
+from packetcore_cli._metrics import metrics_served
 from packetcore_cli._terminal import NobodyReads, Terminal
-from packetcore_cli._text import PREVIEW, address_text, counted, malformed_text, packet_text
+from packetcore_cli._text import PREVIEW, address_text, counted, packet_text
 
-NOTES_LOGGED = 10
-"""Malformed runs and errors of one session that are logged: a hostile peer sends millions."""
+HEARING = 0.2
+"""Seconds between two moments in which a signal is heard for certain."""
 
-_logger = logging.getLogger("packetcore_cli")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-
-class Log(Handler):
-    """Logs who comes, who goes, what is malformed and what the system reports."""
-
-    def __init__(self) -> None:
-        self._notes: Counter[int] = Counter()
-
-    def connected(self, session: Session) -> None:
-        _logger.info("session %d from %s", session.id, address_text(session.peer))
-
-    def malformed(self, session: Session, malformed: Malformed) -> None:
-        self._note(session, "malformed", lambda: malformed_text(malformed))
-
-    def error_received(self, session: Session, error: OSError) -> None:
-        self._note(session, "error", lambda: reason_of(error))
-
-    def disconnected(self, session: Session, reason: CloseReason) -> None:
-        self._notes.pop(session.id, None)
-        stats = session.stats
-        _logger.info(
-            "session %d closed, %s: %s; packets: %d in, %d out; malformed: %d%s",
-            *(session.id, reason.name, reason.value),
-            *(stats.packets_received, stats.packets_sent, stats.malformed.total()),
-            f"; dropped: {stats.packets_dropped}" if stats.packets_dropped else "",
-        )
-
-    def _note(self, session: Session, what: str, text: Callable[[], str]) -> None:
-        self._notes[session.id] += 1
-        if self._notes[session.id] <= NOTES_LOGGED:
-            _logger.warning("session %d %s: %s", session.id, what, text())
-        elif self._notes[session.id] == NOTES_LOGGED + 1:
-            _logger.warning("session %d %s: more, from here on only counted", session.id, what)
+LOOPBACK = "127.0.0.1"
+"""Where metrics are served unless asked otherwise: they are for those on this machine."""
 
 
 class Echo(Log):
@@ -96,24 +69,43 @@ def serve(args: argparse.Namespace, out: Terminal) -> int:
         0; 1 where a second signal cut the draining short.
     """
     refuse_with_udp(args, "--tls-cert", "--tls-key")
+    if args.metrics_host is not None and args.metrics_port is None:
+        raise WrongUsage("--metrics-host needs --metrics-port (see packetcore serve --help)")
     config = _config_of(args)
     tls = _tls_of(args)
     transport = running_driver(args.transport, tls=tls is not None, udp=args.udp)
-    try:
-        with _log_to_stderr(), _signals() as signals, transport as driver:
-            handler = Echo() if args.echo else Print(out, signals)
-            server = _listen(driver, handler, args, config, tls)
-            out.line("listening on ", (address_text(server.address), "bold"))
-            _wait(signals)
-            sessions = driver.call(len, server.sessions)
-            _logger.info(
-                "draining %s for at most %g s; a second signal aborts", counted(sessions, "session"), args.grace
-            )
-            driver.call(server.close, args.grace, timeout=None)
-            _logger.info("stopped after %s%s", counted(server.stats.opened, "session"), _strangers(server))
-    except _Impatient:
-        return 1
+    with log_to_stderr(args.log), _signals() as signals:
+        try:
+            with transport as driver, ExitStack() as metrics:
+                handler = Echo() if args.echo else Print(out, signals)
+                server = _listen(driver, handler, args, config, tls)
+                if args.metrics_port is not None:
+                    host = args.metrics_host or LOOPBACK
+                    url = metrics.enter_context(metrics_served(driver, server, host, args.metrics_port))
+                    log_event("metrics", f"metrics on {url}", url=url)
+                out.line("listening on ", (address_text(server.address), "bold"))
+                _wait(signals)
+                _drain(driver, server, args.grace)
+        except _Impatient:
+            log_event("aborted", "aborted by a second signal", logging.WARNING)
+            return 1
     return 0
+
+
+def _drain(driver: Driver, server: ServerBase, grace: float) -> None:
+    sessions = driver.call(len, server.sessions)
+    text = f"draining {counted(sessions, 'session')} for at most {grace:g} s; a second signal aborts"
+    log_event("draining", text, sessions=sessions, grace=grace)
+    _hearing_signals(partial(driver.call, server.close, grace, timeout=None))
+    stats = server.stats
+    log_event(
+        "stopped",
+        f"stopped after {counted(stats.opened, 'session')}{_strangers(stats)}",
+        sessions=stats.opened,
+        refused=stats.refused,
+        malformed=stats.malformed.total(),
+        errors=stats.errors,
+    )
 
 
 def _listen(driver: Driver, handler: Handler, args: argparse.Namespace, config: Config, tls: TLS | None) -> ServerBase:
@@ -126,9 +118,8 @@ def _listen(driver: Driver, handler: Handler, args: argparse.Namespace, config: 
         raise Failure(f"cannot listen on {where}: {reason_of(error)}") from None
 
 
-def _strangers(server: ServerBase) -> str:
+def _strangers(stats: EndpointStats) -> str:
     """What came of those who got no session."""
-    stats = server.stats
     told = (("refused", stats.refused), ("malformed", stats.malformed.total()), ("errors", stats.errors))
     return "".join(f"; {what} without one: {number}" for what, number in told if number)
 
@@ -140,6 +131,7 @@ def _config_of(args: argparse.Namespace) -> Config:
             idle_timeout=args.idle_timeout or None,
             frame_timeout=args.frame_timeout or None,
             max_sessions=args.max_sessions,
+            max_sessions_per_host=args.max_sessions_per_host,
             # Only what was received is ever sent, and nothing is read from a peer that does
             # not read: no cap is needed, and one could refuse the longest packets.
             max_outstanding=None,
@@ -156,62 +148,51 @@ def _tls_of(args: argparse.Namespace) -> TLS | None:
     return None
 
 
+def _hearing_signals(function: Callable[[], object]) -> None:
+    """Call a function on another thread and wait for it, a part of a second at a time.
+
+    A signal that comes just before its thread begins to wait does not end that wait, and on
+    Windows none does.
+    """
+    done: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(function())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="packetcore-drain", daemon=True).start()
+    while not done.done():
+        wait([done], timeout=HEARING)
+    done.result()
+
+
 def _wait(signals: SimpleQueue[int]) -> None:
     while True:
         with suppress(Empty):
-            signals.get(timeout=1.0)  # without a timeout Windows would not deliver signals
+            signals.get(timeout=HEARING)
             return
 
 
 @contextmanager
 def _signals() -> Iterator[SimpleQueue[int]]:
-    """Put the first SIGINT or SIGTERM into a queue, and raise `_Impatient` at the next."""
+    """Put the first SIGINT or SIGTERM into a queue, and raise `_Impatient` at the next. One more
+    ends the process as if nobody handled it."""
     signals: SimpleQueue[int] = SimpleQueue()
     seen: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         seen.append(number)
         if len(seen) > 1:
+            for one in _SIGNALS:
+                signal.signal(one, signal.SIG_DFL)
             raise _Impatient
         signals.put(number)
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
     try:
         yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _LogLines(logging.Handler):
-    """Log records as lines: the time, the message, and of an exception its last line."""
-
-    def __init__(self, out: Terminal) -> None:
-        super().__init__()
-        self._out = out
-        self._clock = logging.Formatter()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if record.exc_info and record.exc_info[1] is not None:
-            error = record.exc_info[1]
-            message += f": {type(error).__name__}: {error}"
-        style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else ""
-        with suppress(NobodyReads, OSError):  # nobody reads standard error: serve on
-            self._out.line(
-                (self._clock.formatTime(record, "%H:%M:%S"), "dim"), "  ", (" ".join(message.splitlines()), style)
-            )
-
-
-@contextmanager
-def _log_to_stderr() -> Iterator[None]:
-    root = logging.getLogger()
-    handler = _LogLines(Terminal(sys.stderr))
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        root.removeHandler(handler)

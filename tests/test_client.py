@@ -1,0 +1,253 @@
+"""`ClientBase` on a runtime where the test connects, refuses and lets time pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from packetcore import (
+    Backoff,
+    ClientBase,
+    CloseReason,
+    Config,
+    Handler,
+    Inbox,
+    LocalProtocolError,
+    NotConnected,
+    Packet,
+    Session,
+    SessionClosed,
+    encode,
+)
+from tests.made_up_host import MadeUpHost, Recorder, open_on
+
+A, B, C, D = (Packet(n) for n in range(4))
+LOGIN = Packet(9, b"login")
+
+
+class Client(ClientBase):
+    def __init__(
+        self,
+        handler: Handler | Callable[[Inbox], object],
+        *,
+        keep: int = 0,
+        backoff: Backoff | None = None,
+        config: Config | None = None,
+    ) -> None:
+        self.now = 100.0
+        self.delays: list[float] = []
+        self.changes = 0
+        self.log: list[str] = []
+        super().__init__(
+            handler,
+            lambda function, inbox: function(inbox),
+            config,
+            Backoff(initial=1, maximum=8, jitter=0, reset_after=10) if backoff is None else backoff,
+            keep=keep,
+            random=lambda: 0.5,
+            clock=lambda: self.now,
+            log_exception=self.log.append,
+        )
+        self._dial_after(0)
+
+    def close(self) -> None:
+        self._begin_closing()
+
+    def connect(self) -> MadeUpHost:
+        """The try succeeds."""
+        return open_on(self.endpoint, ("192.0.2.1", 5000), self.now)[1]
+
+    def fail(self) -> None:
+        """The try fails."""
+        self._failed(ConnectionRefusedError("refused"))
+
+    def lose(self, host: MadeUpHost) -> None:
+        host.session.lost(ConnectionResetError(), self.now)
+
+    def has_session(self) -> bool:
+        return self.session is not None
+
+    def _dial_after(self, delay: float) -> None:
+        self.delays.append(delay)
+
+    def _on_change(self) -> None:
+        self.changes += 1
+
+
+def test_it_tries_again_later_each_time_and_anew_once_a_connection_stayed_up() -> None:
+    client = Client(Recorder())
+    client.fail()
+    client.fail()
+    client.lose(client.connect())  # at once
+    assert client.delays == [0, 1, 2, 4]
+    host = client.connect()
+    client.now += 10
+    client.lose(host)
+    assert client.delays == [0, 1, 2, 4, 1]
+    assert client.stats.closed == {CloseReason.CONNECT_FAILED: 2, CloseReason.RESET: 2}
+    assert client.stats.opened == 2
+
+
+def test_connected_and_disconnected_come_once_for_each_try_that_succeeded() -> None:
+    handler = Recorder()
+    client = Client(handler)
+    client.fail()
+    for reason in (CloseReason.RESET, CloseReason.PEER):
+        host = client.connect()
+        assert client.session is host.session
+        host.session.lost(ConnectionResetError() if reason is CloseReason.RESET else None, client.now)
+        client.fail()
+        assert client.session is None
+    names = [call[0] for call in handler.calls]
+    assert names == ["connected", "disconnected", "connected", "disconnected"]
+
+
+def test_what_is_sent_while_disconnected_is_kept_up_to_a_bound_and_goes_out_first_and_once() -> None:
+    client = Client(Recorder(), keep=2)
+    client.send(A)
+    client.send(B)
+    with pytest.raises(NotConnected, match="keep=2"):
+        client.send(C)
+    client.fail()
+    assert client.kept == 2
+    host = client.connect()
+    client.send(C)
+    host.session.flush(client.now)
+    assert host.packets() == [A, B, C]
+    assert client.kept == 0
+    client.lose(host)
+    client.send(D)
+    host = client.connect()
+    host.session.flush(client.now)
+    assert host.packets() == [D]
+
+
+def test_by_default_nothing_is_kept() -> None:
+    client = Client(Recorder())
+    with pytest.raises(NotConnected, match=r"^not connected$"):
+        client.send(A)
+    host = client.connect()
+    client.send(A)
+    host.session.eof(client.now)  # and it closes
+    with pytest.raises(NotConnected):
+        client.send(A)
+
+
+def test_a_handler_s_own_greeting_goes_before_what_was_kept() -> None:
+    handler = Recorder()
+    client = Client(handler, keep=1)
+    client.send(A)
+    handler.on["connected"] = lambda session: session.send(LOGIN)
+    assert client.connect().packets() == [LOGIN, A]
+
+
+def test_a_handler_may_send_through_the_client_as_soon_as_it_hears_of_the_connection() -> None:
+    handler = Recorder()
+    client = Client(handler)
+    handler.on["connected"] = lambda session: client.send(LOGIN)
+    assert client.connect().packets() == [LOGIN]
+    assert client.log == []
+
+
+def test_a_connection_that_its_handler_refuses_keeps_what_was_kept() -> None:
+    handler = Recorder()
+    client = Client(handler, keep=2)
+    client.send(A)
+    handler.on["connected"] = lambda session: session.abort()
+    host = client.connect()
+    client.send(B)
+    client.lose(host)
+    assert client.kept == 2
+    handler.on.clear()
+    host = client.connect()
+    assert host.packets() == [A, B]
+
+
+def test_a_packet_too_long_is_refused_when_it_is_sent_and_not_when_it_is_too_late() -> None:
+    client = Client(Recorder(), keep=1, config=Config(max_payload=4))
+    with pytest.raises(LocalProtocolError, match="max_payload=4"):
+        client.send(Packet(1, b"12345"))
+    assert client.kept == 0
+
+
+def test_closing_ends_the_connection_and_the_tries() -> None:
+    handler = Recorder()
+    client = Client(handler, keep=1)
+    host = client.connect()
+    changes = client.changes
+    client.close()
+    client.close()
+    host.session.flush(client.now)
+    host.session.eof(client.now)
+    assert client.has_session(), "it is not over yet"
+    host.session.lost(None, client.now)
+    assert not client.has_session()
+    assert client.changes > changes, "whoever waits in close is woken"
+    assert handler.calls[-1] == ("disconnected", CloseReason.LOCAL)
+    assert client.delays == [0]
+    with pytest.raises(SessionClosed) as caught:
+        client.send(A)
+    assert caught.value.reason is CloseReason.LOCAL
+
+
+def test_closing_while_disconnected_drops_what_was_kept_and_tries_no_more() -> None:
+    client = Client(Recorder(), keep=1)
+    client.send(A)
+    client.close()
+    assert client.kept == 0
+    client.fail()
+    assert client.delays == [0]
+
+
+def test_a_connection_that_comes_when_all_is_over_is_closed() -> None:
+    handler = Recorder()
+    client = Client(handler)
+    client.close()
+    host = client.connect()
+    assert not host.session.is_open
+    host.session.flush(client.now)
+    host.session.eof(client.now)
+    host.session.lost(None, client.now)
+    assert client.session is None
+    assert client.delays == [0]
+    assert handler.calls == [("connected",), ("disconnected", CloseReason.LOCAL)]
+
+
+def test_a_handler_may_close_the_client_in_any_of_its_calls() -> None:
+    for method in ("connected", "packet", "disconnected"):
+        handler = Recorder()
+        client = Client(handler)
+        handler.on[method] = lambda session, client=client: client.close()  # type: ignore[misc]
+        host = client.connect()
+        host.session.received(encode(A), client.now)
+        host.session.lost(None, client.now)
+        assert (client.session, client.delays) == (None, [0]), method
+
+
+def test_a_function_over_the_stream_is_run_anew_for_each_connection() -> None:
+    runs: list[Session] = []
+    client = Client(lambda inbox: runs.append(inbox.session))
+    for _ in range(3):
+        client.lose(client.connect())
+    assert len(set(runs)) == 3
+
+
+def test_a_handler_that_raises_costs_its_connection_only() -> None:
+    handler = Recorder()
+    client = Client(handler)
+
+    def fail(session: Session) -> None:
+        raise RuntimeError("a bug of the application")
+
+    handler.on["connected"] = fail
+    host = client.connect()
+    client.lose(host)
+    assert client.delays == [0, 1]
+    assert client.stats.closed == {CloseReason.HANDLER_ERROR: 1}
+    assert len(client.log) == 1
+
+
+def test_keep_may_not_be_negative() -> None:
+    with pytest.raises(ValueError, match="keep=-1"):
+        Client(Recorder(), keep=-1)
