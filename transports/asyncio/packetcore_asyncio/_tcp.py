@@ -174,12 +174,18 @@ async def connect(
     loop = asyncio.get_running_loop()
 
     async def dial(endpoint: Endpoint) -> Session:
-        connecting = loop.create_connection(lambda: SocketProtocol(endpoint, loop), host, port, **options)
+        connecting = loop.create_task(
+            loop.create_connection(lambda: SocketProtocol(endpoint, loop), host, port, **options)
+        )
         try:
-            _, protocol = await asyncio.wait_for(connecting, endpoint.config.connect_timeout)
-        except asyncio.TimeoutError:
-            raise endpoint.connect_timed_out(host, port) from None
-        return protocol.session
+            # Not wait_for: before Python 3.12 it swallows a cancellation that comes with the result.
+            if not (await asyncio.wait({connecting}, timeout=endpoint.config.connect_timeout))[0]:
+                raise endpoint.connect_timed_out(host, port)
+            return connecting.result()[1].session
+        except BaseException:
+            connecting.add_done_callback(_abandon)
+            connecting.cancel()
+            raise
 
     if reconnect is not None and handler is not None:
         return Client(handler, config, reconnect, keep, dial)
@@ -190,3 +196,9 @@ async def connect(
     inbox = Inbox()
     await dial(Endpoint(inbox, config))
     return Stream(inbox, loop)
+
+
+def _abandon(connecting: asyncio.Task[tuple[asyncio.Transport, SocketProtocol]]) -> None:
+    """Nobody wants this connection any more, though it may have been made."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result()[1].session.abort()
