@@ -22,6 +22,12 @@ SESSION = "packetcore/_session.py"
 CONNECTION = "packetcore/_connection.py"
 POOL = "packetcore/_pool.py"
 DATAGRAM = "packetcore/_datagram.py"
+BACKOFF = "packetcore/_backoff.py"
+CLIENT = "packetcore/_client.py"
+CONNECTION_POOL = "packetcore/_connection_pool.py"
+LENDING = "packetcore/_lending.py"
+REQUESTS = "packetcore/_requests.py"
+ENDPOINT = "packetcore/_endpoint.py"
 ASYNCIO = "transports/asyncio/packetcore_asyncio"
 SOCKETS = "transports/sockets/packetcore_sockets"
 
@@ -110,7 +116,7 @@ MUTANTS = [
     Mutant(
         "every byte restarts the frame's clock",
         CONNECTION,
-        "        elif frames or self._frame_since is None:",
+        "        elif frames or self.frame_since is None:",
         "        else:",
         "test_a_trickled_frame_is_cut_off",
     ),
@@ -218,8 +224,8 @@ MUTANTS = [
     Mutant(
         "a frame goes on in the next datagram",
         DATAGRAM,
-        "        events += self._decoder.feed_eof()\n",
-        "",
+        "            events += decoder.feed_eof()\n",
+        "            pass\n",
         "test_a_frame_cut_over_two_datagrams_is_no_packet",
     ),
     Mutant(
@@ -232,14 +238,14 @@ MUTANTS = [
     Mutant(
         "silence is noticed once and never again",
         DATAGRAM,
-        "        self._timer_at = None\n        timers = self._timers\n",
-        "        timers = self._timers\n",
+        "            peer.session.tick(now)\n        self._timer_at = None\n",
+        "            peer.session.tick(now)\n",
         "test_a_silent_peer_is_disconnected_once_and_any_datagram_postpones_it",
     ),
     Mutant(
         "a datagram refused is not counted",
         DATAGRAM,
-        "            self.stats.refused += 1",
+        "            self.refused(addr)",
         "            pass",
         "test_peers_over_the_cap_are_refused_and_counted_until_a_place_is_free",
     ),
@@ -326,6 +332,174 @@ MUTANTS = [
         "            _set_on_linux(sock, _IP_MULTICAST_ALL, 0)  # only the groups joined here\n",
         "",
         "test_a_multicast_reaches_all_who_joined_the_group_and_nobody_else",
+    ),
+    Mutant(
+        "waits do not grow",
+        BACKOFF,
+        "self._longest = min(longest * backoff.factor, backoff.maximum)",
+        "self._longest = longest",
+        "test_a_server_that_accepts_and_closes_at_once_is_left_alone_for_longer_and_longer",
+    ),
+    Mutant(
+        "a connection of a moment makes the waits begin anew",
+        BACKOFF,
+        "now - self._connected_at >= backoff.reset_after",
+        "True",
+        "test_a_server_that_accepts_and_closes_at_once_is_left_alone_for_longer_and_longer",
+    ),
+    Mutant(
+        "waits never begin anew",
+        BACKOFF,
+        "            self._longest = backoff.initial\n",
+        "            pass\n",
+        "test_a_connection_that_stayed_up_makes_the_waits_begin_anew",
+    ),
+    Mutant(
+        "a client gives up after its first connection",
+        CLIENT,
+        "        self.session = None\n        self._try_again()",
+        "        self.session = None\n        self._on_change()",
+        "test_each_connection_that_was_made_is_one_connected_and_one_disconnected",
+    ),
+    Mutant(
+        "a client gives up after a try that fails",
+        CLIENT,
+        "        self.endpoint.connect_failed(error)\n        self._try_again()",
+        "        self.endpoint.connect_failed(error)",
+        "test_a_server_that_is_down_at_first_is_reached_once_it_is_up",
+    ),
+    Mutant(
+        "a client that was closed comes back",
+        CLIENT,
+        "        if not self.is_closed:\n            self._dial_after",
+        "        if True:\n            self._dial_after",
+        "test_a_client_that_is_connected_can_be_closed_by_several_at_once",
+    ),
+    Mutant(
+        "what was kept is sent in reverse",
+        CLIENT,
+        "self._kept.popleft()",
+        "self._kept.pop()",
+        "test_kept_packets_follow_the_hello_in_their_order_and_before_later_ones",
+    ),
+    Mutant(
+        "a client keeps what it likes",
+        CLIENT,
+        "        elif len(self._kept) >= self._keep:",
+        "        elif not self._keep:",
+        "test_kept_packets_follow_the_hello_in_their_order_and_before_later_ones",
+    ),
+    Mutant(
+        "who waits last is served first",
+        CONNECTION_POOL,
+        "self._hand_out(self._waiting.popitem(last=False)[0]",
+        "self._hand_out(self._waiting.popitem()[0]",
+        "test_no_more_streams_are_open_than_allowed_and_who_waits_is_served_in_turn",
+    ),
+    Mutant(
+        "who gives up waiting stays in the queue",
+        CONNECTION_POOL,
+        "            del self._waiting[lease]",
+        "            pass",
+        "test_who_gives_up_waiting_leaves_the_queue_and_takes_no_place",
+    ),
+    Mutant(
+        "a connection that fails keeps its place",
+        CONNECTION_POOL,
+        "        elif state is LeaseState.OPENING or connection is None:\n            self.size -= 1",
+        "        elif state is LeaseState.OPENING or connection is None:\n            pass",
+        "test_a_connection_that_cannot_be_made_takes_no_place",
+    ),
+    Mutant(
+        "a place that is free is offered to nobody",
+        CONNECTION_POOL,
+        "        while self._waiting and self.size < self.max_size:",
+        "        while False:",
+        "test_who_waits_behind_a_connection_that_cannot_be_made_tries_for_itself",
+    ),
+    Mutant(
+        "no idle stream grows too old",
+        CONNECTION_POOL,
+        "never if self.max_lifetime is None else opened_at + self.max_lifetime,",
+        "never,",
+        "test_a_stream_past_max_lifetime_is_left_to_its_user_and_then_closed",
+    ),
+    Mutant(
+        "a pool closes without a word to those who wait",
+        CONNECTION_POOL,
+        "            lease.state = LeaseState.OVER\n            lease.on_change()",
+        "            lease.state = LeaseState.OVER",
+        "test_close_ends_the_waits_and_closes_what_is_lent_when_it_comes_back",
+    ),
+    Mutant(
+        "a stream is lent with what another has not read",
+        LENDING,
+        "return stream.session.is_open and not stream.has_received",
+        "return stream.session.is_open",
+        "test_a_stream_with_something_unread_is_not_lent_again",
+    ),
+    Mutant(
+        "the last request is answered first",
+        REQUESTS,
+        "            request = next(iter(self._by_id[reply.id]))",
+        "            request = next(reversed(self._by_id[reply.id]))",
+        "test_requests_of_one_id_are_answered_in_their_order",
+    ),
+    Mutant(
+        "a request that timed out swallows its reply",
+        REQUESTS,
+        "            self.discard(request)\n            request.done(TimeoutError(",
+        "            request.done(TimeoutError(",
+        "test_a_reply_that_comes_too_late_goes_to_the_handler",
+    ),
+    Mutant(
+        "a request that is cancelled swallows a reply",
+        SESSION,
+        "            self._requests.discard(request)",
+        "            pass",
+        "test_a_request_that_is_cancelled_is_forgotten",
+    ),
+    Mutant(
+        "requests outlive their session",
+        SESSION,
+        "                self._call(_give_up, self._requests, SessionClosed(reason))",
+        "                pass",
+        "test_every_request_fails_when_this_side_ends_the_session",
+    ),
+    Mutant(
+        "requests wait on for a peer that has finished sending",
+        SESSION,
+        "                    self._call(_give_up, self._requests, SessionClosed(CloseReason.PEER))",
+        "                    pass",
+        "test_every_request_fails_when_the_peer_ends_the_session",
+    ),
+    Mutant(
+        "a session that is over leaves the totals",
+        ENDPOINT,
+        "        self._stats.total.add(session.stats)\n",
+        "",
+        "test_the_totals_are_the_sums_of_what_was_sent_while_open_and_after",
+    ),
+    Mutant(
+        "a server shuts down the sessions of another",
+        ENDPOINT,
+        "[session for session in self.sessions if session.endpoint is self]",
+        "list(self.sessions)",
+        "test_a_server_that_closes_leaves_the_sessions_of_the_other",
+    ),
+    Mutant(
+        "a server that cannot accept says so each time",
+        f"{SOCKETS}/_listener.py",
+        "                    self._is_failing = True\n",
+        "",
+        "test_a_server_out_of_descriptors_waits_for_some_and_says_so_once",
+    ),
+    Mutant(
+        "a server that cannot accept tries without end",
+        f"{SOCKETS}/_listener.py",
+        "                return False\n            self._accepted",
+        "                return True\n            self._accepted",
+        "test_a_server_out_of_descriptors_waits_for_some_and_says_so_once",
     ),
 ]
 

@@ -1,17 +1,21 @@
 """One adapter in a process of its own, for the case in which each talks to each.
 
     python -m packetcore_conformance.peer_process capabilities TRANSPORT
-    python -m packetcore_conformance.peer_process serve TRANSPORT tcp|udp
+    python -m packetcore_conformance.peer_process serve TRANSPORT tcp|udp [PORT [DESCRIPTORS]]
     python -m packetcore_conformance.peer_process talk TRANSPORT tcp|udp HOST PORT
 
-`capabilities` prints what the adapter can do. `serve` echoes until its standard input ends.
+`capabilities` prints what the adapter can do. `serve` echoes until its standard input ends; with
+DESCRIPTORS it may open no more than that many beside those it has when it listens. It prints
+where it listens, and at the end how many seconds that took and how many of the processor's.
 `talk` sends the golden frames and a large packet, over a handler and over a stream, and
 exits 0 if all came back.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 
 from packetcore import Driver, Packet, load_driver
 from packetcore_conformance.recorder import Recorder, echo
@@ -25,17 +29,32 @@ def capabilities(transport: str) -> None:
     driver.stop()
 
 
-def serve(transport: str, protocol: str) -> None:
-    """Echo until standard input ends; print where first."""
+def serve(transport: str, protocol: str, port: int = 0, descriptors: int | None = None) -> None:
+    """Echo until standard input ends."""
     driver = load_driver(transport)
     try:
-        server = driver.start_udp_server(echo()) if protocol == "udp" else driver.start_server(echo())
+        if protocol == "udp":
+            server = driver.start_udp_server(echo(), port=port)
+        else:
+            server = driver.start_server(echo(), port=port)
+        if descriptors is not None:
+            _limit(descriptors)
+        began, used = time.monotonic(), time.process_time()
         sys.stdout.write("{} {}\n".format(*server.address))
         sys.stdout.flush()
         sys.stdin.read()
+        sys.stdout.write(f"{time.monotonic() - began} {time.process_time() - used}\n")
         driver.call(server.close, 1.0)
     finally:
         driver.stop()
+
+
+def _limit(descriptors: int) -> None:
+    import resource  # other systems than Unix have none
+
+    with open(os.devnull) as lowest:  # the system gives the lowest number that is free
+        first = lowest.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first + descriptors, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 def talk(transport: str, protocol: str, host: str, port: int) -> None:
@@ -87,8 +106,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["capabilities", transport]:
             capabilities(transport)
-        case ["serve", transport, "tcp" | "udp" as protocol]:
-            serve(transport, protocol)
+        case ["serve", transport, "tcp" | "udp" as protocol, *numbers] if len(numbers) <= 2:
+            serve(transport, protocol, *map(int, numbers))
         case ["talk", transport, "tcp" | "udp" as protocol, host, port]:
             talk(transport, protocol, host, int(port))
         case _:

@@ -75,6 +75,20 @@ def needs_udp(driver: Driver) -> None:
         pytest.skip("the adapter says that it has no UDP")
 
 
+@pytest.fixture
+def needs_reconnect(driver: Driver) -> None:
+    """Skip a case where the adapter's clients do not come back."""
+    if "reconnect" not in driver.capabilities():
+        pytest.skip("the adapter says that its clients do not reconnect")
+
+
+@pytest.fixture
+def needs_pool(driver: Driver) -> None:
+    """Skip a case where the adapter has no connection pool."""
+    if "pool" not in driver.capabilities():
+        pytest.skip("the adapter says that it has no connection pool")
+
+
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Certificates for the TLS cases, made for this run."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from packetcore import TLS, Address, Config, Driver, Handler, ServerBase, Session, StreamBase
+from packetcore import TLS, Address, Backoff, ClientBase, Config, Driver, Handler, ServerBase, Session, StreamBase
 from packetcore_conformance.datagram_peer import DatagramPeer
 from packetcore_conformance.peer import DEADLINE, Peer
 
@@ -20,14 +21,22 @@ class Rig:
         self.driver = driver
         self._servers: list[ServerBase] = []
         self._clients: list[Session] = []
+        self._returning: list[ClientBase] = []
+        self._connection_pools: list[Any] = []
         self._peers: list[Peer | DatagramPeer] = []
-        self._pool = ThreadPoolExecutor(16, thread_name_prefix="case")
+        self._threads = ThreadPoolExecutor(512, thread_name_prefix="case")
 
     def serve(
-        self, handler: Handler | None = None, config: Config | None = None, *, tls: TLS | None = None, port: int = 0
+        self,
+        handler: Handler | None = None,
+        config: Config | None = None,
+        *,
+        tls: TLS | None = None,
+        port: int = 0,
+        **options: Any,
     ) -> ServerBase:
         """A server of the adapter; without a handler it echoes over streams."""
-        server = self.driver.start_server(handler, port=port, config=config, tls=tls)
+        server = self.driver.start_server(handler, port=port, config=config, tls=tls, **options)
         self._servers.append(server)
         return server
 
@@ -46,6 +55,70 @@ class Rig:
         stream: StreamBase = self.driver.connect(host, port, config=config, tls=tls)
         self._clients.append(stream.session)
         return stream
+
+    def client(
+        self,
+        address: Address,
+        handler: Handler | Callable[[Any], Any],
+        reconnect: Backoff,
+        *,
+        keep: int = 0,
+        config: Config | None = None,
+    ) -> ClientBase:
+        """A client of the adapter that comes back; its handler may be a function over a stream."""
+        connect: Callable[..., Any] = self.driver.connect
+        client: ClientBase = connect(*address[:2], handler, config=config, reconnect=reconnect, keep=keep)
+        self._returning.append(client)
+        return client
+
+    def connection_pool(self, address: Address, *, config: Config | None = None, **limits: Any) -> Any:
+        """A connection pool of the adapter."""
+        pool = self.driver.open_pool(*address[:2], config=config, **limits)
+        self._connection_pools.append(pool)
+        return pool
+
+    def borrow(
+        self, pool: Any, use: Callable[[Any], Any], *, patience: float | None = None, timeout: float = DEADLINE
+    ) -> Any:
+        """Acquire a stream of a pool, call `use` with it, wait for the result, give the stream back.
+
+        Args:
+            pool: the adapter's connection pool, whose `acquire` is for `async with` or for `with`.
+            use: what to call; where the runtime has awaitables it may give one.
+            patience: how long to wait for a stream, in seconds; where waits have no timeouts
+                the whole is cancelled then.
+            timeout: after how long the whole is cancelled, in seconds.
+        """
+
+        options: dict[str, float] = {}
+        if patience is not None:
+            if "timeout" in inspect.signature(pool.acquire).parameters:
+                options["timeout"] = patience
+            else:
+                timeout = patience
+
+        async def borrow_async(lending: Any) -> Any:
+            async with lending as stream:
+                return await _outcome(use(stream))
+
+        def borrow() -> Any:
+            lending = pool.acquire(**options)
+            if hasattr(lending, "__aenter__"):
+                return borrow_async(lending)
+            with lending as stream:
+                return use(stream)
+
+        return self.call(borrow, timeout=timeout)
+
+    def stream_function(self, use: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """A function over a stream, as the adapter takes them, that calls `use` with it and waits
+        for what that gives."""
+
+        def function(stream: Any) -> Any:
+            result = use(stream)
+            return _outcome(result) if inspect.isawaitable(result) else result
+
+        return function
 
     def peer(
         self,
@@ -102,7 +175,7 @@ class Rig:
 
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
         """Begin a call on a thread of the case; what this gives waits for its result."""
-        future = self._pool.submit(function, *args)
+        future = self._threads.submit(function, *args)
         return lambda: future.result(DEADLINE)
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
@@ -131,9 +204,23 @@ class Rig:
         """End everything, and see that nothing is left in a pool."""
         for peer in self._peers:
             peer.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         for client in self._clients:
             self.call(client.abort)
+        for returning in self._returning:
+            self.call(_end, returning)
+        for pool in self._connection_pools:
+            self.call(pool.close)
         for server in self._servers:
             self.call(server.close, 0)
-            assert self.call(lambda server=server: len(server.sessions)) == 0, "a closed server kept sessions"
+            assert self.call(server.endpoint.own_sessions) == [], "a closed server kept sessions"
+
+
+async def _outcome(result: Any) -> Any:
+    return await result if inspect.isawaitable(result) else result
+
+
+def _end(client: ClientBase) -> Any:
+    if client.session is not None:
+        client.session.abort()
+    return client.close()

@@ -274,6 +274,48 @@ def test_a_stream_function_finishes_its_work_within_the_grace(rig: Rig) -> None:
     assert server.stats.closed == {CloseReason.SHUTDOWN: 1}
 
 
+def test_a_server_that_drains_admits_nobody_and_serves_those_it_has(rig: Rig) -> None:
+    def say_goodbye(session: Session) -> None:
+        session.send(Packet(0, b"goodbye"))
+
+    handler = echo()
+    handler.act("draining", say_goodbye)
+    server = rig.serve(handler)
+    leaving, staying = rig.peer(server), rig.peer(server)
+    handler.wait("connected", 2)
+    closing = rig.in_background(server.close, 60.0)
+    goodbye = encode(Packet(0, b"goodbye"))
+    for peer in (leaving, staying):
+        assert peer.receive(len(goodbye)) == goodbye
+        with pytest.raises(ConnectionRefusedError):
+            Peer.connect(server.address)
+        peer.send(PING)
+        assert peer.receive(len(PING)) == PING
+    leaving.finish()
+    assert handler.wait_reasons() == [CloseReason.SHUTDOWN]
+    by_server = next(session for session in handler.sessions if session.is_open)
+    rig.call(by_server.close)
+    assert staying.receive_rest() == b""
+    staying.close()
+    closing()
+    assert handler.wait_reasons(2) == [CloseReason.SHUTDOWN] * 2
+    assert len(handler.calls("draining")) == 2
+
+
+def test_a_second_close_without_grace_ends_the_first_at_once(rig: Rig) -> None:
+    handler = Recorder(draining=lambda session: None)
+    server = rig.serve(handler)
+    peers = [rig.peer(server) for _ in range(3)]
+    handler.wait("connected", 3)
+    closing = rig.in_background(server.close, 60.0)
+    handler.wait("draining", 3)
+    rig.call(server.close, 0)
+    closing()
+    assert handler.wait_reasons(3) == [CloseReason.SHUTDOWN] * 3
+    for peer in peers:
+        peer.wait_closed()
+
+
 def test_a_server_restarts_on_its_port_at_once(rig: Rig) -> None:
     port = 0
     for _ in range(10):

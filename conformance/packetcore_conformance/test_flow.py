@@ -114,6 +114,66 @@ def test_a_peer_that_lets_too_much_pile_up_is_closed(rig: Rig) -> None:
     rig.until_empty(server)
 
 
+def test_who_sends_no_more_than_writable_allows_never_has_much_unsent(rig: Rig) -> None:
+    total = 200
+    unsent: list[int] = []
+
+    def send_one(session: Session, value: object = None) -> None:
+        if not session.write_paused and session.stats.packets_sent < total:
+            session.send(CHUNK)
+            unsent.append(session.outstanding)
+
+    handler = Recorder(connected=send_one, sent=send_one, writable=send_one)
+    server = rig.serve(handler)
+    peer = rig.peer(server, receive_buffer=4096)
+    assert peer.receive(total * len(encode(CHUNK))) == encode(CHUNK) * total
+    assert len(unsent) == total
+    assert max(unsent) <= Config().write_high_water + 2 * len(encode(CHUNK))
+
+
+def test_a_peer_that_never_reads_is_closed_before_much_piles_up_and_delays_no_other(rig: Rig) -> None:
+    handler = echo()
+    server = rig.serve(handler, Config(max_outstanding=1_000_000))
+    slow = rig.peer(server, receive_buffer=4096)
+    (session,) = rig.sessions(server, 1)
+    other = rig.peer(server)
+    unsent: list[int] = []
+
+    def push() -> None:
+        session.send(CHUNK)
+        unsent.append(session.outstanding)
+
+    for _ in range(4000):  # 400 MB
+        if not rig.call(lambda: session.is_open):
+            break
+        rig.call(push)
+        other.send(PING)
+        assert other.receive(len(PING)) == PING
+    assert handler.wait_reasons() == [CloseReason.SLOW_CONSUMER]
+    assert max(unsent) <= 1_000_000 + len(encode(CHUNK))
+    slow.wait_closed()
+    other.send(PING)
+    assert other.receive(len(PING)) == PING
+
+
+def test_a_stream_whose_reader_does_not_read_keeps_no_more_than_its_bound(rig: Rig) -> None:
+    handler = Recorder()
+    server = rig.serve(handler, Config(max_outstanding=None))
+    stream = rig.stream(server)
+    (session,) = rig.sessions(server, 1)
+
+    def push() -> None:
+        for _ in range(20_000):
+            session.send(Packet(1, bytes(1000)))
+
+    rig.call(push)
+    rig.until(lambda: session.write_paused, "the sender's buffer fills")
+    rig.call(session.send, Packet(2))
+    assert rig.call(lambda: stream.session.stats.bytes_received) < 1_000_000
+    received = [rig.call(stream.recv) for _ in range(500)]  # it goes on where it stopped
+    assert received == [Packet(1, bytes(1000))] * 500
+
+
 def test_a_paused_session_gets_nothing_until_it_is_resumed(rig: Rig) -> None:
     handler = Recorder(packet_received=lambda session, packet: session.pause())
     server = rig.serve(handler)
