@@ -182,7 +182,8 @@ class SyncConnectionPool(StreamPool[Y]):
             stream = _expect(lease)
             if stream is None:
                 stream = self._connect()
-                lease.opened(stream, self._clock())
+                with self._lock:
+                    lease.opened(stream, self._clock())
         except BaseException:
             self._end(lease.give_back)
             raise

@@ -21,10 +21,23 @@ import pytest
 import trustme
 
 import packetcore_blocking._tcp
-from packetcore import CloseReason, Config, Handler, Packet, Session, SessionClosed, encode
-from packetcore_blocking import BlockingDriver, Server, Stream, connect, serve
+from packetcore import (
+    Backoff,
+    CloseReason,
+    Config,
+    Handler,
+    Packet,
+    PoolClosed,
+    Session,
+    SessionClosed,
+    SessionPool,
+    encode,
+)
+from packetcore_blocking import BlockingDriver, ConnectionPool, Server, Stream, connect, connect_udp, serve, serve_udp
 
 DEADLINE = 10.0
+
+AT_ONCE = Backoff(initial=0.01, maximum=0.02)
 
 
 @pytest.fixture(autouse=True)
@@ -162,6 +175,191 @@ def test_threads_on_one_client_stream_neither_mix_nor_lose_frames(threads: Threa
     assert sorted((packet.id, packet.payload) for packet in got) == expected
 
 
+def test_threads_that_ask_over_one_stream_at_once_get_each_its_own_reply(threads: ThreadPoolExecutor) -> None:
+    class Picky(Handler):
+        """Answers the even ids, and says unasked what it does not."""
+
+        def packet_received(self, session: Session, packet: Packet) -> None:
+            session.send(packet if packet.id % 2 == 0 else Packet(1000, packet.payload))
+
+    def ask(id: int) -> None:
+        for at in range(25):
+            asked = Packet(id, bytes([at]))
+            if id % 2 == 0:
+                assert stream.request(asked, timeout=DEADLINE) == asked
+            elif at == 0:
+                with pytest.raises(TimeoutError, match=rf"request {id} .*timeout=0\.05 s"):
+                    stream.request(asked, timeout=0.05)
+
+    with serve(Picky()) as server, connect(*server.address) as stream:
+        hearing = threads.submit(lambda: {stream.recv(DEADLINE) for _ in range(4)})
+        for asking in [threads.submit(ask, id) for id in [*range(0, 20, 2), *range(1, 9, 2)]]:
+            asking.result(DEADLINE)
+        assert hearing.result(DEADLINE) == {Packet(1000, b"\0")}
+        forgotten = threads.submit(stream.request, Packet(1))
+        until(lambda: stream.has_received)
+        stream.close()
+        with pytest.raises(SessionClosed, match="LOCAL"):
+            forgotten.result(DEADLINE)
+
+
+def test_twenty_threads_share_the_connections_of_a_pool() -> None:
+    busy: set[Stream] = set()
+
+    def borrow(id: int) -> None:
+        for at in range(15):
+            with pool.acquire(DEADLINE) as stream:
+                assert stream not in busy
+                busy.add(stream)
+                asked = Packet(id, bytes([at]))
+                assert stream.request(asked, timeout=DEADLINE) == asked
+                busy.discard(stream)
+
+    with (
+        ThreadPoolExecutor(20) as threads,
+        serve(echo) as server,
+        ConnectionPool(*server.address, max_size=3) as pool,
+    ):
+        for borrowing in [threads.submit(borrow, id) for id in range(20)]:
+            borrowing.result(DEADLINE)
+        assert pool.size == pool.idle == server.stats.opened <= 3
+        assert pool.stats.reused == 20 * 15 - pool.size
+        pool.close()
+        until(lambda: server.stats.sessions == 0)
+        assert server.stats.closed == {CloseReason.PEER: server.stats.opened}
+        with pytest.raises(PoolClosed), pool.acquire():
+            pass
+
+
+def test_a_pools_thread_serves_until_the_last_stream_is_back(threads: ThreadPoolExecutor) -> None:
+    def served() -> bool:
+        return "packetcore-pool" in {thread.name for thread in threading.enumerate()}
+
+    with serve(echo) as server:
+        pool = ConnectionPool(*server.address, max_size=1, max_idle=0.05)
+        with pool.acquire():
+            pass
+        until(lambda: pool.size == 0)
+        assert pool.stats.expired == 1
+        with pool.acquire() as stream:
+            with pytest.raises(TimeoutError, match=r"in use still after timeout=0\.01 s"), pool.acquire(timeout=0.01):
+                pass
+            waiting = threads.submit(pool.acquire().__enter__)
+            until(lambda: pool.waiting == 1)
+            pool.close()
+            with pytest.raises(PoolClosed):
+                waiting.result(DEADLINE)
+            assert stream.request(Packet(1), timeout=DEADLINE) == Packet(1)
+            assert served()
+        until(lambda: not served())
+        assert stream.close_reason is CloseReason.LOCAL
+
+
+def test_threads_send_through_a_client_that_comes_back(threads: ThreadPoolExecutor) -> None:
+    handler = Recorder(echoes=False)
+    with serve(echo) as first:
+        host, port = first.address
+        client = connect(host, port, handler, reconnect=AT_ONCE, keep=1600)
+        until(lambda: client.session is not None)
+    until(lambda: client.session is None)
+
+    def send(id: int) -> None:
+        for at in range(100):
+            client.send(Packet(id, bytes(at)))
+
+    for sending in [threads.submit(send, id) for id in range(8)]:
+        sending.result(DEADLINE)
+    assert client.kept == 800
+    with serve(echo, port=port):
+        for sending in [threads.submit(send, id) for id in range(8, 16)]:
+            sending.result(DEADLINE)
+        until(lambda: len(handler.packets) == 1600)
+        for closing in [threads.submit(client.close) for _ in range(4)]:
+            closing.result(DEADLINE)
+    for id in range(16):
+        assert [len(packet.payload) for packet in handler.packets if packet.id == id] == list(range(100))
+    assert handler.ended == [CloseReason.PEER, CloseReason.LOCAL]
+    assert client.stats.opened == 2
+    with pytest.raises(SessionClosed):
+        client.send(Packet(1))
+
+
+def test_closing_a_client_ends_its_function_and_a_try_under_way() -> None:
+    ended: list[CloseReason | None] = []
+
+    def receive(stream: Stream) -> None:
+        with pytest.raises(SessionClosed):
+            stream.recv()
+        ended.append(stream.close_reason)
+
+    with serve(echo) as server:
+        host, port = server.address
+        client = connect(host, port, receive, reconnect=AT_ONCE)
+        until(lambda: client.session is not None)
+        client.close()
+        assert ended == [CloseReason.LOCAL]
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as mute:
+        host, port = mute.getsockname()
+        client = connect(
+            host,
+            port,
+            Recorder(),
+            reconnect=AT_ONCE,
+            config=Config(connect_timeout=DEADLINE),
+            ssl=ssl.create_default_context(),
+        )
+        peer, _ = mute.accept()  # and say nothing of TLS
+        client.close()
+        assert client.stats.closed == {}
+        peer.close()
+
+
+def test_a_handler_that_closes_its_client_is_told_and_all_ends(caplog: pytest.LogCaptureFixture) -> None:
+    class Impatient(Recorder):
+        def connected(self, session: Session) -> None:
+            session.send(Packet(1))
+
+        def packet_received(self, session: Session, packet: Packet) -> None:
+            client.close()
+
+    handler = Impatient()
+    with caplog.at_level(logging.ERROR), serve(echo) as server:
+        host, port = server.address
+        client = connect(host, port, handler, reconnect=AT_ONCE)
+        until(lambda: handler.ended != [])
+        client.close()
+    assert "a handler must not block" in caplog.text
+    assert client.stats.opened == 1
+
+
+def test_servers_that_share_a_register_share_a_lock_and_a_thread() -> None:
+    class Binding(Handler):
+        def packet_received(self, session: Session, packet: Packet) -> None:
+            session.bind(packet.payload)
+            session.send(packet)
+
+    register: SessionPool[Session] = SessionPool()
+    udp = serve_udp(Binding(), sessions=register)
+    with pytest.raises(OSError, match="203"):
+        serve(Binding(), "203.0.113.1", sessions=register)  # an address for documentation, nobody's
+    with serve(Binding(), sessions=register) as tcp:
+        assert tcp.lock is udp.lock
+        with connect(*tcp.address) as stream, connect_udp(*udp.address[:2]) as datagrams:
+            assert stream.request(Packet(1, b"device"), timeout=DEADLINE) == Packet(1, b"device")
+            assert datagrams.request(Packet(2, b"device"), timeout=DEADLINE) == Packet(2, b"device")
+            with pytest.raises(SessionClosed, match="PEER"):
+                stream.recv(DEADLINE)
+            stream.close()
+            tcp.close(grace=0)
+            assert tcp.stats.closed == {CloseReason.REPLACED: 1}
+            assert datagrams.request(Packet(3, b"device"), timeout=DEADLINE) == Packet(3, b"device")
+            assert len(register) == 1
+            udp.close(grace=0)
+    assert len(register) == 0
+    with serve(Binding(), sessions=register) as again, connect(*again.address) as stream:
+        assert stream.request(Packet(1, b"device"), timeout=DEADLINE) == Packet(1, b"device")
+
+
 def test_when_the_thread_that_serves_leaves_another_goes_on(threads: ThreadPoolExecutor) -> None:
     with Pair() as (stream, peer):
         impatient = threads.submit(stream.recv, 0.05)
@@ -273,7 +471,9 @@ def test_a_server_short_of_descriptors_accepts_later(
     with serve(echo) as server, connect(*server.address) as stream:
         stream.send(Packet(1))
         assert stream.recv(DEADLINE) == Packet(1)
-    assert [record.message for record in caplog.records] == ["accepting failed; again in 0.02 s"]
+    where = "accepting on {} port {}".format(*server.address)
+    refusal = f"{where} failed, trying again: [Errno {errno.EMFILE}] Too many open files"
+    assert [record.message for record in caplog.records] == [refusal, f"{where} again"]
 
 
 def test_a_tls_close_reaches_a_peer_that_still_sends() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from packetcore import Driver
 from packetcore_blocking._loop import Loop
+from packetcore_blocking._pool import ConnectionPool
 from packetcore_blocking._stream import Stream
 from packetcore_blocking._tcp import connect_on, serve_on
 from packetcore_blocking._udp import connect_udp_on, serve_udp_on
@@ -27,15 +28,16 @@ class BlockingDriver(Driver):
             _echo,
             partial(serve_udp_on, self._loop),
             partial(connect_udp_on, self._loop),
+            partial(ConnectionPool, loop=self._loop),
         )
         with self._loop:
             self._loop.start("packetcore-blocking")
 
     def call(self, function: Callable[..., Any], *args: Any, timeout: float | None = 30.0) -> Any:
-        return self._loop.run_in_thread(partial(function, *args), timeout, locked=True)
+        return self._loop.run_in_thread(partial(function, *args), timeout)
 
     def capabilities(self) -> frozenset[str]:
-        return frozenset({"tcp", "tls", "udp"})
+        return frozenset({"tcp", "tls", "udp", "reconnect", "pool"})
 
     def stop(self) -> None:
         if not self._loop.closed:

@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from selectors import EVENT_READ, DefaultSelector
 from socket import socketpair
@@ -32,6 +31,10 @@ class Timer:
     at: float
     callback: Callable[[], object] | None = field(compare=False)
 
+    def cancel(self) -> None:
+        """Call it off. Idempotent."""
+        self.callback = None
+
 
 class Cancelled(BaseException):
     """Ends a thread that waits for what nobody wants any more."""
@@ -50,11 +53,13 @@ class Loop:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.open: set[Callable[[], object]] = set()
-        """For each open socket what ends it at once."""
+        """For each open socket, and each try to open one, what ends it at once."""
         self.thread: threading.Thread | None = None
         """Its own thread."""
         self.driver = 0
         """The ident of the thread that serves it now."""
+        self.servers = 0
+        """How many servers use it, where each has to `leave`."""
         self.closed = False
         self._selector = DefaultSelector()
         self._selecting = False
@@ -74,7 +79,7 @@ class Loop:
                 if self.thread is None:
                     self._run_soon()
                 else:
-                    self._interrupt()
+                    self.interrupt()
         finally:
             self.lock.release()
 
@@ -85,19 +90,25 @@ class Loop:
             self._selector.unregister(fd)
         if mask:
             self._selector.register(fd, mask, ready)
-        self._interrupt()  # not every selector sees a change while it waits
+        self.interrupt()  # not every selector sees a change while it waits
 
     def call_at(self, at: float, callback: Callable[[], object]) -> Timer:
         """Call something at a time of `time.monotonic`."""
         timer = Timer(at, callback)
         heapq.heappush(self._timers, timer)
         if self._timers[0] is timer:
-            self._interrupt()
+            self.interrupt()
         return timer
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Call something as soon as what goes on with the lock held is over."""
         self._soon.append(callback)
+
+    def interrupt(self) -> None:
+        """Have whoever serves look again whether there is a change."""
+        if self._selecting:
+            self._selecting = False
+            self._alarm.send(b"\0")
 
     def notify(self, condition: threading.Condition) -> None:
         """Have those who wait on a condition look again."""
@@ -105,7 +116,7 @@ class Loop:
             self._followers.discard(condition)
             condition.notify_all()
         if self.thread is None:
-            self._interrupt()  # who serves may wait for the same
+            self.interrupt()  # who serves may wait for the same
 
     def wait(self, condition: threading.Condition, attempt: Callable[[], T], until: float | None = None) -> T | None:
         """Wait for an attempt to give something, and give that; `None` if none did by `until`.
@@ -134,9 +145,9 @@ class Loop:
                     self._serve(timeout)
             raise Cancelled
 
-    def run_in_thread(self, function: Callable[[], T], timeout: float | None, *, locked: bool = False) -> T:
-        """Give what a function gives or raises on a thread of its own. With `locked` it holds
-        the lock, save where it waits in this loop.
+    def run_in_thread(self, function: Callable[[], T], timeout: float | None) -> T:
+        """Give what a function gives or raises on a thread of its own, which holds the lock
+        save where it waits in this loop.
 
         Raises:
             TimeoutError: it took longer than `timeout` seconds, and will not wait again.
@@ -148,12 +159,11 @@ class Loop:
         condition = threading.Condition(self.lock)
 
         def run() -> None:
-            with self if locked else nullcontext():
+            with self:
                 try:
                     future.set_result(function())
                 except BaseException as error:
                     future.set_exception(error)
-            with self:
                 self.notify(condition)
 
         worker = Worker(target=run, name="packetcore-worker", daemon=True)
@@ -164,7 +174,7 @@ class Loop:
             worker.cancelled = True
             with self:
                 self._wake_followers()
-        if not future.done():
+        if not future.done() or isinstance(future.exception(), Cancelled):
             raise TimeoutError(f"not done after {timeout} s")
         return future.result()
 
@@ -181,7 +191,7 @@ class Loop:
             thread, self.closed = self.thread, True
             for end in [*self.open]:
                 end()
-            self._interrupt()
+            self.interrupt()
             self._wake_followers()
             while self.driver not in (0, me.ident) or self.thread not in (None, me):
                 self._followers.add(self._idle)
@@ -223,11 +233,6 @@ class Loop:
             self.driver = 0
             if self.thread is not threading.current_thread():
                 self._wake_followers()  # another has to serve when this one leaves
-
-    def _interrupt(self) -> None:
-        if self._selecting:
-            self._selecting = False
-            self._alarm.send(b"\0")
 
     def _wake_followers(self) -> None:
         while self._followers:

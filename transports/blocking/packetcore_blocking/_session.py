@@ -56,7 +56,7 @@ def _locked_send(send: Callable[..., None]) -> Callable[..., None]:
 
 _stats = _locked(lambda session: Session.stats.__get__(session))
 for _kind in (LockedSession, LockedDatagramSession):
-    for _name in ("send_message", "bind", "close", "abort", "pause", "resume", "failed"):
+    for _name in ("send_message", "request", "forget", "bind", "close", "abort", "pause", "resume", "failed"):
         setattr(_kind, _name, _locked(getattr(_kind, _name)))
     setattr(_kind, "send", _locked_send(_kind.send))  # noqa: B010
     setattr(_kind, "stats", property(_stats))  # noqa: B010

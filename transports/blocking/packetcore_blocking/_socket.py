@@ -44,7 +44,8 @@ class Socket:
         self._watched = 0
         self._to_read = EVENT_READ  # what to wait for: TLS may have to write before it can
         self._to_write = EVENT_WRITE  # read on, and the reverse
-        self._opened = False
+        self.opened = False
+        """Whether TLS is agreed on, where it has that, and the session has begun."""
         self._reading = True
         self._at_eof = False
         self._ending = False  # sending ends once nothing is unsent
@@ -69,7 +70,7 @@ class Socket:
 
     def set_timer(self, at: float | None) -> None:
         if self._timer is not None:
-            self._timer.callback = None
+            self._timer.cancel()
         self._timer = None if at is None else self._loop.call_at(at, self._tick)
 
     def pause_reading(self) -> None:
@@ -100,7 +101,7 @@ class Socket:
 
     def _tick(self) -> None:
         self._timer = None
-        if self._opened:
+        if self.opened:
             self.session.tick(monotonic())
         else:
             self._lose(None)
@@ -117,7 +118,7 @@ class Socket:
     def _read(self) -> None:
         self._to_read = EVENT_READ
         try:
-            if self._opened:
+            if self.opened:
                 self._receive()
             else:
                 self._open()
@@ -132,7 +133,7 @@ class Socket:
     def _open(self) -> None:
         if isinstance(self._sock, SSLSocket):
             self._sock.do_handshake()
-        self._opened = True
+        self.opened = True
         self.set_timer(None)
         self.session.opened(monotonic())
 

@@ -8,7 +8,7 @@ from threading import Condition
 from time import monotonic
 from typing import TypeVar
 
-from packetcore import Inbox, SyncStream
+from packetcore import Inbox, Packet, Reply, SessionClosed, SyncStream
 from packetcore_blocking._loop import Loop, after
 
 T = TypeVar("T")
@@ -26,14 +26,51 @@ class Stream(SyncStream):
         self._changed = Condition(loop.lock)
         super().__init__(inbox, partial(loop.notify, self._changed), monotonic)
 
+    def request(
+        self, packet: Packet, *, match: Callable[[Reply], bool] | None = None, timeout: float | None = None
+    ) -> Reply:
+        """Send a packet and wait for its reply, which `recv` then does not give. Any number of
+        threads may do so at once.
+
+        Args:
+            packet: what to ask.
+            match: which packet is the reply; by default the next one of the same id that
+                answers no earlier request.
+            timeout: how long to wait, in seconds; `None` for ever.
+
+        Raises:
+            SessionClosed: the conversation is closing or closed.
+            LocalProtocolError: the payload exceeds `max_payload`.
+            TimeoutError: no reply came in time.
+        """
+        replies: list[Reply | Exception] = []
+        replied = Condition(self._loop.lock)
+
+        def done(reply: Reply | Exception) -> None:
+            replies.append(reply)
+            self._loop.notify(replied)
+
+        request = self.session.request(packet, done, match=match, timeout=timeout)
+        try:
+            self._wait_for(replied, lambda: replies or None, None)
+        finally:
+            self.session.forget(request)
+        reply = replies[0] if replies else SessionClosed(self.close_reason)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
     def _has_room(self) -> bool | None:
         if self._loop.thread is None:
             return not (self.session.outstanding and self.session.is_open) or None
         return super()._has_room()
 
     def _wait(self, attempt: Callable[[], T | None], timeout: float | None) -> T | None:
+        return self._wait_for(self._changed, attempt, timeout)
+
+    def _wait_for(self, changed: Condition, attempt: Callable[[], T | None], timeout: float | None) -> T | None:
         try:
-            return self._loop.wait(self._changed, attempt, after(timeout))
+            return self._loop.wait(changed, attempt, after(timeout))
         finally:
             if self._loop.thread is None and self.session.is_over:
                 self._loop.close()  # it was there for this stream

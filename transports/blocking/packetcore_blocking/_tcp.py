@@ -5,30 +5,33 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from errno import EADDRNOTAVAIL, EAFNOSUPPORT
+from contextlib import AbstractContextManager
 from functools import partial
 from selectors import EVENT_READ
 from ssl import SSLContext
 from time import monotonic
-from typing import Any, overload
+from typing import Any, TypeVar, overload
+from weakref import WeakSet
 
-from packetcore import Address, Config, Endpoint, Handler, Inbox, ServerBase, Session
+from packetcore import (
+    Address,
+    Backoff,
+    Config,
+    Endpoint,
+    EndpointStats,
+    Handler,
+    ServerBase,
+    Session,
+    SessionPool,
+)
+from packetcore_blocking._client import Client
+from packetcore_blocking._dial import Target, open_session, open_stream
+from packetcore_blocking._functions import Functions, StreamFunction
 from packetcore_blocking._loop import Loop, after
+from packetcore_blocking._sharing import leave, loop_for
 from packetcore_blocking._socket import Socket
 from packetcore_blocking._stream import Stream
-
-StreamFunction = Callable[[Stream], object]
-"""An application over a stream. When it returns, the stream is closed."""
-
-BACKLOG = 1024
-"""Connections that the system keeps for a server that is busy."""
-
-ACCEPTED_AT_ONCE = 100
-"""Connections that one turn accepts, so that those there are wait no longer for it."""
-
-ACCEPT_PAUSE = 1.0
-"""Seconds until a server that could not accept, for want of descriptors mostly, tries again."""
+from packetcore_sockets import ACCEPT_PAUSE, BACKLOG, Listener, open_tcp_listeners
 
 
 class Server(ServerBase):
@@ -37,23 +40,32 @@ class Server(ServerBase):
 
     def __init__(
         self,
+        loop: Loop,
         handler: Handler | StreamFunction,
         config: Config | None,
-        loop: Loop,
+        sessions: SessionPool[Session] | None = None,
         *,
-        owns_loop: bool,
-        ssl: SSLContext | None = None,
         endpoint: Callable[..., Endpoint] = Endpoint,
+        ssl: SSLContext | None = None,
+        is_to_leave: bool = False,
     ) -> None:
-        super().__init__(handler, self._start_function, config, endpoint=endpoint)
-        self._ssl = ssl
-        self._listeners: list[socket.socket] = []
-        self._owns_loop = owns_loop
         self._loop = loop
         self.lock: AbstractContextManager[None] = loop
         """Hold it where several steps on `sessions` belong together; handlers wait meanwhile."""
-        self._changed = threading.Condition(self._loop.lock)
-        self._functions: set[threading.Thread] = set()
+        self._changed = threading.Condition(loop.lock)
+        self._functions = Functions(loop, self._changed)
+        self._ssl = ssl
+        self._listeners: list[Listener] = []
+        self._agreeing: WeakSet[Socket] = WeakSet()  # on TLS, or done with that
+        self._is_to_leave = is_to_leave
+        self._is_empty = self._is_closed = False
+        super().__init__(handler, self._functions.start, config, endpoint=endpoint, sessions=sessions)
+
+    @property
+    def stats(self) -> EndpointStats:
+        """See `packetcore.ServerBase`."""
+        with self._loop:
+            return super().stats
 
     def start(self) -> None:
         """Serve on a thread of its own. Idempotent."""
@@ -69,8 +81,9 @@ class Server(ServerBase):
         """
         try:
             self.start()
-            while not self._loop.closed:
-                self._loop.wait(self._changed, lambda: None, after(1.0))  # an endless one is not interrupted on Windows
+            while not (self._is_closed or self._loop.closed):
+                # An endless wait is not interrupted on Windows.
+                self._loop.wait(self._changed, lambda: self._is_closed or None, after(1.0))
         finally:
             self.close()
 
@@ -83,14 +96,17 @@ class Server(ServerBase):
         try:
             with self._loop:
                 self._stop_listening()
-                self.endpoint.drain(monotonic(), partial(self._loop.notify, self._changed))
+                self.endpoint.drain(monotonic(), self._emptied)
             self._loop.wait(self._changed, self._all_over, after(grace))
         finally:
             with self._loop:
                 self.endpoint.abort(monotonic())
             self._loop.wait(self._changed, self._all_over, after(self.endpoint.config.close_timeout))
-            if self._owns_loop:
-                self._loop.close()
+            with self._loop:
+                is_to_leave, self._is_to_leave, self._is_closed = self._is_to_leave, False, True
+                self._loop.notify(self._changed)
+            if is_to_leave:
+                leave(self._loop)
 
     def __enter__(self) -> Server:
         self.start()
@@ -99,59 +115,48 @@ class Server(ServerBase):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _emptied(self) -> None:
+        self._is_empty = True
+        self._loop.notify(self._changed)
+
     def _all_over(self) -> bool | None:
-        return not (self.sessions or self._functions - {threading.current_thread()}) or None
+        return (self._is_empty and self._functions.are_over) or None
 
     def _stop_listening(self) -> None:
         while self._listeners:
             listener = self._listeners.pop()
-            self._loop.watch(listener.fileno())
-            listener.close()
+            self._loop.watch(listener.sock.fileno())
+            listener.sock.close()
+        for sock in self._agreeing:
+            if not sock.opened:
+                sock.abort()
 
-    def _listen(self, listeners: list[socket.socket]) -> None:
-        self._listeners = listeners
-        self.address = listeners[0].getsockname()
+    def _listen(self, sockets: list[socket.socket]) -> None:
+        self.address = sockets[0].getsockname()
         with self._loop:
-            for listener in listeners:
+            self._listeners = [Listener(sock, self._accepted) for sock in sockets]
+            for listener in self._listeners:
                 self._watch(listener)
 
-    def _watch(self, listener: socket.socket) -> None:
+    def _watch(self, listener: Listener) -> None:
         if listener in self._listeners:
-            self._loop.watch(listener.fileno(), EVENT_READ, lambda mask: self._accept(listener))
+            self._loop.watch(listener.sock.fileno(), EVENT_READ, lambda mask: self._accept(listener))
 
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTED_AT_ONCE):
-            try:
-                sock, peer = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError:
-                self.endpoint.log_exception(f"accepting failed; again in {ACCEPT_PAUSE} s")
-                self._loop.watch(listener.fileno())
-                self._loop.call_at(monotonic() + ACCEPT_PAUSE, partial(self._watch, listener))
-                return
-            try:
-                if self._ssl is not None:
-                    sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            except OSError:  # the peer is gone already
-                sock.close()
-            else:
-                Socket(self._loop, sock, self.endpoint, peer)
+    def _accept(self, listener: Listener) -> None:
+        if not listener.accept():
+            self._loop.watch(listener.sock.fileno())
+            self._loop.call_at(monotonic() + ACCEPT_PAUSE, partial(self._watch, listener))
 
-    def _start_function(self, function: StreamFunction, inbox: Inbox) -> None:
-        stream = Stream(inbox, self._loop)
-        name = f"packetcore-session-{stream.session.id}"
-        thread = threading.Thread(target=self._run_function, args=(function, stream), name=name, daemon=True)
-        thread.start()  # its first step in the stream waits for the lock
-        self._functions.add(thread)
-
-    def _run_function(self, function: StreamFunction, stream: Stream) -> None:
+    def _accepted(self, sock: socket.socket, peer: Address) -> None:
         try:
-            stream.run(function)
-        finally:
-            with self._loop:
-                self._functions.discard(threading.current_thread())
-                self._loop.notify(self._changed)
+            if self._ssl is not None:
+                sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        except OSError:  # the peer is gone already
+            sock.close()
+            return
+        accepted = Socket(self._loop, sock, self.endpoint, peer)
+        if not accepted.opened:
+            self._agreeing.add(accepted)
 
 
 def serve(
@@ -160,7 +165,9 @@ def serve(
     port: int = 0,
     *,
     config: Config | None = None,
+    sessions: SessionPool[Session] | None = None,
     ssl: SSLContext | None = None,
+    backlog: int = BACKLOG,
 ) -> Server:
     """Listen on TCP, to serve once `start` or `serve_forever` is called, or by `with`.
 
@@ -170,12 +177,27 @@ def serve(
         host: the address to listen on; `None` means every one of this machine.
         port: 0 takes a free one; `Server.address` tells which.
         config: limits and timeouts.
+        sessions: a register that other servers use too, of UDP for instance. They have one
+            lock and one thread between them: to start one starts them all, and what a
+            handler of one does holds up the others.
         ssl: speak TLS as this says.
+        backlog: how many connections may wait to be accepted.
 
     Raises:
         OSError: the address is in use or not this machine's.
     """
-    return serve_on(Loop(), handler, host, port, config=config, ssl=ssl, owns_loop=True)
+    with loop_for(sessions) as loop:
+        return serve_on(
+            loop,
+            handler,
+            host,
+            port,
+            config=config,
+            sessions=sessions,
+            ssl=ssl,
+            backlog=backlog,
+            is_to_leave=True,
+        )
 
 
 def serve_on(
@@ -185,27 +207,41 @@ def serve_on(
     port: int,
     *,
     config: Config | None,
-    ssl: SSLContext | None = None,
-    owns_loop: bool = False,
+    backlog: int = BACKLOG,
+    **options: Any,
 ) -> Server:
     """Listen as `serve` does, on a loop that may be others' too."""
-    server = Server(handler, config, loop, owns_loop=owns_loop, ssl=ssl)
-    try:
-        server._listen(_listen(host, port))
-    except OSError:
-        if owns_loop:
-            loop.close()
-        raise
+    server = Server(loop, handler, config, **options)
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    server._listen(open_tcp_listeners(infos, port, backlog))
     return server
 
 
 @overload
 def connect(host: str, port: int, handler: None = None, *, config: Config | None = None, **options: Any) -> Stream: ...
 @overload
+def connect(
+    host: str,
+    port: int,
+    handler: Handler | StreamFunction,
+    *,
+    reconnect: Backoff,
+    keep: int = 0,
+    config: Config | None = None,
+    **options: Any,
+) -> Client: ...
+@overload
 def connect(host: str, port: int, handler: Handler, *, config: Config | None = None, **options: Any) -> Session: ...
 def connect(
-    host: str, port: int, handler: Handler | None = None, *, config: Config | None = None, **options: Any
-) -> Stream | Session:
+    host: str,
+    port: int,
+    handler: Handler | StreamFunction | None = None,
+    *,
+    reconnect: Backoff | None = None,
+    keep: int = 0,
+    config: Config | None = None,
+    **options: Any,
+) -> Stream | Session | Client:
     """Connect to a server.
 
     Args:
@@ -213,18 +249,27 @@ def connect(
         port: its port.
         handler: what hears of packets, on a thread that ends with the session; with none
             you get a `Stream` to receive from.
+        reconnect: connect again and again, waiting in between as this says. You get a `Client`
+            at once, and its handler may be a function over a `Stream`, run for each connection
+            on a thread of its own.
+        keep: how many packets a `Client` keeps that are sent while it is not connected.
         config: limits and timeouts.
         options: `ssl`, an `SSLContext` to speak TLS by, and `server_hostname`, the name in
             the server's certificate where it is not `host`.
 
     Raises:
         OSError: it was refused or not reached; `TimeoutError` after `connect_timeout`;
-            `ssl.SSLError` where TLS failed.
+            `ssl.SSLError` where TLS failed. With `reconnect` these go to the log.
     """
-    return on_own_loop(lambda loop: connect_on(loop, host, port, handler, config=config, **options))
+    return on_own_loop(
+        lambda loop: connect_on(loop, host, port, handler, reconnect=reconnect, keep=keep, config=config, **options)
+    )
 
 
-def on_own_loop(connect: Callable[[Loop], Stream | Session]) -> Stream | Session:
+C = TypeVar("C", Stream | Session, Stream | Session | Client)
+
+
+def on_own_loop(connect: Callable[[Loop], C]) -> C:
     """Open a stream, or a session with a thread to serve it until it is over."""
     loop = Loop()
     try:
@@ -242,61 +287,19 @@ def connect_on(
     loop: Loop,
     host: str,
     port: int,
-    handler: Handler | None,
+    handler: Handler | StreamFunction | None,
     *,
     config: Config | None,
-    ssl: SSLContext | None = None,
-    server_hostname: str | None = None,
-) -> Stream | Session:
+    reconnect: Backoff | None = None,
+    keep: int = 0,
+    **options: Any,
+) -> Stream | Session | Client:
     """Connect as `connect` does, on a loop that may be others' too."""
-    inbox = Inbox()
-    endpoint = Endpoint(inbox if handler is None else handler, config)
-    timeout = endpoint.config.connect_timeout
-    until = after(timeout)
-
-    def dial() -> tuple[socket.socket, Address]:
-        # Only here a socket blocks: nothing is sent yet that a timeout could tear.
-        sock = socket.create_connection((host, port), timeout)
-        try:
-            peer = sock.getpeername()
-            if until is not None:
-                sock.settimeout(max(0.001, until - monotonic()))
-            if ssl is not None:
-                sock = ssl.wrap_socket(sock, server_hostname=server_hostname or host)
-            return sock, peer
-        except BaseException:
-            sock.close()
-            raise
-
-    try:
-        sock, peer = loop.run_in_thread(dial, timeout)
-    except TimeoutError:
-        if until is None or monotonic() < until:
-            raise  # the system's own
-        raise endpoint.connect_timed_out(host, port) from None
-    with loop:
-        session = Socket(loop, sock, endpoint, peer).session
-    return session if handler is not None else Stream(inbox, loop)
-
-
-def _listen(host: str | None, port: int) -> list[socket.socket]:
-    """Listen on every address of a host that this machine has, all with one port."""
-    listeners: list[socket.socket] = []
-    refusal = OSError(f"{host} has no address")
-    with ExitStack() as opened:
-        for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
-            where: Address = (address[0], port, *address[2:])
-            try:
-                listener = opened.enter_context(socket.create_server(where, family=family, backlog=BACKLOG))
-            except OSError as error:
-                if error.errno not in (EADDRNOTAVAIL, EAFNOSUPPORT):  # as where there is no IPv6
-                    raise
-                refusal = error
-            else:
-                listener.setblocking(False)
-                listeners.append(listener)
-                port = listener.getsockname()[1]
-        if not listeners:
-            raise refusal
-        opened.pop_all()
-    return listeners
+    target = Target(host, port, **options)
+    if reconnect is not None and handler is not None:
+        return Client(loop, target, handler, config, reconnect, keep)
+    if isinstance(handler, Handler):
+        return open_session(loop, target, Endpoint(handler, config))
+    if handler is not None or reconnect is not None:
+        raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")
+    return open_stream(loop, target, config)

@@ -8,11 +8,13 @@ from selectors import EVENT_READ
 from time import monotonic
 from typing import Any, overload
 
-from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session
+from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session, SessionPool
+from packetcore_blocking._functions import StreamFunction
 from packetcore_blocking._loop import Loop, Timer
 from packetcore_blocking._session import LockedDatagramSession
+from packetcore_blocking._sharing import loop_for
 from packetcore_blocking._stream import Stream
-from packetcore_blocking._tcp import Server, StreamFunction, on_own_loop
+from packetcore_blocking._tcp import Server, on_own_loop
 from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_server, wildcard
 
 
@@ -29,7 +31,7 @@ class DatagramHost(DatagramSocket):
 
     def set_timer(self, at: float | None) -> None:
         if self._timer is not None:
-            self._timer.callback = None
+            self._timer.cancel()
         self._timer = None if at is None else self._loop.call_at(at, self._tick)
 
     def wake(self) -> None:
@@ -54,6 +56,7 @@ def serve_udp(
     port: int = 0,
     *,
     config: Config | None = None,
+    sessions: SessionPool[Session] | None = None,
     broadcast: bool = False,
     multicast_group: str | None = None,
 ) -> Server:
@@ -67,6 +70,7 @@ def serve_udp(
             `multicast_group` the address of the interface to join it on.
         port: 0 takes a free one; `Server.address` tells which.
         config: limits and timeouts.
+        sessions: a register that other servers use too, of TCP for instance; see `serve`.
         broadcast: let sessions send to broadcast addresses.
         multicast_group: the address of a group to join.
 
@@ -75,7 +79,8 @@ def serve_udp(
         ValueError: `config` joins messages, or `multicast_group` is no multicast address.
     """
     options = {"broadcast": broadcast, "multicast_group": multicast_group}
-    return serve_udp_on(Loop(), handler, host, port, config=config, owns_loop=True, **options)
+    with loop_for(sessions) as loop:
+        return serve_udp_on(loop, handler, host, port, config=config, sessions=sessions, is_to_leave=True, **options)
 
 
 def serve_udp_on(
@@ -85,18 +90,14 @@ def serve_udp_on(
     port: int,
     *,
     config: Config | None,
-    owns_loop: bool = False,
+    sessions: SessionPool[Session] | None = None,
+    is_to_leave: bool = False,
     **options: Any,
 ) -> Server:
     """Receive as `serve_udp` does, on a loop that may be others' too."""
-    try:
-        server = Server(handler, config, loop, owns_loop=owns_loop, endpoint=partial(_endpoint, loop))
-        infos = socket.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)
-        sock = open_udp_server(infos, **options)
-    except (OSError, ValueError):
-        if owns_loop:
-            loop.close()
-        raise
+    server = Server(loop, handler, config, sessions, endpoint=partial(_endpoint, loop), is_to_leave=is_to_leave)
+    infos = socket.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)
+    sock = open_udp_server(infos, **options)
     server.address = sock.getsockname()
     with loop:
         DatagramHost(loop, server.endpoint, sock)
