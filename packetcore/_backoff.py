@@ -36,11 +36,11 @@ class Backoff:
     def __post_init__(self) -> None:
         if not 0 < self.initial <= self.maximum:
             raise ValueError(f"initial={self.initial} must be above 0 and at most maximum={self.maximum}")
-        if self.factor < 1:
+        if not self.factor >= 1:
             raise ValueError(f"factor={self.factor} must be at least 1")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter={self.jitter} is out of range 0 to 1")
-        if self.reset_after < 0:
+        if not self.reset_after >= 0:
             raise ValueError(f"reset_after={self.reset_after} must not be below 0")
 
 

@@ -58,6 +58,7 @@ class ClientBase(ABC):
         make = handler if isinstance(handler, Handler) else lambda: Inbox(partial(start, handler))
         self.endpoint = Endpoint(make, config, log_exception=log_exception)
         """What its connections share."""
+        self.endpoint.on_admitted = self._admitted
         self.endpoint.on_opened = self._opened
         self.endpoint.on_finished = lambda session: self._finished()
         self.session: Session | None = None
@@ -113,9 +114,11 @@ class ClientBase(ABC):
         self.endpoint.connect_failed(error)
         self._try_again()
 
-    def _opened(self, session: Session) -> None:
+    def _admitted(self, session: Session) -> None:
         self._redial.connected(self._clock())
-        self.session = session
+        self.session = session  # before its handler sends through this client
+
+    def _opened(self, session: Session) -> None:
         if self.is_closed:  # meanwhile, or by the handler
             session.close()
         while self._kept and session.is_open:

@@ -176,8 +176,10 @@ class ConnectionPool(Generic[T]):
         lease = Lease(self, on_change)
         self.expire(now)
         while self._idle:
-            connection, opened_at, _ = self._idle.pop()
-            if self._is_alive(connection):
+            connection, opened_at, _ = self._idle[-1]
+            is_alive = self._is_alive(connection)  # should it raise, nothing has changed
+            self._idle.pop()
+            if is_alive:
                 self._hand_out(lease, connection, opened_at)
                 return lease
             self.stats.dead += 1
@@ -218,9 +220,11 @@ class ConnectionPool(Generic[T]):
         self.is_closed = True
         while self._idle:
             self._let_go(self._idle.popleft()[0])
-        while self._waiting:
-            lease, _ = self._waiting.popitem(last=False)
+        # All of them before the first is told, who may let go of others.
+        waiting, self._waiting = self._waiting, OrderedDict()
+        for lease in waiting:
             lease.state = LeaseState.OVER
+        for lease in waiting:
             lease.on_change()
 
     def _has_limit(self) -> bool:
@@ -236,12 +240,13 @@ class ConnectionPool(Generic[T]):
 
     def _end(self, lease: Lease[T], now: float, *, is_wanted: bool) -> None:
         state, connection = lease.state, lease.connection
+        is_kept = is_wanted and connection is not None and self._is_worth_keeping(connection, lease._opened_at, now)
         lease.state, lease.connection = LeaseState.OVER, None
         if state is LeaseState.WAITING:
             del self._waiting[lease]
         elif state is LeaseState.OPENING or connection is None:
             self.size -= 1
-        elif is_wanted and self._is_worth_keeping(connection, lease._opened_at, now):
+        elif is_kept:
             if self._waiting:
                 self._hand_out(self._waiting.popitem(last=False)[0], connection, lease._opened_at).on_change()
             else:

@@ -15,7 +15,7 @@ class Deadlines(Generic[K]):
     __slots__ = ("_at", "_heap", "_pushed")
 
     def __init__(self) -> None:
-        self._at: dict[K, float] = {}
+        self._at: dict[K, tuple[float, int, K]] = {}
         self._heap: list[tuple[float, int, K]] = []  # those called off or moved are in it still
         self._pushed = 0  # tells apart those of one time
 
@@ -25,20 +25,20 @@ class Deadlines(Generic[K]):
 
     def set(self, key: K, at: float) -> None:
         """Give a key a deadline, in place of the one it had."""
-        self._at[key] = at
         self._pushed += 1
-        heappush(self._heap, (at, self._pushed, key))
+        self._at[key] = entry = (at, self._pushed, key)
+        heappush(self._heap, entry)
+        self._shrink()
 
     def discard(self, key: K) -> None:
         """Call a key's deadline off, if it has one."""
-        if self._at.pop(key, None) is not None and len(self._heap) > 2 * len(self._at) + 100:
-            self._heap = [entry for entry in self._heap if self._at.get(entry[2]) == entry[0]]
-            heapify(self._heap)
+        if self._at.pop(key, None) is not None:
+            self._shrink()
 
     def first(self) -> float | None:
         """The earliest deadline; `None` if there is none."""
         heap = self._heap
-        while heap and self._at.get(heap[0][2]) != heap[0][0]:
+        while heap and self._at.get(heap[0][2]) is not heap[0]:
             heappop(heap)
         return heap[0][0] if heap else None
 
@@ -51,3 +51,8 @@ class Deadlines(Generic[K]):
         key = heappop(self._heap)[2]
         del self._at[key]
         return key
+
+    def _shrink(self) -> None:
+        if len(self._heap) > 2 * len(self._at) + 100:
+            self._heap = list(self._at.values())
+            heapify(self._heap)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from packetcore._session import Session
 
 logger = logging.getLogger("packetcore")
-"""Where sessions come and go at level INFO, each record with `session`, `peer` and `identity`."""
+"""Where sessions come and go at level INFO, each record with `session`, `peer` and `identity`.
+Of a peer that was refused `session` is 0."""
 
 log_exception: Callable[[str], object] = logger.exception
 """What is told of a handler that raised, unless an adapter has a logger of its own."""
@@ -67,6 +68,8 @@ class Endpoint:
             )
         self.sessions = sessions
         """The sessions that live, by id and by identity; a shared register has others' too."""
+        self.on_admitted: Callable[[Session], object] | None = None
+        """Called with each session before its handler hears of it."""
         self.on_opened: Callable[[Session], object] | None = None
         """Called with each session once its handler has heard of it."""
         self.on_finished: Callable[[Session], object] | None = None
@@ -141,24 +144,33 @@ class Endpoint:
             session.abort(CloseReason.SHUTDOWN)
             session.flush(now)
 
-    def opened(self, session: Session) -> None:
-        """A session was admitted and its handler has heard of it; it says so itself."""
+    def admitted(self, session: Session) -> None:
+        """A session has entered the pool and its handler will hear of it; it says so itself."""
         self._stats.opened += 1
         self._stats.sessions += 1
         _log_event(logging.INFO, session, "session %d with %s opened")
+        if self.on_admitted is not None:
+            self.on_admitted(session)
+
+    def opened(self, session: Session) -> None:
+        """The handler of a session has heard of it."""
         if self.on_opened is not None:
             self.on_opened(session)
 
     def refused(self, peer: Address) -> None:
         """A peer was turned away."""
         self._stats.refused += 1
-        logger.info("a session with %s was refused", peer, extra={"peer": peer})
+        logger.info("a session with %s was refused", peer, extra={"session": 0, "peer": peer, "identity": None})
+
+    def left(self, session: Session) -> None:
+        """A session is over: take it from the pool, and keep what it has counted."""
+        self.sessions.remove(session.id)
+        self._stats.total.add(session.stats)
 
     def finished(self, session: Session, reason: CloseReason) -> None:
-        """A session is over and has left the pool; it says so itself."""
+        """The handler of a session has heard that it is over; it says so itself."""
         self._stats.closed[reason] += 1
         self._stats.sessions -= 1
-        self._stats.total.add(session.stats)
         _log_event(logging.INFO, session, "session %d with %s closed: %s", reason.name)
         if self.on_finished is not None:
             self.on_finished(session)
@@ -167,7 +179,7 @@ class Endpoint:
     def connect_failed(self, error: BaseException) -> None:
         """A client's try to connect came to nothing."""
         self._stats.closed[CloseReason.CONNECT_FAILED] += 1
-        logger.info("connecting failed: %s", error)
+        logger.info("connecting failed: %s", error, extra={"session": 0, "peer": None, "identity": None})
 
     def _check_empty(self) -> None:
         while self._on_empty and not self._stats.sessions:

@@ -222,8 +222,10 @@ def _expect(lease: Lease[S]) -> S | None:
 
 
 def _is_reusable(stream: StreamBase) -> bool:
-    # What came unasked may answer what the last holder asked: nobody else is to read it.
-    return stream.session.is_open and not stream.has_received
+    # What came unasked, or may come yet, may answer what the last holder asked: nobody else is
+    # to read it.
+    session = stream.session
+    return session.is_open and not stream.has_received and not session.unanswered
 
 
 def _hang_up(stream: StreamBase) -> None:

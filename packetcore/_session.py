@@ -180,6 +180,12 @@ class Session:
         """What has passed through until now: a copy of the counters."""
         return self._connection.stats
 
+    @property
+    def unanswered(self) -> int:
+        """How many requests had no reply: those that wait, and those given up, whose replies
+        may come yet."""
+        return 0 if self._requests is None else self._requests.unanswered
+
     def bind(self, identity: Hashable, takeover: Literal["replace", "reject"] = "replace") -> None:
         """Let this session hold an identity, so that `sessions.find(identity)` finds it.
 
@@ -190,8 +196,10 @@ class Session:
 
         Raises:
             IdentityTaken: another session holds it and `takeover` is "reject".
-            LocalProtocolError: this session is over.
+            SessionClosed: this session is closing or closed.
         """
+        if not self.is_open:
+            raise SessionClosed(self._reason)
         displaced = self._endpoint.sessions.bind(self.id, identity, takeover)
         self.identity = identity
         if displaced is not None:
@@ -244,18 +252,24 @@ class Session:
             What `forget` takes.
 
         Raises:
-            SessionClosed: the session is closing or closed.
+            SessionClosed: the session is closing or closed, or the peer has finished sending.
             LocalProtocolError: the payload exceeds `max_payload`.
         """
         if self._connection.state is _HALF_CLOSED:
             raise SessionClosed(CloseReason.PEER)  # who would reply?
-        self.send(packet)
         if self._requests is None:
             self._requests = Requests()
             self._on_packet = self._packet_or_reply
         self._must_arm = True
-        # Outside an input the time is not known before the flush.
-        return self._requests.add(packet.id, match, done, timeout, self._now if self._running else None)
+        # Outside an input the time is not known before the flush. Add it first: the send may find
+        # out that the socket is gone, and then all that wait are told.
+        request = self._requests.add(packet.id, match, done, timeout, self._now if self._running else None)
+        try:
+            self.send(packet)
+        except Exception:
+            self._requests.withdraw(request)
+            raise
+        return request
 
     def forget(self, request: Request) -> None:
         """Wait no longer for a reply; one that comes yet is a packet like any other."""
@@ -302,6 +316,7 @@ class Session:
             endpoint.refused(self.peer)
             self.abort(CloseReason.REFUSED)
         else:
+            endpoint.admitted(self)
             self._call(self._handler.connected)
             endpoint.opened(self)
         self._pump()
@@ -332,6 +347,7 @@ class Session:
         """The operating system took `n` more bytes of what was written."""
         if self._lost:
             return
+        self._now = now
         self._unsent -= n
         self._room = self._max_outstanding - self._unsent
         if self._write_paused or self._connection.state is _HALF_CLOSED:
@@ -344,7 +360,6 @@ class Session:
             if self.is_open:
                 self._call(self._handler.writable)
         if not self._running:
-            self._now = now
             self._pump()
 
     def lost(self, error: BaseException | None, now: float) -> None:
@@ -361,6 +376,8 @@ class Session:
         self._now = now
         self._timer_at = _NEVER
         self._must_arm = True
+        if self._requests is not None:
+            self._call(_expire, self._requests, now)
         if self._hang_up_told is _HangUp.NOT_YET:
             refreshed = self._endpoint.sessions.refreshed(self.id)
             if self._paused or (self._reading and not self._reading_told):
@@ -368,8 +385,6 @@ class Session:
             if refreshed is not None:
                 self._connection.touch(refreshed)  # the application may vouch for its peer
             was_closing = self._connection.state is State.CLOSING
-            if self._requests is not None:
-                self._call(_expire, self._requests, now)
             self._take(self._connection.handle_deadline(now))
             self._aborting |= was_closing and self._connection.state is State.CLOSED
         elif self._abort_at <= now:
@@ -382,6 +397,7 @@ class Session:
         self._woken = False
         if self._requests is not None:
             self._requests.begin(now)
+            self._must_arm = True
         if self._connection.state is State.CLOSING and not self._eof_written:
             self._connection.close(now)  # the wait for the peer begins now
         self._pump()
@@ -456,12 +472,12 @@ class Session:
             self._running = False
 
     def _deliver(self) -> None:
-        queue, on_packet = self._queue, self._on_packet
+        queue = self._queue
         try:
             while queue and (not self._paused or self._lost):
                 event = queue.pop()
                 if event.__class__ is Packet:
-                    on_packet(self, event)
+                    self._on_packet(self, event)
                 else:
                     self._deliver_other(event)
         except Exception as error:
@@ -538,7 +554,7 @@ class Session:
             self._host.set_timer(None)
         if self.id:
             reason = CloseReason.LOCAL if self._reason is None else self._reason
-            self._endpoint.sessions.remove(self.id)
+            self._endpoint.left(self)
             if self._requests is not None:
                 self._call(_give_up, self._requests, SessionClosed(reason))
             self._call(self._handler.disconnected, reason)

@@ -1,0 +1,100 @@
+"""What the log tells of sessions, in fields that a collector can use, and at what cost."""
+
+from __future__ import annotations
+
+import logging
+from typing import NoReturn
+
+import pytest
+
+from packetcore import CloseReason, Config, DatagramEndpoint, Endpoint, Handler, Packet, Session, SessionPool, encode
+from tests.made_up_host import MadeUpDatagramHost, MadeUpHost, Recorder, open_on
+
+PEER = ("192.0.2.1", 5000)
+OTHER = ("192.0.2.1", 5001)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[tuple[object, ...]]:
+    """The fields of each record. A formatter that names one which is not there would fail."""
+    formatter = logging.Formatter("{session} {peer} {identity} {message}", style="{")
+    for record in caplog.records:
+        assert record.name == "packetcore"
+        formatter.format(record)
+    return [(vars(record)["session"], vars(record)["peer"], vars(record)["identity"]) for record in caplog.records]
+
+
+def test_each_session_s_beginning_and_end_are_told_with_id_peer_and_identity(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "packetcore")
+    session, _ = open_on(Endpoint(Recorder()), PEER)
+    session.bind("device 7")
+    session.lost(ConnectionResetError(), 101)
+    assert told(caplog) == [(1, PEER, None), (1, PEER, "device 7")]
+    assert caplog.messages == [f"session 1 with {PEER} opened", f"session 1 with {PEER} closed: RESET"]
+
+
+def test_over_udp_it_tells_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "packetcore")
+    endpoint = DatagramEndpoint(Recorder(), Config(max_sessions=1), is_server=True)
+    MadeUpDatagramHost(endpoint)
+    endpoint.received(encode(Packet(1)), PEER, 100)
+    endpoint.received(encode(Packet(1)), OTHER, 100)
+    endpoint.abort(101)
+    assert told(caplog) == [(1, PEER, None), (0, OTHER, None), (1, PEER, None)]
+    assert caplog.messages[2].endswith("SHUTDOWN")
+
+
+def test_who_was_refused_and_what_could_not_be_reached_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "packetcore")
+    endpoint = Endpoint(Recorder(), Config(max_sessions=1))
+    open_on(endpoint, PEER)
+    open_on(endpoint, OTHER)
+    endpoint.connect_failed(ConnectionRefusedError("nobody is there"))
+    assert told(caplog)[1:] == [(0, OTHER, None), (0, None, None)]
+    assert "refused" in caplog.messages[1]
+    assert "nobody is there" in caplog.messages[2]
+
+
+def test_a_handler_that_raises_is_an_error_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Handler):
+        def packet_received(self, session: Session, packet: Packet) -> None:
+            raise RuntimeError("a bug of the application")
+
+    session, _ = open_on(Endpoint(Broken()), PEER)
+    session.received(encode(Packet(1)), 101)
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "a bug of the application"
+    assert session.close_reason is CloseReason.HANDLER_ERROR
+
+
+class Unprintable(str):
+    """Something that must not be formatted."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> NoReturn:
+        raise AssertionError("formatted for nobody")
+
+    __str__ = __format__ = __repr__  # type: ignore[assignment]
+
+
+def test_where_nobody_listens_nothing_is_formatted_or_made(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.WARNING, "packetcore")
+    made: list[object] = []
+    monkeypatch.setattr(logging.getLogger("packetcore"), "makeRecord", lambda *args, **options: made.append(args))
+    sessions: SessionPool[Session] = SessionPool(max_sessions=2)
+    endpoint = Endpoint(Recorder(), sessions=sessions)
+    hosts: list[MadeUpHost] = [open_on(endpoint, (Unprintable(n), n))[1] for n in range(2)]
+    hosts[0].session.bind(Unprintable("device"))
+    hosts[1].session.bind(Unprintable("device"))
+    open_on(endpoint, (Unprintable(), 9))
+    endpoint.connect_failed(OSError())
+    for host in hosts:
+        host.session.flush(101)
+        host.session.lost(None, 101)
+    assert endpoint.stats.refused == 1
+    assert len(sessions) == 0
+    assert made == []
