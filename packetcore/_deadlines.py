@@ -53,6 +53,6 @@ class Deadlines(Generic[K]):
         return key
 
     def _shrink(self) -> None:
-        if len(self._heap) > 2 * len(self._at) + 100:
+        if not self._at or len(self._heap) > 2 * len(self._at) + 100:
             self._heap = list(self._at.values())
             heapify(self._heap)

@@ -4,9 +4,14 @@ on the transport. Nothing is decided here."""
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import cast
 
 from packetcore import Endpoint, Session
+
+FAIR = 64 * 1024
+"""Bytes after which others get their turn: uvloop reads up to 32 chunks of 250 KiB in one go,
+and writes nothing meanwhile."""
 
 
 class SocketProtocol(asyncio.Protocol):
@@ -22,6 +27,8 @@ class SocketProtocol(asyncio.Protocol):
         self._loop = loop
         self._time = loop.time
         self._timer: asyncio.TimerHandle | None = None
+        self._is_open = False
+        self._is_greedy = type(loop).__module__.startswith("uvloop")
         self._paused = False
         self._unreported = 0  # bytes written of which the session was not told that they went
 
@@ -32,6 +39,7 @@ class SocketProtocol(asyncio.Protocol):
         # Pausing at one byte is how asyncio says that the system did not take everything.
         transport.set_write_buffer_limits(high=0)
         peer = transport.get_extra_info("peername") or ("unknown", 0)  # it may be gone already
+        self._is_open = True
         self.session = Session(self._endpoint, self, peer, self._time())
         self.session.opened(self._time())
         if self._paused:  # uvloop and Python 3.10 begin to read only now, and forget the pause
@@ -39,6 +47,9 @@ class SocketProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.session.received(data, self._time())
+        if self._is_greedy and len(data) >= FAIR and not self._paused and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
 
     def eof_received(self) -> bool:
         self.session.eof(self._time())
@@ -46,6 +57,15 @@ class SocketProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.session.lost(exc, self._time())
+
+    def dropped(self) -> None:
+        """Whoever was opening this was cancelled. uvloop drops its transport and does not say so."""
+        if self._is_open:
+            self.session.lost(None, self._time())
+
+    def _read_on(self) -> None:
+        if not self._paused and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _pause_again(self) -> None:
         if self._paused and not self._transport.is_closing():
@@ -61,7 +81,8 @@ class SocketProtocol(asyncio.Protocol):
 
     def write_eof(self) -> None:
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            with suppress(OSError):  # the peer has reset the connection: connection_lost is next
+                self._transport.write_eof()
         else:
             self._transport.close()
 

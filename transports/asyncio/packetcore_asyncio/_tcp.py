@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 from ssl import SSLContext
 from typing import Any, overload
 
@@ -89,10 +89,16 @@ class Server(ServerBase):
 
     async def _open(self, sock: socket.socket) -> None:
         timeout = None if self._ssl is None else self.endpoint.config.connect_timeout
-        with suppress(OSError, EOFError):  # the peer has gone, or failed to speak TLS
+        protocol = SocketProtocol(self.endpoint, self._loop)
+        try:
             await self._loop.connect_accepted_socket(
-                lambda: SocketProtocol(self.endpoint, self._loop), sock, ssl=self._ssl, ssl_handshake_timeout=timeout
+                lambda: protocol, sock, ssl=self._ssl, ssl_handshake_timeout=timeout
             )
+        except (OSError, EOFError):
+            pass  # the peer has gone, or failed to speak TLS
+        except asyncio.CancelledError:
+            protocol.dropped()
+            raise
 
 
 async def serve(
@@ -174,16 +180,15 @@ async def connect(
     loop = asyncio.get_running_loop()
 
     async def dial(endpoint: Endpoint) -> Session:
-        connecting = loop.create_task(
-            loop.create_connection(lambda: SocketProtocol(endpoint, loop), host, port, **options)
-        )
+        protocol = SocketProtocol(endpoint, loop)
+        connecting = loop.create_task(loop.create_connection(lambda: protocol, host, port, **options))
         try:
             # Not wait_for: before Python 3.12 it swallows a cancellation that comes with the result.
             if not (await asyncio.wait({connecting}, timeout=endpoint.config.connect_timeout))[0]:
                 raise endpoint.connect_timed_out(host, port)
             return connecting.result()[1].session
         except BaseException:
-            connecting.add_done_callback(_abandon)
+            connecting.add_done_callback(partial(_abandon, protocol))
             connecting.cancel()
             raise
 
@@ -198,7 +203,9 @@ async def connect(
     return Stream(inbox, loop)
 
 
-def _abandon(connecting: asyncio.Task[tuple[asyncio.Transport, SocketProtocol]]) -> None:
+def _abandon(protocol: SocketProtocol, connecting: asyncio.Task[tuple[asyncio.Transport, SocketProtocol]]) -> None:
     """Nobody wants this connection any more, though it may have been made."""
-    if not connecting.cancelled() and connecting.exception() is None:
+    if connecting.cancelled():
+        protocol.dropped()
+    elif connecting.exception() is None:
         connecting.result()[1].session.abort()

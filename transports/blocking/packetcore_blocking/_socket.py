@@ -197,4 +197,5 @@ class Socket:
             self._loop.watch(self._sock.fileno())
             self._loop.open.discard(self._shut)
             self._sock.close()
+            self._unsent.clear()  # the session may live on for a while, and hold this
             self.session.lost(error, monotonic())
