@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from packetcore import Driver
+from packetcore_trio._pool import ConnectionPool
 from packetcore_trio._stream import Stream
 from packetcore_trio._tcp import connect, serve
 from packetcore_trio._udp import connect_udp, serve_udp
@@ -31,6 +32,7 @@ class TrioDriver(Driver):
             _echo,
             partial(serve_udp, nursery=self._nursery),
             partial(connect_udp, nursery=self._nursery),
+            partial(ConnectionPool, nursery=self._nursery),
         )
 
     def call(self, function: Callable[..., Any], *args: Any, timeout: float | None = 30.0) -> Any:
@@ -46,7 +48,7 @@ class TrioDriver(Driver):
             raise TimeoutError("cancelled: the driver was stopped") from None
 
     def capabilities(self) -> frozenset[str]:
-        return frozenset({"tcp", "tls", "udp"})
+        return frozenset({"tcp", "tls", "udp", "reconnect", "pool"})
 
     def stop(self) -> None:
         if self._thread.is_alive():

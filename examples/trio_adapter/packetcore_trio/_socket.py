@@ -4,13 +4,13 @@ one sends, one keeps the time. Nothing is decided here."""
 
 from __future__ import annotations
 
-import math
 import ssl
 from collections.abc import Awaitable, Callable
 
 import trio
 
 from packetcore import Address, Endpoint, Session
+from packetcore_trio._timer import Timer
 
 _PIECE = 16 * 1024
 """Bytes sent at a time, before the session is told: one record of TLS (RFC 8446, section 5.1)."""
@@ -23,7 +23,7 @@ class StreamHost:
         self.session = Session(endpoint, self, peer, trio.current_time())
         self._stream = stream
         self._life = trio.CancelScope()
-        self._timer = trio.CancelScope()
+        self._timer = Timer(self.session.tick)
         self._receiving = trio.CancelScope()
         self._may_read = True
         self._unsent = bytearray()
@@ -38,7 +38,7 @@ class StreamHost:
             task_status.started()
             with self._life:
                 async with trio.open_nursery() as nursery:
-                    for task in (self._read, self._send, self._keep_time):
+                    for task in (self._read, self._send, self._timer.run):
                         nursery.start_soon(self._until_broken, task)
         finally:
             if not self._life.cancel_called:  # the program cancelled all that this runs in
@@ -57,7 +57,7 @@ class StreamHost:
         self._notes.unpark_all()
 
     def set_timer(self, at: float | None) -> None:
-        self._timer.deadline = math.inf if at is None else at
+        self._timer.set(at)
 
     def pause_reading(self) -> None:
         self._may_read = False
@@ -100,13 +100,6 @@ class StreamHost:
                 await then()
             else:
                 await self._notes.park()
-
-    async def _keep_time(self) -> None:
-        while True:
-            with self._timer:
-                await trio.sleep_forever()
-            self._timer = trio.CancelScope()
-            self.session.tick(trio.current_time())
 
     async def _close(self) -> None:
         await self._stream.aclose()

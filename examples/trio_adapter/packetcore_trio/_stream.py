@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import trio
 
-from packetcore import AsyncStream, Inbox, Message, Packet
+from packetcore import AsyncStream, Inbox, Message, Packet, Reply
 
 
 class Stream(AsyncStream):
@@ -27,6 +29,28 @@ class Stream(AsyncStream):
         self.session.send_message(payload, id=id, type=type, chunk=chunk)
         await self._drain()
 
+    async def request(
+        self, packet: Packet, *, match: Callable[[Reply], bool] | None = None, timeout: float | None = None
+    ) -> Reply:
+        """Send a packet and wait for its reply, which `recv` then does not give; see
+        `Session.request`. Any number of tasks may do so at once. Raises `TimeoutError` if no
+        reply came within `timeout` seconds. Once cancelled, a reply that comes yet goes to `recv`."""
+        replies: list[Reply | Exception] = []
+        replied = trio.Event()
+
+        def done(reply: Reply | Exception) -> None:
+            replies.append(reply)
+            replied.set()
+
+        request = self.session.request(packet, done, match=match, timeout=timeout)
+        try:
+            await replied.wait()
+        finally:
+            self.session.forget(request)
+        if isinstance(replies[0], Exception):
+            raise replies[0]
+        return replies[0]
+
     async def recv(self) -> Packet | Message:
         """The next packet; the next message where `join_messages` is set. Raises as
         `Inbox.take`. Cancelling the wait loses nothing."""
@@ -42,7 +66,20 @@ class Stream(AsyncStream):
         while not self.session.is_over:
             await self._changed.park()
 
+    async def run(self, function: StreamFunction) -> None:
+        """Run an application over this stream, and close it at the end."""
+        try:
+            await function(self)
+        except Exception as error:
+            self.session.failed(error, trio.current_time())
+        finally:
+            await self.close()
+
     async def _drain(self) -> None:
         await trio.lowlevel.checkpoint()
         while self.session.congested(trio.current_time()):
             await self._changed.park()
+
+
+StreamFunction = Callable[[Stream], Awaitable[object]]
+"""An application over a stream. When it returns, the stream is closed."""

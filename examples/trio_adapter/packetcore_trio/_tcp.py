@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -12,12 +13,11 @@ from typing import Any, overload
 import trio
 from trio import Nursery
 
-from packetcore import Address, Config, Endpoint, Handler, Inbox, ServerBase, Session
+from packetcore import Address, Backoff, Config, Endpoint, Handler, Inbox, ServerBase, Session, SessionPool
+from packetcore_sockets import ACCEPT_PAUSE, Listener, open_tcp_listeners
+from packetcore_trio._client import Client
 from packetcore_trio._socket import StreamHost
-from packetcore_trio._stream import Stream
-
-StreamFunction = Callable[[Stream], Awaitable[object]]
-"""An application over a stream. When it returns, the stream is closed."""
+from packetcore_trio._stream import Stream, StreamFunction
 
 
 class Server(ServerBase):
@@ -27,20 +27,19 @@ class Server(ServerBase):
         self,
         handler: Handler | StreamFunction,
         config: Config | None = None,
+        sessions: SessionPool[Session] | None = None,
         ssl: SSLContext | None = None,
         endpoint: Callable[..., Endpoint] = Endpoint,
     ) -> None:
         self._ssl = ssl
         self._accepting = trio.CancelScope()
-        self._handshakes: set[trio.CancelScope] = set()
         self._gone = trio.Event()
         self._on_empty: Callable[[], object] = lambda: None  # the nursery knows when all is gone
-        super().__init__(handler, self._start, config, endpoint=endpoint)
+        super().__init__(handler, self._start, config, endpoint=endpoint, sessions=sessions)
 
     async def close(self, grace: float = 5.0) -> None:
         """As `ServerBase.close`. Cancelling this aborts at once."""
-        for scope in (self._accepting, *self._handshakes):
-            scope.cancel()
+        self._accepting.cancel()
         self.endpoint.drain(trio.current_time(), self._on_empty)
         try:
             with trio.move_on_after(grace):
@@ -59,86 +58,129 @@ class Server(ServerBase):
         finally:
             self._gone.set()
 
-    async def _listen(self, listeners: list[trio.SocketListener]) -> None:
-        with self._accepting:
-            await trio.serve_listeners(self._accepted, listeners, handler_nursery=self._nursery)
+    async def _listen(self, sockets: list[socket.socket]) -> None:
+        with self._accepting:  # handshakes are part of that: they end with it
+            async with trio.open_nursery() as self._opening:
+                for sock in sockets:
+                    self._opening.start_soon(self._accept, Listener(sock, self._accepted))
 
-    async def _accepted(self, socket: trio.SocketStream) -> None:
-        host = None
-        with trio.move_on_after(self.endpoint.config.connect_timeout or math.inf) as scope:
-            self._handshakes.add(scope)
-            with suppress(trio.BrokenResourceError):
-                host = await _host(self.endpoint, socket, self._ssl)
-        self._handshakes.discard(scope)
-        if host is not None:
-            await host.run()
+    async def _accept(self, listener: Listener) -> None:
+        with listener.sock:
+            while True:
+                await trio.lowlevel.wait_readable(listener.sock)
+                if not listener.accept():
+                    await trio.sleep(ACCEPT_PAUSE)
+
+    def _accepted(self, sock: socket.socket, peer: Address) -> None:
+        self._opening.start_soon(self._open, sock, peer)
+
+    async def _open(self, sock: socket.socket, peer: Address) -> None:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        with trio.move_on_after(self.endpoint.config.connect_timeout or math.inf), suppress(trio.BrokenResourceError):
+            host = await _host(self.endpoint, stream, peer, self._ssl)
+            self._nursery.start_soon(host.run)
 
     def _start(self, function: StreamFunction, inbox: Inbox) -> None:
-        self._nursery.start_soon(self._run_function, function, Stream(inbox))
-
-    async def _run_function(self, function: StreamFunction, stream: Stream) -> None:
-        try:
-            await function(stream)
-        except Exception as error:
-            stream.session.failed(error, trio.current_time())
-        finally:
-            await stream.close()
+        self._nursery.start_soon(Stream(inbox).run, function)
 
 
 async def serve(
     handler: Handler | StreamFunction, host: str | None = "127.0.0.1", port: int = 0, *, nursery: Nursery, **kwargs: Any
 ) -> Server:
     """Listen on TCP, with a handler for all sessions or a function that is run over a `Stream`
-    for each. It runs in `nursery` until it is closed. Takes `config`, and for TLS an `ssl` context.
+    for each. It runs in `nursery` until it is closed. Takes `config`, `sessions`, a register that
+    other servers use too, and for TLS an `ssl` context.
 
     Raises:
         OSError: the address is in use or not this machine's.
     """
     server = Server(handler, **kwargs)
-    listeners = await trio.open_tcp_listeners(port, host=host)
-    server.address = listeners[0].socket.getsockname()
-    await nursery.start(server._run, partial(server._listen, listeners))
+    infos = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets = open_tcp_listeners(infos, port)
+    server.address = sockets[0].getsockname()
+    await nursery.start(server._run, partial(server._listen, sockets))
     return server
 
 
 @overload
 async def connect(host: str, port: int, handler: None = None, *, nursery: Nursery, **kwargs: Any) -> Stream: ...
 @overload
+async def connect(
+    host: str,
+    port: int,
+    handler: Handler | StreamFunction,
+    *,
+    nursery: Nursery,
+    reconnect: Backoff,
+    keep: int = 0,
+    **kwargs: Any,
+) -> Client: ...
+@overload
 async def connect(host: str, port: int, handler: Handler, *, nursery: Nursery, **kwargs: Any) -> Session: ...
 async def connect(
-    host: str, port: int, handler: Handler | None = None, *, nursery: Nursery, config: Config | None = None, **tls: Any
-) -> Stream | Session:
+    host: str,
+    port: int,
+    handler: Handler | StreamFunction | None = None,
+    *,
+    nursery: Nursery,
+    reconnect: Backoff | None = None,
+    keep: int = 0,
+    config: Config | None = None,
+    **tls: Any,
+) -> Stream | Session | Client:
     """Connect to a server; without a handler you get a `Stream` to receive from. The connection
     runs in `nursery` until it is over. TLS takes `ssl`, an `ssl.SSLContext`, and
     `server_hostname`, where the certificate has another name than `host`.
 
+    With `reconnect` it connects again and again, waiting in between as that says: you get a
+    `Client` at once, which keeps up to `keep` packets that are sent while it is not connected.
+    Its handler may be a function over a `Stream`, run for each connection.
+
     Raises:
-        OSError: it was refused or not reached; `TimeoutError` after `connect_timeout`.
+        OSError: it was refused or not reached; `TimeoutError` after `connect_timeout`. With
+            `reconnect` these go to the log.
     """
-    inbox = Inbox()
-    endpoint = Endpoint(inbox if handler is None else handler, config)
-    timeout = endpoint.config.connect_timeout
+
     tls["server_hostname"] = tls.get("server_hostname") or host
-    try:
-        with trio.fail_after(timeout or math.inf):
-            connection = await _host(endpoint, await trio.open_tcp_stream(host, port), **tls)
-    except trio.TooSlowError:
-        raise TimeoutError(f"connecting to {host} port {port} took longer than connect_timeout={timeout} s") from None
-    except (OSError, trio.BrokenResourceError) as error:  # trio's own; what the system said is its cause
-        cause = error.__cause__ or error
-        raise getattr(cause, "exceptions", [cause])[0] from None
-    await nursery.start(connection.run)
-    return Stream(inbox) if handler is None else connection.session
+
+    async def dial(endpoint: Endpoint, nursery: Nursery) -> Session:
+        peer: Address = ("unknown", 0)
+        try:
+            with trio.fail_after(endpoint.config.connect_timeout or math.inf):
+                stream = await trio.open_tcp_stream(host, port)
+                with suppress(OSError):  # it may be gone already
+                    peer = stream.socket.getpeername()
+                connection = await _host(endpoint, stream, peer, **tls)
+        except trio.TooSlowError:
+            raise endpoint.connect_timed_out(host, port) from None
+        except (OSError, trio.BrokenResourceError) as error:  # trio's own; what the system said is its cause
+            cause = error.__cause__ or error
+            raise getattr(cause, "exceptions", [cause])[0] from None
+        await nursery.start(connection.run)  # if this is cancelled, so is the connection
+        return connection.session
+
+    if reconnect is not None and handler is not None:
+        client = Client(handler, config, reconnect, keep, dial)
+        await nursery.start(client.run)
+        return client
+    if isinstance(handler, Handler):
+        return await dial(Endpoint(handler, config), nursery)
+    if handler is not None or reconnect is not None:
+        raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")
+    inbox = Inbox()
+    await dial(Endpoint(inbox, config), nursery)
+    return Stream(inbox)
 
 
 async def _host(
-    endpoint: Endpoint, sock: trio.SocketStream, ssl: SSLContext | None = None, server_hostname: str | None = None
+    endpoint: Endpoint,
+    sock: trio.SocketStream,
+    peer: Address,
+    ssl: SSLContext | None = None,
+    server_hostname: str | None = None,
 ) -> StreamHost:
     """Speak TLS, as a server where no name is given; where that fails the socket is closed."""
     stream: trio.abc.Stream = sock
-    peer: Address = ("unknown", 0)
-    with suppress(OSError):  # it may be gone already
-        peer = sock.socket.getpeername()
     if ssl is not None:
         stream = secured = trio.SSLStream(sock, ssl, server_hostname=server_hostname, server_side=not server_hostname)
         try:

@@ -3,17 +3,17 @@ whose verbs are plain calls on trio too; two tasks wait for what is ready and fo
 
 from __future__ import annotations
 
-import math
 import socket
 from typing import Any, overload
 
 import trio
 from trio import Nursery
 
-from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session
+from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session, SessionPool
 from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_server, wildcard
-from packetcore_trio._stream import Stream
-from packetcore_trio._tcp import Server, StreamFunction
+from packetcore_trio._stream import Stream, StreamFunction
+from packetcore_trio._tcp import Server
+from packetcore_trio._timer import Timer
 
 
 class DatagramHost(DatagramSocket):
@@ -22,7 +22,7 @@ class DatagramHost(DatagramSocket):
     def __init__(self, endpoint: Endpoint, sock: socket.socket, is_connected: bool = False) -> None:
         super().__init__(endpoint, sock, trio.current_time, is_connected)
         self._life = trio.CancelScope()
-        self._timer = trio.CancelScope()
+        self._timer = Timer(self.endpoint.tick)
         self.endpoint.host = self
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -30,7 +30,7 @@ class DatagramHost(DatagramSocket):
         try:
             with self._life:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._keep_time)
+                    nursery.start_soon(self._timer.run)
                     task_status.started()
                     while True:
                         await trio.lowlevel.wait_readable(self.sock)
@@ -39,7 +39,7 @@ class DatagramHost(DatagramSocket):
             self.endpoint.abort(trio.current_time())
 
     def set_timer(self, at: float | None) -> None:
-        self._timer.deadline = math.inf if at is None else at
+        self._timer.set(at)
 
     def wake(self) -> None:
         trio.lowlevel.current_trio_token().run_sync_soon(lambda: self.endpoint.flush(trio.current_time()))
@@ -49,13 +49,6 @@ class DatagramHost(DatagramSocket):
         trio.lowlevel.notify_closing(self.sock)
         super().close()
 
-    async def _keep_time(self) -> None:
-        while True:
-            with self._timer:
-                await trio.sleep_forever()
-            self._timer = trio.CancelScope()
-            self.endpoint.tick(trio.current_time())
-
 
 async def serve_udp(
     handler: Handler | StreamFunction,
@@ -64,16 +57,18 @@ async def serve_udp(
     *,
     nursery: Nursery,
     config: Config | None = None,
+    sessions: SessionPool[Session] | None = None,
     **options: Any,
 ) -> Server:
     """Receive on UDP; each address that sends a packet has a session. It runs in `nursery` until
-    it is closed. Takes `broadcast` and `multicast_group`, which `host` is the interface for.
+    it is closed. Takes `sessions` as `serve`, and `broadcast` and `multicast_group`, which `host`
+    is the interface for.
 
     Raises:
         OSError: the address is in use or not this machine's, or the group cannot be joined.
         ValueError: `config` joins messages, or `multicast_group` is no multicast address.
     """
-    server = Server(handler, config, endpoint=DatagramEndpoint)
+    server = Server(handler, config, sessions, endpoint=DatagramEndpoint)
     infos = await trio.socket.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)
     sock = open_udp_server(infos, **options)
     server.address = sock.getsockname()
