@@ -7,7 +7,7 @@ ADAPTERS := asyncio gevent twisted blocking
 DEMO := . transports/sockets transports/asyncio cli
 ALL := . transports/sockets $(ADAPTERS:%=transports/%) cli conformance examples/trio_adapter
 
-.PHONY: demo test lint types conformance mutants bench clean
+.PHONY: demo test lint types conformance mutants bench soak clean
 
 demo: .venv/installed
 	$(BIN)/packetcore demo
@@ -32,7 +32,14 @@ mutants: .venv/ready
 bench: .venv/ready
 	$(BIN)/python benchmarks/codec.py
 	$(BIN)/python benchmarks/echo.py
+	$(BIN)/python benchmarks/echo_udp.py
 	$(BIN)/python benchmarks/pool.py
+	$(BIN)/python benchmarks/connections.py
+	$(BIN)/python benchmarks/slow_peer.py
+	$(BIN)/python benchmarks/outage.py
+
+soak: .venv/ready
+	for name in $(ADAPTERS); do $(BIN)/python benchmarks/soak.py --transport $$name --minutes 5 || exit 1; done
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
