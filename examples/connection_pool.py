@@ -41,7 +41,7 @@ async def main() -> None:
                     await stream.send(Packet(SQUARE, b"\x09"))
                     raise ValueError("changed its mind, with a reply on its way")
             except ValueError as error:
-                print(f"{error}: {stats.discarded} closed, {pool.idle} idle")
+                print(f"{error}: {pool.stats.discarded} closed, {pool.idle} idle")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry, generate_latest
 
 from packetcore import Packet
-from packetcore.prometheus import PacketcoreCollector, read_pool
+from packetcore.prometheus import PacketcoreCollector
 from packetcore_asyncio import ConnectionPool, Stream, serve
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ async def main() -> None:
             registry.register(
                 PacketcoreCollector(
                     endpoints={"gateway": on_loop(lambda: server.stats)},
-                    pools={"gateway": on_loop(lambda: read_pool(pool))},
+                    pools={"gateway": on_loop(lambda: pool.stats)},
                 )
             )
             for _ in range(3):

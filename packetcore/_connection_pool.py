@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from packetcore._errors import LocalProtocolError, PoolClosed, PoolFull
@@ -48,7 +48,7 @@ class Lease(Generic[T]):
             LocalProtocolError: it was not to open one.
         """
         self._expect(LeaseState.OPENING)
-        self._pool.stats.opened += 1
+        self._pool._stats.opened += 1
         self._opened_at = now
         self.connection = connection
         self.state = LeaseState.ACTIVE
@@ -81,7 +81,16 @@ class Lease(Generic[T]):
 
 @dataclass(slots=True)
 class ConnectionPoolStats:
-    """What a `ConnectionPool` has done. Live: read it, do not write it."""
+    """What a `ConnectionPool` has done until now: a copy of the counters."""
+
+    size: int = 0
+    """Connections that there are now: idle, in use and being opened."""
+
+    idle: int = 0
+    """Those that nobody uses now."""
+
+    waiting: int = 0
+    """Leases that wait now."""
 
     opened: int = 0
     """Connections opened."""
@@ -139,8 +148,7 @@ class ConnectionPool(Generic[T]):
         self.max_idle = max_idle
         self.max_lifetime = max_lifetime
         self.max_waiting = max_waiting
-        self.stats = ConnectionPoolStats()
-        """What it has done."""
+        self._stats = ConnectionPoolStats()
         self.is_closed = False
         """Whether `close` was called."""
         self.size = 0
@@ -159,6 +167,11 @@ class ConnectionPool(Generic[T]):
     def waiting(self) -> int:
         """Leases that wait."""
         return len(self._waiting)
+
+    @property
+    def stats(self) -> ConnectionPoolStats:
+        """What it has done until now."""
+        return replace(self._stats, size=self.size, idle=self.idle, waiting=self.waiting)
 
     def acquire(self, now: float, on_change: Callable[[], object]) -> Lease[T]:
         """Ask for a connection; the lease's state says what you got.
@@ -182,7 +195,7 @@ class ConnectionPool(Generic[T]):
             if is_alive:
                 self._hand_out(lease, connection, opened_at)
                 return lease
-            self.stats.dead += 1
+            self._stats.dead += 1
             self._let_go(connection)
         if self.size < self.max_size:
             self.size += 1
@@ -190,7 +203,7 @@ class ConnectionPool(Generic[T]):
         elif self.max_waiting is not None and len(self._waiting) >= self.max_waiting:
             raise PoolFull(f"{self.size} connections are in use and {len(self._waiting)} wait: max_waiting")
         else:
-            self.stats.waited += 1
+            self._stats.waited += 1
             self._waiting[lease] = None
         return lease
 
@@ -210,7 +223,7 @@ class ConnectionPool(Generic[T]):
             else:
                 kept.append(idle)
         self._idle = kept
-        self.stats.expired += len(expired)
+        self._stats.expired += len(expired)
         for connection in expired:
             self._let_go(connection)
 
@@ -252,7 +265,7 @@ class ConnectionPool(Generic[T]):
             else:
                 self._idle.append((connection, lease._opened_at, now))
         else:
-            self.stats.discarded += not is_wanted
+            self._stats.discarded += not is_wanted
             self._let_go(connection)
         while self._waiting and self.size < self.max_size:
             self.size += 1
@@ -264,15 +277,15 @@ class ConnectionPool(Generic[T]):
         if self.is_closed:
             return False
         if self.max_lifetime is not None and opened_at + self.max_lifetime <= now:
-            self.stats.expired += 1
+            self._stats.expired += 1
             return False
         if not self._is_alive(connection):
-            self.stats.dead += 1
+            self._stats.dead += 1
             return False
         return True
 
     def _hand_out(self, lease: Lease[T], connection: T, opened_at: float) -> Lease[T]:
-        self.stats.reused += 1
+        self._stats.reused += 1
         lease._opened_at = opened_at
         lease.connection = connection
         lease.state = LeaseState.ACTIVE

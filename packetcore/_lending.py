@@ -72,7 +72,7 @@ class StreamPool(ABC, Generic[S]):
 
     @property
     def stats(self) -> ConnectionPoolStats:
-        """What the pool has done. Live: read it, do not write it."""
+        """What the pool has done until now."""
         return self._pool.stats
 
     @abstractmethod

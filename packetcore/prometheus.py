@@ -8,8 +8,6 @@ and let `prometheus_client` serve the registry, or serve it with what your runti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -18,48 +16,6 @@ from prometheus_client.registry import Collector
 from packetcore._connection_pool import ConnectionPoolStats
 from packetcore._reasons import CloseReason, Reason
 from packetcore._stats import EndpointStats
-
-
-@dataclass(frozen=True, slots=True)
-class PoolReading:
-    """The numbers of a connection pool at one moment."""
-
-    stats: ConnectionPoolStats
-    """What it has done until then: a copy of the counters."""
-
-    size: int
-    """Connections that there were: idle, in use and being opened."""
-
-    idle: int
-    """Those that nobody used."""
-
-    waiting: int
-    """How many waited for one."""
-
-
-class Pool(Protocol):
-    """What is read of a pool: every adapter's `ConnectionPool` and the core's have it."""
-
-    @property
-    def stats(self) -> ConnectionPoolStats:
-        """What it has done."""
-
-    @property
-    def size(self) -> int:
-        """Connections that there are."""
-
-    @property
-    def idle(self) -> int:
-        """Those that nobody uses."""
-
-    @property
-    def waiting(self) -> int:
-        """How many wait for one."""
-
-
-def read_pool(pool: Pool) -> PoolReading:
-    """The numbers of a pool now. Call this on the thread of the pool's runtime."""
-    return PoolReading(replace(pool.stats), pool.size, pool.idle, pool.waiting)
 
 
 class PacketcoreCollector(Collector):
@@ -72,13 +28,13 @@ class PacketcoreCollector(Collector):
 
     Args:
         endpoints: servers and clients, by the value of the label `endpoint`.
-        pools: connection pools, by the value of the label `pool`; see `read_pool`.
+        pools: connection pools, by the value of the label `pool`.
     """
 
     def __init__(
         self,
         endpoints: Mapping[str, Callable[[], EndpointStats]] | None = None,
-        pools: Mapping[str, Callable[[], PoolReading]] | None = None,
+        pools: Mapping[str, Callable[[], ConnectionPoolStats]] | None = None,
     ) -> None:
         self._endpoints = dict(endpoints or {})
         self._pools = dict(pools or {})
@@ -98,7 +54,7 @@ class PacketcoreCollector(Collector):
             metrics.add(name, function())
         return metrics.all if self._endpoints else []
 
-    def _of_pools(self, read: Mapping[str, Callable[[], PoolReading]]) -> list[Metric]:
+    def _of_pools(self, read: Mapping[str, Callable[[], ConnectionPoolStats]]) -> list[Metric]:
         metrics = _PoolMetrics()
         for name, function in read.items():
             metrics.add(name, function())
@@ -211,9 +167,9 @@ class _PoolMetrics:
         }
         self.all: list[Metric] = [self._connections, self._waiting, *self._counters.values()]
 
-    def add(self, pool: str, reading: PoolReading) -> None:
-        self._connections.add_metric([pool, "idle"], reading.idle)
-        self._connections.add_metric([pool, "busy"], reading.size - reading.idle)
-        self._waiting.add_metric([pool], reading.waiting)
+    def add(self, pool: str, stats: ConnectionPoolStats) -> None:
+        self._connections.add_metric([pool, "idle"], stats.idle)
+        self._connections.add_metric([pool, "busy"], stats.size - stats.idle)
+        self._waiting.add_metric([pool], stats.waiting)
         for name, counter in self._counters.items():
-            counter.add_metric([pool], _POOL_COUNTERS[name][1](reading.stats))
+            counter.add_metric([pool], _POOL_COUNTERS[name][1](stats))

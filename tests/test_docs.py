@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from packetcore import Backoff, Config, ConnectionPoolStats, EndpointStats
-from packetcore.prometheus import PacketcoreCollector, PoolReading
+from packetcore.prometheus import PacketcoreCollector
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -64,7 +64,7 @@ def test_the_page_on_operations_knows_the_defaults_and_every_metric() -> None:
     block = re.search(r"```python\n(.*?)```", page, re.DOTALL)
     assert block is not None
     exec(block[1], {})
-    endpoint, pool = EndpointStats(), PoolReading(ConnectionPoolStats(), 0, 0, 0)
+    endpoint, pool = EndpointStats(), ConnectionPoolStats()
     collector = PacketcoreCollector({"endpoint": lambda: endpoint}, {"pool": lambda: pool})
     served = {sample.name for metric in collector.collect() for sample in metric.samples}
     assert set(re.findall(r"`(packetcore_\w+)", page)) == served

@@ -23,7 +23,7 @@ from packetcore import (
     Stats,
     load_driver,
 )
-from packetcore.prometheus import PacketcoreCollector, PoolReading, read_pool
+from packetcore.prometheus import PacketcoreCollector
 from packetcore_asyncio import ConnectionPool, Stream
 
 to_openmetrics: Callable[[CollectorRegistry], bytes] = exposition.generate_latest
@@ -87,10 +87,11 @@ def test_every_number_of_an_endpoint_is_told_once() -> None:
 def test_every_number_of_a_pool_is_told_once() -> None:
     stats = ConnectionPoolStats()
     set_numbers(stats, number := different_numbers())
-    idle, waiting, busy = number(), number(), number()
-    samples = scrape(PacketcoreCollector(pools={"devices": lambda: PoolReading(stats, idle + busy, idle, waiting)}))
+    busy = stats.size
+    stats.size += stats.idle
+    samples = scrape(PacketcoreCollector(pools={"devices": lambda: stats}))
     assert sum(map(int, samples.values())) == number() - 1
-    assert samples["packetcore_pool_connections", "devices", "idle"] == idle
+    assert samples["packetcore_pool_connections", "devices", "idle"] == stats.idle
     assert samples["packetcore_pool_connections", "devices", "busy"] == busy
     assert samples["packetcore_pool_reused_total", "devices"] == stats.reused
 
@@ -107,11 +108,12 @@ def test_every_reason_is_there_before_it_first_occurs() -> None:
 
 
 def test_it_is_sound_openmetrics_whatever_the_names() -> None:
-    def read() -> PoolReading:
-        return PoolReading(ConnectionPoolStats(), 0, 0, 0)
-
     registry = CollectorRegistry()
-    registry.register(PacketcoreCollector({"a": EndpointStats, 'b "\\\n': EndpointStats}, {"a": read, "ü": read}))
+    registry.register(
+        PacketcoreCollector(
+            {"a": EndpointStats, 'b "\\\n': EndpointStats}, {"a": ConnectionPoolStats, "ü": ConnectionPoolStats}
+        )
+    )
     metrics: list[Metric] = list(from_openmetrics(to_openmetrics(registry).decode()))
     assert {sample.labels["endpoint"] for sample in metrics[0].samples} == {"a", 'b "\\\n'}
     assert all(metric.name.startswith("packetcore_") and metric.documentation for metric in metrics)
@@ -138,7 +140,7 @@ def test_a_server_a_client_and_a_pool_are_read_while_they_run() -> None:
                 "server": lambda: driver.call(lambda: server.stats),
                 "client": lambda: driver.call(lambda: stream.session.endpoint.stats),
             },
-            {"pool": lambda: driver.call(read_pool, pool)},
+            {"pool": lambda: driver.call(lambda: pool.stats)},
         )
 
         async def use() -> dict[tuple[str, ...], float]:
