@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import cast
 
 from packetcore import Endpoint, Session
+from packetcore_sockets import reset_on_close
 
 FAIR = 64 * 1024
 """Bytes after which others get their turn: uvloop reads up to 32 chunks of 250 KiB in one go,
@@ -103,6 +104,8 @@ class SocketProtocol(asyncio.Protocol):
         self._transport.close()
 
     def abort(self) -> None:
+        if self._transport.get_write_buffer_size():
+            reset_on_close(self._transport.get_extra_info("socket"))
         self._transport.abort()
 
     def wake(self) -> None:

@@ -12,6 +12,7 @@ from time import monotonic
 from packetcore import Address, Endpoint
 from packetcore_blocking._loop import Loop, Timer, after
 from packetcore_blocking._session import LockedSession
+from packetcore_sockets import reset_on_close
 
 READ_SIZE = 64 * 1024
 """The most that one turn reads from one socket: what an `Inbox` holds."""
@@ -196,6 +197,8 @@ class Socket:
             self._closed = True
             self._loop.watch(self._sock.fileno())
             self._loop.open.discard(self._shut)
+            if self._unsent:
+                reset_on_close(self._sock)
             self._sock.close()
             self._unsent.clear()  # the session may live on for a while, and hold this
             self.session.lost(error, monotonic())

@@ -16,6 +16,7 @@ from time import monotonic
 from gevent import get_hub
 
 from packetcore import Address, Endpoint, Session
+from packetcore_sockets import reset_on_close
 
 CHUNK = 64 * 1024
 """Bytes to read at once: more than a TLS record holds, so that OpenSSL keeps none back."""
@@ -77,6 +78,8 @@ class SocketHost:
     def abort(self, error: OSError | None = None) -> None:
         for watcher in (self._reader, self._writer, self._timer):
             watcher.close()
+        if self._unsent:
+            reset_on_close(self._sock)
         self._sock.close()
         self._unsent.clear()
         self._ending = None

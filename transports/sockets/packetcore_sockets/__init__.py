@@ -7,6 +7,7 @@
 from packetcore_sockets._datagram import READ_AT_ONCE, DatagramSocket
 from packetcore_sockets._listener import ACCEPT_PAUSE, BACKLOG, Listener, open_tcp_listeners
 from packetcore_sockets._open import AddressInfo, open_udp_client, open_udp_server, wildcard
+from packetcore_sockets._reset import reset_on_close
 
 __version__ = "0.1.0"
 
@@ -16,6 +17,7 @@ __all__ = [
     "READ_AT_ONCE",
     "Listener",
     "open_tcp_listeners",
+    "reset_on_close",
     "AddressInfo",
     "DatagramSocket",
     "open_udp_server",
