@@ -5,6 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 ADAPTERS := asyncio gevent twisted blocking
 DEMO := . transports/sockets transports/asyncio cli
+# Tests wait for sockets more than they compute.
+SPREAD := -n 4 --dist loadfile
 ALL := . transports/sockets $(ADAPTERS:%=transports/%) cli conformance examples/trio_adapter
 
 .PHONY: demo test lint types conformance mutants bench soak clean
@@ -13,8 +15,8 @@ demo: .venv/installed
 	$(BIN)/packetcore demo
 
 test: .venv/ready
-	PACKETCORE_NO_UVLOOP=1 $(BIN)/pytest -q --pyargs packetcore_conformance --transport asyncio --transport trio
-	$(BIN)/pytest $(ADAPTERS:%=--transport %)
+	PACKETCORE_NO_UVLOOP=1 $(BIN)/pytest -q $(SPREAD) --pyargs packetcore_conformance --transport asyncio --transport trio
+	$(BIN)/pytest -q $(SPREAD) $(ADAPTERS:%=--transport %)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

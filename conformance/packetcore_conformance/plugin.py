@@ -13,7 +13,7 @@ from packetcore_conformance.certificates import Certificates
 from packetcore_conformance.rig import Rig
 
 HERE = Path(__file__).parent
-OUTCOMES = pytest.StashKey[dict[tuple[str, str], Counter[str]]]()
+CASE = "packetcore conformance case"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[OUTCOMES] = {}
+    config.pluginmanager.register(Table())
 
 
 def transports(config: pytest.Config) -> list[str]:
@@ -102,22 +102,33 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         name = item.callspec.params.get("transport")
         if isinstance(name, str) and (report.when == "call" or report.outcome != "passed"):
             group = item.module.__doc__.partition("\n")[0].rstrip(".") if item.module.__doc__ else item.module.__name__
-            item.config.stash[OUTCOMES].setdefault((group, name), Counter())[report.outcome] += 1
+            report.user_properties.append((CASE, (group, name)))  # which a report of another process carries too
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    outcomes = config.stash[OUTCOMES]
-    if not outcomes:
-        return
-    groups = list(dict.fromkeys(group for group, _ in outcomes))
-    columns = sorted({name for _, name in outcomes})
-    width = max(len(group) for group in groups)
-    terminalreporter.section("conformance: cases passed of cases run")
-    terminalreporter.write_line(" " * width + "".join(f"{name:>12}" for name in columns))
-    for group in groups:
-        row = "".join(f"{_cell(outcomes.get((group, name), Counter())):>12}" for name in columns)
-        terminalreporter.write_line(f"{group:<{width}}{row}")
+class Table:
+    """Counts what the reports say, and shows it at the end."""
+
+    def __init__(self) -> None:
+        self._outcomes: dict[tuple[str, str], Counter[str]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for key, case in report.user_properties:
+            if key == CASE and isinstance(case, (tuple, list)):
+                self._outcomes.setdefault((case[0], case[1]), Counter())[report.outcome] += 1
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        outcomes = self._outcomes
+        if not outcomes:
+            return
+        groups = list(dict.fromkeys(group for group, _ in outcomes))
+        columns = sorted({name for _, name in outcomes})
+        width = max(len(group) for group in groups)
+        terminalreporter.section("conformance: cases passed of cases run")
+        terminalreporter.write_line(" " * width + "".join(f"{name:>12}" for name in columns))
+        for group in groups:
+            row = "".join(f"{_cell(outcomes.get((group, name), Counter())):>12}" for name in columns)
+            terminalreporter.write_line(f"{group:<{width}}{row}")
 
 
 def _cell(counts: Counter[str]) -> str:
