@@ -12,12 +12,15 @@ broken run never reaches into the one after it.
 from __future__ import annotations
 
 from packetcore._codec import (
+    ESCAPE,
     ESCAPE_BYTE,
+    ESCAPED_ESCAPE,
     ESCAPED_FLAG,
     FLAG,
     FLAG_BYTE,
     HEADER,
     HEADER_SIZE,
+    LONG,
     announced_length,
     unescape,
 )
@@ -66,7 +69,7 @@ class Decoder:
         """
         return len(self._run) if self._in_frame else min(self._dropped, self._bound)
 
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Packet | Malformed]:
+    def feed(self, data: bytes | bytearray | memoryview, /) -> list[Packet | Malformed]:
         """Take the next bytes of the stream: any number of them, none included.
 
         Returns:
@@ -88,9 +91,14 @@ class Decoder:
         for run in filter(None, runs):  # nothing between two flags is nothing
             plain: bytes | None = run
             if ESCAPE_BYTE in run:
-                plain = run.replace(ESCAPED_FLAG, FLAG)
-                if ESCAPE_BYTE in plain:  # half of the runs that have any escape get here
+                if len(run) > LONG:
                     plain = unescape(run)
+                else:  # what `unescape` does, without the call and where one kind is enough
+                    plain = run.replace(ESCAPED_FLAG, FLAG)
+                    if ESCAPE_BYTE in plain:
+                        plain = plain.replace(ESCAPED_ESCAPE, ESCAPE)
+                        if len(run) - len(plain) != run.count(ESCAPE_BYTE):
+                            plain = None
             if plain is not None and (size := len(plain) - HEADER_SIZE) >= 0:
                 id, type, count, length = _unpack(plain)
                 if length == size <= max_payload:
