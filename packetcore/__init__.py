@@ -1,19 +1,19 @@
 """A packet protocol as plain state machines: no sockets, no clocks, no threads.
 
-Codec: `Packet`, `encode`, `decode`, `Decoder`. Messages: `split`, `Joiner`. One stream by
-hand: `Connection`. An application, the same on every adapter: `Handler`, `Session`,
-`Config`. The register of a server's sessions: `SessionPool`. For adapters: `Host`,
+Codec: `Packet`, `encode`, `decode`, `Decoder`; `speedups` says whether the one in C is in
+use. Messages: `split`, `Joiner`. One stream by hand: `Connection`. An application, the same on
+every adapter: `Handler`, `Session`, `Config`. The register of a server's sessions: `SessionPool`. For adapters: `Host`,
 `Endpoint`, `DatagramEndpoint`, `Inbox`, `StreamBase`, `AsyncStream`, `SyncStream`, `ServerBase`, `Driver`.
 """
 
 from packetcore._backoff import Backoff, Redial
 from packetcore._client import ClientBase
-from packetcore._codec import Codec, FrameDecoder, encode
+from packetcore._codec import Codec, FrameDecoder
 from packetcore._config import Config
 from packetcore._connection import Connection, PacketFraming
 from packetcore._connection_pool import ConnectionPool, ConnectionPoolStats, Lease, LeaseState
 from packetcore._datagram import DatagramEndpoint, DatagramFraming, DatagramSession
-from packetcore._decoder import Decoder, decode
+from packetcore._decoder import decode
 from packetcore._driver import (
     ENTRY_POINT_GROUP,
     TLS,
@@ -36,6 +36,7 @@ from packetcore._errors import (
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._handler import Handler
 from packetcore._host import Address, DatagramHost, Host
+from packetcore._implementation import Decoder, encode, speedups
 from packetcore._inbox import Inbox
 from packetcore._lending import AsyncConnectionPool, SyncConnectionPool
 from packetcore._messages import Joiner, split
@@ -114,5 +115,6 @@ __all__ = [
     "encode",
     "installed_transports",
     "load_driver",
+    "speedups",
     "split",
 ]

@@ -18,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from packetcore._codec import Codec, encode
+from packetcore._codec import Codec
 from packetcore._config import Config
-from packetcore._decoder import Decoder
 from packetcore._errors import LocalProtocolError, SessionClosed
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
+from packetcore._implementation import Decoder, encode
 from packetcore._messages import Joiner, split
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason

@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from errno import EAGAIN, ENOBUFS, EWOULDBLOCK
 
-from packetcore._codec import FLAG, FLAG_BYTE, encode, packet_of
+from packetcore._codec import FLAG, FLAG_BYTE, packet_of
 from packetcore._config import Config
 from packetcore._deadlines import Deadlines
-from packetcore._decoder import Decoder
 from packetcore._endpoint import Endpoint, log_exception
 from packetcore._errors import LocalProtocolError, PoolFull
 from packetcore._events import Malformed
 from packetcore._handler import Handler
 from packetcore._host import Address, DatagramHost, Host
+from packetcore._implementation import Decoder, encode
 from packetcore._packet import Packet
 from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason, Reason

@@ -1,0 +1,816 @@
+/* The codec in C: `encode` and `Decoder`, the fast twins of those in _codec.py and _decoder.py.
+
+   The Python is the reference: what is a frame, which reason a bad one gets, and where each
+   event is given are decided there and only repeated here. A Python decoder keeps the raw
+   bytes of the open run and judges them when a flag comes. This one judges them as they
+   come and writes the payload, unescaped, straight into the bytes object that the packet
+   will hold; of the raw bytes it keeps their number and the first 64.
+
+   Nothing is shared between interpreters: what the functions need stands in the module's
+   state, and the type is a heap type. Without the GIL a decoder would need a lock of its
+   own; such builds are declined in setup.py and run the Python twins. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+/* PLAIN_C, which only tests define, leaves out what not every compiler and processor has. */
+#if defined(__SSE2__) && !defined(PLAIN_C)
+#define USE_SSE2
+#include <emmintrin.h>
+#endif
+
+enum {
+    FLAG = 0xFE,
+    ESCAPE = 0xFD, /* FLAG is sent as FD 01, ESCAPE as FD 02: the second byte is 0xFF - byte */
+    HEADER_SIZE = 9,
+    SAMPLE_SIZE = 64,
+    FIELDS = 4,
+};
+
+static const uint32_t MAX_LENGTH = 0xFFFFFFFF;
+static const uint32_t DEFAULT_MAX_PAYLOAD = 1 << 20;
+
+/* How much is set aside for a payload before more of it than its header has come: enough
+   for most packets to be written in place, little for a peer that sends headers only. */
+static const size_t FIRST_ROOM = 64 * 1024;
+
+enum { NOISE, BAD_ESCAPE, TOO_SHORT, LENGTH_MISMATCH, TOO_LONG, TRUNCATED, REASONS };
+
+static const char *const REASON_NAMES[REASONS] = {
+    "NOISE", "BAD_ESCAPE", "TOO_SHORT", "LENGTH_MISMATCH", "TOO_LONG", "TRUNCATED",
+};
+
+typedef struct {
+    PyTypeObject *packet;
+    PyObject *malformed;
+    PyObject *reasons[REASONS];
+    PyObject *encode; /* the Python twin */
+} State;
+
+
+/* Finding the next flag or escape */
+
+enum { BLOCK = 32 };
+
+static inline bool
+is_special(uint8_t byte)
+{
+    return byte == FLAG || byte == ESCAPE;
+}
+
+/* Where the special bytes of a block are: bit n stands for byte n. */
+static inline uint32_t
+specials_in(const uint8_t *block)
+{
+    uint32_t specials = 0;
+#ifdef USE_SSE2
+    /* Moved so that the two are the largest of signed bytes: one comparison finds both. */
+    const __m128i move = _mm_set1_epi8((char)(0x7F - FLAG));
+    const __m128i below = _mm_set1_epi8(0x7F - 2);
+    for (unsigned n = 0; n < BLOCK; n += 16) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)(block + n));
+        __m128i found = _mm_cmpgt_epi8(_mm_add_epi8(bytes, move), below);
+        specials |= (uint32_t)_mm_movemask_epi8(found) << n;
+    }
+#else
+    for (unsigned n = 0; n < BLOCK; n++) {
+        specials |= (uint32_t)is_special(block[n]) << n;
+    }
+#endif
+    return specials;
+}
+
+/* How many bytes of a block come before its first special one; all of them without one. */
+static inline size_t
+plain_bytes(uint32_t specials)
+{
+#if defined(__GNUC__) && !defined(PLAIN_C)
+    return specials ? (size_t)__builtin_ctz(specials) : BLOCK;
+#else
+    size_t n = 0;
+    while (n < BLOCK && !(specials >> n & 1)) {
+        n++;
+    }
+    return n;
+#endif
+}
+
+
+/* encode */
+
+static size_t
+count_special(const uint8_t *data, size_t size)
+{
+    size_t count = 0;
+    for (; size >= BLOCK; data += BLOCK, size -= BLOCK) {
+        for (uint32_t specials = specials_in(data); specials; specials &= specials - 1) {
+            count++;
+        }
+    }
+    while (size--) {
+        count += is_special(*data++);
+    }
+    return count;
+}
+
+static inline uint8_t *
+escape_byte(uint8_t *out, uint8_t byte)
+{
+    *out++ = ESCAPE;
+    *out++ = (uint8_t)(0xFF - byte);
+    return out;
+}
+
+static uint8_t *
+escape_bytes(uint8_t *out, const uint8_t *data, size_t size)
+{
+    const uint8_t *end = data + size;
+    while (end - data >= BLOCK) {
+        uint32_t specials = specials_in(data);
+        /* What follows a special byte is written over: there is room for all of a block,
+           since what is left takes no less. */
+        memcpy(out, data, BLOCK);
+        if (specials) {
+            size_t plain = plain_bytes(specials);
+            data += plain;
+            out = escape_byte(out + plain, *data++);
+        }
+        else {
+            data += BLOCK;
+            out += BLOCK;
+        }
+    }
+    for (; data < end; data++) {
+        if (is_special(*data)) {
+            out = escape_byte(out, *data);
+        }
+        else {
+            *out++ = *data;
+        }
+    }
+    return out;
+}
+
+/* One field of a packet. False for anything but an int of its range: the twin then says why. */
+static inline bool
+read_field(PyObject *packet, Py_ssize_t index, long largest, long *value)
+{
+    PyObject *field = PyTuple_GET_ITEM(packet, index);
+    int overflow;
+    if (!PyLong_CheckExact(field)) {
+        return false;
+    }
+    *value = PyLong_AsLongAndOverflow(field, &overflow);
+    return !overflow && 0 <= *value && *value <= largest;
+}
+
+static PyObject *
+encode(PyObject *module, PyObject *packet)
+{
+    long id, type, count;
+    if (!PyTuple_Check(packet) || PyTuple_GET_SIZE(packet) != FIELDS ||
+        !read_field(packet, 0, 0xFFFF, &id) || !PyBytes_Check(PyTuple_GET_ITEM(packet, 1)) ||
+        !read_field(packet, 2, 0xFF, &type) || !read_field(packet, 3, 0xFFFF, &count) ||
+        (uint64_t)PyBytes_GET_SIZE(PyTuple_GET_ITEM(packet, 1)) > MAX_LENGTH) {
+        State *state = PyModule_GetState(module);
+        return PyObject_CallOneArg(state->encode, packet);
+    }
+    PyObject *payload = PyTuple_GET_ITEM(packet, 1);
+    const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(payload);
+    size_t length = (size_t)PyBytes_GET_SIZE(payload);
+    const uint8_t header[HEADER_SIZE] = {
+        (uint8_t)(id >> 8),      (uint8_t)id,
+        (uint8_t)type,           (uint8_t)(count >> 8),
+        (uint8_t)count,          (uint8_t)(length >> 24),
+        (uint8_t)(length >> 16), (uint8_t)(length >> 8),
+        (uint8_t)length,
+    };
+    size_t in_payload = count_special(data, length);
+    size_t extra = 2 + HEADER_SIZE + count_special(header, HEADER_SIZE) + in_payload;
+    if (extra > (size_t)PY_SSIZE_T_MAX - length) {
+        return PyErr_NoMemory();
+    }
+    PyObject *frame = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(length + extra));
+    if (frame == NULL) {
+        return NULL;
+    }
+    uint8_t *out = (uint8_t *)PyBytes_AS_STRING(frame);
+    *out++ = FLAG;
+    out = escape_bytes(out, header, HEADER_SIZE);
+    if (in_payload) {
+        out = escape_bytes(out, data, length);
+    }
+    else {
+        memcpy(out, data, length);
+        out += length;
+    }
+    *out = FLAG;
+    return frame;
+}
+
+
+/* Decoder */
+
+/* The open run, as far as it has been read. */
+typedef struct {
+    uint8_t header[HEADER_SIZE];
+    uint8_t header_size; /* how much of it has come */
+    bool in_escape;      /* the last byte was FD, and what it stands for has not come */
+    bool is_bad;         /* a bad escape has come: nothing after it is read */
+    bool is_mismatch;    /* so many bytes have come, or are sure not to come */
+    uint32_t filled;     /* how much of the payload has come */
+    PyObject *payload;   /* owned; its size is the room made so far, at most the length */
+} Run;
+
+typedef struct {
+    PyObject_HEAD
+    uint64_t max_payload;
+    uint64_t bound; /* a frame of nothing but escapes */
+    bool in_frame;  /* false before the first flag and after a TOO_LONG */
+    Run run;
+    uint64_t size; /* bytes of the open run, or outside a frame, fed before this chunk */
+    uint8_t sample[SAMPLE_SIZE]; /* the first of them */
+} Decoder;
+
+static uint32_t
+length_in(const uint8_t *header)
+{
+    return (uint32_t)header[5] << 24 | (uint32_t)header[6] << 16 | (uint32_t)header[7] << 8 | header[8];
+}
+
+static void
+forget(Decoder *self)
+{
+    PyObject *payload = self->run.payload;
+    self->run = (Run){0};
+    self->size = 0;
+    Py_XDECREF(payload);
+}
+
+/* Count bytes that no event speaks for yet, and keep the first of them. */
+static void
+remember(Decoder *self, const uint8_t *data, size_t size)
+{
+    if (self->size < SAMPLE_SIZE) {
+        size_t room = SAMPLE_SIZE - (size_t)self->size;
+        memcpy(self->sample + self->size, data, size < room ? size : room);
+    }
+    self->size += size;
+}
+
+/* Refuse all that is remembered. */
+static int
+refuse(Decoder *self, State *state, PyObject *events, int reason)
+{
+    unsigned long long size = self->size;
+    PyObject *sample =
+        PyBytes_FromStringAndSize((char *)self->sample, size < SAMPLE_SIZE ? (Py_ssize_t)size : SAMPLE_SIZE);
+    /* First, since the call below can run anything, a feed of this decoder included. */
+    forget(self);
+    if (sample == NULL) {
+        return -1;
+    }
+    PyObject *event = PyObject_CallFunction(state->malformed, "OKO", state->reasons[reason], size, sample);
+    Py_DECREF(sample);
+    if (event == NULL) {
+        return -1;
+    }
+    int failed = PyList_Append(events, event);
+    Py_DECREF(event);
+    return failed;
+}
+
+/* Give the packet that has been read. */
+static int
+deliver(Decoder *self, State *state, PyObject *events)
+{
+    const uint8_t *header = self->run.header;
+    PyObject *id = PyLong_FromLong(header[0] << 8 | header[1]);
+    PyObject *payload = self->run.payload;
+    PyObject *type = PyLong_FromLong(header[2]);
+    PyObject *count = PyLong_FromLong(header[3] << 8 | header[4]);
+    self->run.payload = NULL;
+    forget(self); /* before anything can run that feeds this decoder */
+    PyTupleObject *packet = NULL;
+    if (id != NULL && type != NULL && count != NULL) {
+        /* The header's widths keep the fields in range: no call of Packet.__new__. And not
+           tracked by the garbage collector: an int or a bytes refers to nothing. */
+        packet = PyObject_GC_NewVar(PyTupleObject, state->packet, FIELDS);
+    }
+    if (packet == NULL) {
+        Py_XDECREF(id);
+        Py_DECREF(payload);
+        Py_XDECREF(type);
+        Py_XDECREF(count);
+        return -1;
+    }
+    PyTuple_SET_ITEM(packet, 0, id);
+    PyTuple_SET_ITEM(packet, 1, payload);
+    PyTuple_SET_ITEM(packet, 2, type);
+    PyTuple_SET_ITEM(packet, 3, count);
+#if PY_VERSION_HEX >= 0x030E0000
+    packet->ob_hash = -1; /* not known yet */
+#endif
+    int failed = PyList_Append(events, (PyObject *)packet);
+    Py_DECREF(packet);
+    return failed;
+}
+
+/* Read on in the header. Returns the end of what it took: a flag, the first byte of the
+   payload, a bad escape or the limit. */
+static const uint8_t *
+read_header(Run *run, const uint8_t *data, const uint8_t *limit)
+{
+    if (run->header_size == 0 && !run->in_escape && limit - data >= BLOCK &&
+        plain_bytes(specials_in(data)) >= HEADER_SIZE) {
+        memcpy(run->header, data, HEADER_SIZE);
+        run->header_size = HEADER_SIZE;
+        return data + HEADER_SIZE;
+    }
+    for (; data < limit && *data != FLAG && run->header_size < HEADER_SIZE && !run->is_bad; data++) {
+        uint8_t byte = *data;
+        if (run->in_escape) {
+            run->is_bad = byte != 1 && byte != 2;
+            byte = (uint8_t)(0xFF - byte);
+        }
+        else if (byte == ESCAPE) {
+            run->in_escape = true;
+            continue;
+        }
+        run->in_escape = false;
+        run->header[run->header_size++] = byte;
+    }
+    return data;
+}
+
+/* Make room for the payload that the next `coming` bytes may hold. */
+static int
+make_room(Run *run, size_t coming)
+{
+    size_t length = length_in(run->header);
+    size_t room = run->payload == NULL ? 0 : (size_t)PyBytes_GET_SIZE(run->payload);
+    if (run->payload != NULL && (room == length || room - run->filled >= coming)) {
+        return 0;
+    }
+    /* Twice as much each time, so that what is moved stays in proportion to what comes. */
+    room = room ? 2 * room : FIRST_ROOM;
+    room = room < run->filled + coming ? run->filled + coming : room;
+    room = room < length ? room : length;
+    if (room > PY_SSIZE_T_MAX) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (run->payload != NULL) {
+        return _PyBytes_Resize(&run->payload, (Py_ssize_t)room);
+    }
+    run->payload = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
+    return run->payload == NULL ? -1 : 0;
+}
+
+/* Read on in the payload. Returns the end of what it took: a flag, a bad escape or the
+   limit. Where the length is known not to match, escapes are read all the same: of two
+   reasons a bad escape is the one to give. */
+static const uint8_t *
+read_payload(Run *run, const uint8_t *data, const uint8_t *limit)
+{
+    bool in_escape = run->in_escape;
+    uint8_t *out = NULL;
+    size_t room = 0;
+    if (!run->is_mismatch) {
+        out = (uint8_t *)PyBytes_AS_STRING(run->payload) + run->filled;
+        room = (size_t)PyBytes_GET_SIZE(run->payload) - run->filled;
+    }
+    while (data < limit) {
+        if (in_escape) {
+            if (*data != 1 && *data != 2) {
+                run->is_bad = true;
+                break;
+            }
+            in_escape = false;
+            if (room) {
+                *out++ = (uint8_t)(0xFF - *data);
+                room--;
+            }
+            else {
+                run->is_mismatch = true;
+            }
+            data++;
+        }
+        size_t plain;
+        size_t blocks = (room < (size_t)(limit - data) ? room : (size_t)(limit - data)) / BLOCK;
+        for (; blocks; blocks--) {
+            uint32_t specials = specials_in(data);
+            memcpy(out, data, BLOCK); /* what follows a special one is written over */
+            if (specials) {
+                plain = plain_bytes(specials);
+                out += plain;
+                data += plain;
+                room -= plain;
+                goto special;
+            }
+            out += BLOCK;
+            data += BLOCK;
+            room -= BLOCK;
+        }
+        if (limit - data >= BLOCK) {
+            plain = plain_bytes(specials_in(data));
+        }
+        else {
+            for (plain = 0; data + plain < limit && !is_special(data[plain]); plain++) {
+            }
+        }
+        if (plain > room) {
+            run->is_mismatch = true;
+            room = 0;
+        }
+        else if (plain) {
+            memcpy(out, data, plain);
+            out += plain;
+            room -= plain;
+        }
+        data += plain;
+        if (data == limit || !is_special(*data)) {
+            continue;
+        }
+    special:
+        if (*data == FLAG) {
+            break;
+        }
+        in_escape = true;
+        data++;
+    }
+    run->in_escape = in_escape;
+    if (!run->is_mismatch) {
+        run->filled = (uint32_t)((size_t)PyBytes_GET_SIZE(run->payload) - room);
+    }
+    return data;
+}
+
+/* Take the open run as far as `data` has it. Returns the end of what it took: the flag that
+   ends the run, the end, or where the run proved too long; NULL with an exception set. */
+static const uint8_t *
+take(Decoder *self, State *state, PyObject *events, const uint8_t *data, const uint8_t *end)
+{
+    Run *run = &self->run;
+    const uint8_t *begin = data;
+    uint64_t left = self->bound + 1 - self->size; /* so many bytes more prove it too long */
+    const uint8_t *limit = (size_t)(end - data) < left ? end : data + left;
+    bool too_long = false;
+    if (run->header_size < HEADER_SIZE && !run->is_bad) {
+        data = read_header(run, data, limit);
+        too_long = run->header_size == HEADER_SIZE && !run->is_bad && length_in(run->header) > self->max_payload;
+    }
+    if (!too_long) {
+        if (run->header_size == HEADER_SIZE && !run->is_bad) {
+            if (!run->is_mismatch && make_room(run, (size_t)(limit - data)) < 0) {
+                return NULL;
+            }
+            data = read_payload(run, data, limit);
+        }
+        if (run->is_bad && data < limit) {
+            const uint8_t *flag = memchr(data, FLAG, (size_t)(limit - data));
+            data = flag ? flag : limit;
+        }
+        too_long = (uint64_t)(data - begin) == left;
+    }
+    if (!too_long && data < end && !run->is_bad && !run->in_escape && !run->is_mismatch &&
+        run->header_size == HEADER_SIZE && run->filled == length_in(run->header)) {
+        return deliver(self, state, events) < 0 ? NULL : data;
+    }
+    remember(self, begin, (size_t)(data - begin));
+    int reason = LENGTH_MISMATCH;
+    if (too_long) {
+        reason = TOO_LONG;
+        self->in_frame = false;
+    }
+    else if (data == end) {
+        return data;
+    }
+    else if (run->is_bad || run->in_escape) {
+        reason = BAD_ESCAPE;
+    }
+    else if (run->header_size < HEADER_SIZE) {
+        reason = TOO_SHORT;
+    }
+    return refuse(self, state, events, reason) < 0 ? NULL : data;
+}
+
+static int
+feed_bytes(Decoder *self, State *state, PyObject *events, const uint8_t *data, const uint8_t *end)
+{
+    while (data < end) {
+        if (self->in_frame && (*data != FLAG || self->size)) { /* nothing between two flags is nothing */
+            data = take(self, state, events, data, end);
+            if (data == NULL) {
+                return -1;
+            }
+        }
+        if (!self->in_frame && data < end) {
+            const uint8_t *flag = memchr(data, FLAG, (size_t)(end - data));
+            flag = flag ? flag : end;
+            remember(self, data, (size_t)(flag - data));
+            data = flag;
+        }
+        if (data == end) {
+            break;
+        }
+        if (!self->in_frame && self->size && refuse(self, state, events, NOISE) < 0) {
+            return -1;
+        }
+        self->in_frame = true;
+        data++;
+    }
+    return 0;
+}
+
+/* Get a buffer of any bytes-like object, one with gaps copied into one without. */
+static int
+get_bytes(PyObject *object, Py_buffer *view)
+{
+    if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) == 0) {
+        return 0;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_BufferError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    PyObject *copy = PyMemoryView_GetContiguous(object, PyBUF_READ, 'C');
+    if (copy == NULL) {
+        return -1;
+    }
+    int failed = PyObject_GetBuffer(copy, view, PyBUF_SIMPLE);
+    Py_DECREF(copy);
+    return failed;
+}
+
+/* A feed that fails has lost what it was fed, so the decoder begins anew. */
+static PyObject *
+give_up(Decoder *self, PyObject *events)
+{
+    forget(self);
+    self->in_frame = false;
+    Py_XDECREF(events);
+    return NULL;
+}
+
+PyDoc_STRVAR(feed_doc,
+"feed($self, data, /)\n--\n\n"
+"Take the next bytes of the stream and give what they complete.");
+
+static PyObject *
+feed(Decoder *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    Py_buffer view;
+    if (count != 1 || names != NULL) {
+        PyErr_SetString(PyExc_TypeError, "feed() takes one positional argument, data");
+        return NULL;
+    }
+    PyObject *events = PyList_New(0);
+    if (events == NULL || get_bytes(args[0], &view) < 0) {
+        Py_XDECREF(events);
+        return NULL;
+    }
+    /* Untracked while it grows: the garbage collector, called by each packet's allocation in
+       its turn, has no need to walk it again and again. */
+    PyObject_GC_UnTrack(events);
+    const uint8_t *data = view.buf;
+    int failed = view.len ? feed_bytes(self, PyType_GetModuleState(type), events, data, data + view.len) : 0;
+    PyBuffer_Release(&view);
+    if (failed) {
+        return give_up(self, events);
+    }
+    PyObject_GC_Track(events);
+    return events;
+}
+
+PyDoc_STRVAR(feed_eof_doc,
+"feed_eof($self, /)\n--\n\n"
+"Say that the stream has ended. The decoder is then as new.");
+
+static PyObject *
+feed_eof(Decoder *self, PyTypeObject *type, PyObject *const *Py_UNUSED(args), Py_ssize_t count, PyObject *names)
+{
+    if (count != 0 || names != NULL) {
+        PyErr_SetString(PyExc_TypeError, "feed_eof() takes no arguments");
+        return NULL;
+    }
+    PyObject *events = PyList_New(0);
+    if (events == NULL) {
+        return NULL;
+    }
+    int reason = self->in_frame ? TRUNCATED : NOISE;
+    self->in_frame = false;
+    if (self->size && refuse(self, PyType_GetModuleState(type), events, reason) < 0) {
+        return give_up(self, events);
+    }
+    return events;
+}
+
+PyDoc_STRVAR(sizeof_doc,
+"__sizeof__($self, /)\n--\n\n"
+"Bytes of memory that the decoder takes, the payload under way included.");
+
+static PyObject *
+decoder_sizeof(Decoder *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *payload = self->run.payload;
+    return PyLong_FromSsize_t(Py_TYPE(self)->tp_basicsize + (payload ? PyBytes_GET_SIZE(payload) : 0));
+}
+
+static PyObject *
+decoder_pending(Decoder *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(self->size < self->bound ? self->size : self->bound);
+}
+
+static int
+decoder_init(Decoder *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"max_payload", NULL};
+    PyObject *argument = NULL;
+    long long max_payload = DEFAULT_MAX_PAYLOAD;
+    int overflow = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$O:Decoder", names, &argument)) {
+        return -1;
+    }
+    if (argument != NULL) {
+        max_payload = PyLong_AsLongLongAndOverflow(argument, &overflow);
+        if (max_payload == -1 && PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    if (overflow || max_payload < 0 || max_payload > MAX_LENGTH) {
+        PyErr_Format(PyExc_ValueError, "max_payload=%S is out of range 0 to %lu", argument, (unsigned long)MAX_LENGTH);
+        return -1;
+    }
+    forget(self);
+    self->in_frame = false;
+    self->max_payload = (uint64_t)max_payload;
+    self->bound = 2 * (self->max_payload + HEADER_SIZE);
+    return 0;
+}
+
+static void
+decoder_dealloc(Decoder *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(self->run.payload);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef decoder_methods[] = {
+    {"feed", (PyCFunction)(void (*)(void))feed, METH_METHOD | METH_FASTCALL | METH_KEYWORDS, feed_doc},
+    {"feed_eof", (PyCFunction)(void (*)(void))feed_eof, METH_METHOD | METH_FASTCALL | METH_KEYWORDS, feed_eof_doc},
+    {"__sizeof__", (PyCFunction)decoder_sizeof, METH_NOARGS, sizeof_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef decoder_properties[] = {
+    {"pending", (getter)decoder_pending, NULL, "Bytes fed that neither an event nor a flag speaks for yet.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(decoder_doc,
+"Decoder(*, max_payload=1048576)\n--\n\n"
+"Takes the bytes of one stream, however they are cut, and gives what they hold.");
+
+static PyType_Slot decoder_slots[] = {
+    {Py_tp_doc, (void *)decoder_doc},
+    {Py_tp_new, PyType_GenericNew},
+    {Py_tp_init, decoder_init},
+    {Py_tp_dealloc, decoder_dealloc},
+    {Py_tp_methods, decoder_methods},
+    {Py_tp_getset, decoder_properties},
+    {0, NULL},
+};
+
+static PyType_Spec decoder_spec = {
+    .name = "packetcore._speedups.Decoder",
+    .basicsize = sizeof(Decoder),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .slots = decoder_slots,
+};
+
+
+/* The module */
+
+static PyObject *
+import_from(const char *name, const char *attribute)
+{
+    PyObject *module = PyImport_ImportModule(name);
+    PyObject *value = module == NULL ? NULL : PyObject_GetAttrString(module, attribute);
+    Py_XDECREF(module);
+    return value;
+}
+
+static int
+module_exec(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    PyObject *packet = import_from("packetcore._packet", "Packet");
+    if (packet == NULL) {
+        return -1;
+    }
+    state->packet = (PyTypeObject *)packet;
+    /* `deliver` fills a packet as the bare tuple that it has to be. */
+    if (!PyType_Check(packet) || !PyType_IsSubtype(state->packet, &PyTuple_Type) ||
+        state->packet->tp_basicsize != PyTuple_Type.tp_basicsize) {
+        PyErr_SetString(PyExc_ImportError, "Packet is more than a tuple");
+        return -1;
+    }
+    state->malformed = import_from("packetcore._events", "Malformed");
+    state->encode = import_from("packetcore._codec", "encode");
+    PyObject *reasons = import_from("packetcore._reasons", "Reason");
+    for (int reason = 0; reasons != NULL && reason < REASONS; reason++) {
+        state->reasons[reason] = PyObject_GetAttrString(reasons, REASON_NAMES[reason]);
+        if (state->reasons[reason] == NULL) {
+            Py_CLEAR(reasons);
+        }
+    }
+    if (state->malformed == NULL || state->encode == NULL || reasons == NULL) {
+        Py_XDECREF(reasons);
+        return -1;
+    }
+    Py_DECREF(reasons);
+    PyObject *decoder = PyType_FromModuleAndSpec(module, &decoder_spec, NULL);
+    if (decoder == NULL) {
+        return -1;
+    }
+    int failed = PyModule_AddType(module, (PyTypeObject *)decoder);
+    Py_DECREF(decoder);
+    return failed;
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    State *state = PyModule_GetState(module);
+    Py_VISIT(state->packet);
+    Py_VISIT(state->malformed);
+    Py_VISIT(state->encode);
+    for (int reason = 0; reason < REASONS; reason++) {
+        Py_VISIT(state->reasons[reason]);
+    }
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    Py_CLEAR(state->packet);
+    Py_CLEAR(state->malformed);
+    Py_CLEAR(state->encode);
+    for (int reason = 0; reason < REASONS; reason++) {
+        Py_CLEAR(state->reasons[reason]);
+    }
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    module_clear(module);
+}
+
+PyDoc_STRVAR(encode_doc,
+"encode($module, packet, /)\n--\n\n"
+"Give one packet as one frame.");
+
+static PyMethodDef module_methods[] = {
+    {"encode", encode, METH_O, encode_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef module_def = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "packetcore._speedups",
+    .m_doc = "The codec in C.",
+    .m_size = sizeof(State),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC
+PyInit__speedups(void)
+{
+    return PyModuleDef_Init(&module_def);
+}

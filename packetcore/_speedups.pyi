@@ -1,0 +1,3 @@
+# What the extension offers is what its Python twins do.
+from packetcore._codec import encode as encode
+from packetcore._decoder import Decoder as Decoder
