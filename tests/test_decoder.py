@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from packetcore import Decoder, Malformed, MalformedFrame, Packet, Reason, decode, encode
 from packetcore_conformance.strategies import corrupted, frames, malformed_frames, packets
 
+pytestmark = pytest.mark.usefixtures("codec")
+
 README_PACKET = Packet(16, bytes.fromhex("010304fe01fd02"))
 README_FRAME = bytes.fromhex("fe001000000100000007010304fd0101fd0202fe")
 

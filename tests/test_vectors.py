@@ -10,6 +10,8 @@ from packetcore import Decoder, Packet, decode, encode
 from packetcore_conformance.strategies import chunked
 from packetcore_conformance.vectors import PACKETS, STREAM, VECTORS
 
+pytestmark = pytest.mark.usefixtures("codec")
+
 each_vector = pytest.mark.parametrize(("packet", "wire"), VECTORS, ids=range(len(VECTORS)))
 
 

@@ -1,0 +1,221 @@
+"""Look for what a wrong byte in the codec in C would do: corruption, undefined behaviour, leaks.
+
+python tests/sanitize.py              all of it
+python tests/sanitize.py sanitizers   hostile streams under ASan and UBSan (needs gcc or clang)
+python tests/sanitize.py leaks        10 million packets, whose memory has to come back
+python tests/sanitize.py allocations  each allocation fails once
+python tests/sanitize.py warnings     a build with all warnings, each an error
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import shlex
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from packetcore import Packet
+from packetcore._codec import encode as python_encode
+from packetcore._decoder import Decoder as PythonDecoder
+
+ROOT = Path(__file__).resolve().parent.parent
+STREAMS = 10_000
+PACKETS = 10_000_000
+STEP = PACKETS // 10
+
+
+def compile_with(flags: str, folder: Path) -> None:
+    """Build the extension into a copy of the package.
+
+    Raises:
+        CalledProcessError: the compiler refused it, or warned where warnings are errors.
+    """
+    package = folder / "packetcore"
+    package.mkdir()
+    for source in (ROOT / "packetcore").glob("*.py"):
+        (package / source.name).write_bytes(source.read_bytes())
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    target = package / f"_speedups{sysconfig.get_config_var('EXT_SUFFIX')}"
+    source = ROOT / "packetcore" / "_speedups.c"
+    include = f"-I{sysconfig.get_path('include')}"
+    command = [*compiler, "-std=c11", "-fPIC", "-shared", *flags.split(), include, str(source), "-o", str(target)]
+    subprocess.run(command, check=True)
+
+
+def warnings() -> None:
+    """Build with every warning an error, and once more without what only some compilers have."""
+    for more in ("", " -DPLAIN_C", " -O0"):
+        with tempfile.TemporaryDirectory() as folder:
+            compile_with("-O3 -Wall -Wextra -Werror" + more, Path(folder))
+            again(Path(folder), "hostile", "500")
+    say("no warnings at -Wall -Wextra; in plain C too")
+
+
+def sanitizers() -> None:
+    """Hostile streams, failing allocations and re-entry under both sanitizers."""
+    with tempfile.TemporaryDirectory() as folder:
+        compile_with("-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover", Path(folder))
+        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+        libraries = [
+            subprocess.run([*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout
+            for name in ("libasan.so", "libubsan.so")
+        ]
+        # The interpreter keeps some memory to its end: leaks are counted in a way of their own.
+        # Python's own allocator would hide a byte too many inside one of its pools.
+        environment = {
+            "LD_PRELOAD": ":".join(map(str.strip, libraries)),
+            "ASAN_OPTIONS": "detect_leaks=0",
+            "PYTHONMALLOC": "malloc",
+        }
+        again(Path(folder), "hostile", str(STREAMS), **environment)
+        again(Path(folder), "allocations", **environment)
+    say(f"{STREAMS} hostile streams under ASan and UBSan, and failing allocations: clean")
+
+
+def again(folder: Path, *arguments: str, **environment: str) -> None:
+    """Run this script once more, with the package in `folder`."""
+    paths = os.pathsep.join([str(folder), str(ROOT)])
+    environment = {**os.environ, **environment, "PYTHONPATH": paths, "SANITIZE_FOLDER": str(folder)}
+    subprocess.run([sys.executable, __file__, *arguments], env=environment, check=True)
+
+
+def hostile(count: int) -> None:
+    """Hostile streams through both codecs, from buffers that end where their bytes end."""
+    from packetcore import _speedups
+    from tests.hostile import hostile_stream, random_chunks
+
+    assert _speedups.__file__.startswith(os.environ["SANITIZE_FOLDER"])
+    for seed in range(count):
+        rng = random.Random(seed)
+        max_payload = rng.choice([0, 1, 8, 40, 200, 2_000])
+        stream, packets = hostile_stream(rng, max_payload)
+        for packet in packets:
+            assert _speedups.encode(packet) == python_encode(packet)
+        for chunks in ([stream], list(random_chunks(rng, stream))):
+            c, python = _speedups.Decoder(max_payload=max_payload), PythonDecoder(max_payload=max_payload)
+            for chunk in chunks:
+                # A bytes object has a byte more than it shows; this has none.
+                exact = memoryview(bytearray(chunk + b"\x00"))[: len(chunk)]
+                assert c.feed(exact) == python.feed(chunk), f"seed {seed}"
+                assert c.pending == python.pending, f"seed {seed}"
+            assert c.feed_eof() == python.feed_eof(), f"seed {seed}"
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def leaks() -> None:
+    """Decode and encode 10 million packets, good and bad: memory must not grow after the first million."""
+    from packetcore import _speedups
+
+    rng = random.Random(0)
+    packets = [Packet(rng.randrange(65536), rng.randbytes(rng.choice([0, 16, 64, 700]))) for _ in range(2_000)]
+    packets.append(Packet(7, rng.randbytes(200_000)))
+    good = b"".join(map(python_encode, packets))
+    bad = b"\xfe\x00\xfe\xfd\xfe" + good[:500] + b"\xfe" + b"\xfe\x00\x10\x00\x00\x01\xff\xff\xff\xff rest \xfe"
+    chunks = [(good + bad)[at : at + 65_521] for at in range(0, len(good + bad), 65_521)]
+    decoder = _speedups.Decoder()
+    encode = _speedups.encode
+    done, first, blocks = 0, 0, 0
+    while done < PACKETS:
+        before = done
+        for chunk in chunks:
+            for event in decoder.feed(chunk):
+                if isinstance(event, Packet):
+                    done += 1
+                    encode(event)
+        decoder.feed(good[: rng.randrange(len(good))])
+        decoder.feed_eof()
+        decoder = _speedups.Decoder()
+        if before < STEP <= done:
+            first, blocks = resident(), sys.getallocatedblocks()
+    grown, more = resident() - first, sys.getallocatedblocks() - blocks
+    if grown > 4 << 20 or more > 1_000:
+        sys.exit(f"{grown} bytes and {more} blocks more after {done} packets than after {STEP}")
+    say(f"{done:,} packets: {grown:,} bytes and {more} blocks more at the end than after the first tenth")
+
+
+def allocations() -> None:
+    """Let the first allocation of a call fail, then the second and so on, until the call succeeds."""
+    from packetcore import _speedups
+
+    _testcapi = importlib.import_module("_testcapi")  # of CPython alone, and not typed
+
+    packet = Packet(1000, b"\x01\xfe\xfd" * 300, count=1000)
+    frame = python_encode(packet)
+    long = python_encode(Packet(1000, bytes(200_000)))
+    decoder = _speedups.Decoder()
+    failures = 0
+
+    def begun() -> None:
+        decoder.feed_eof()
+        decoder.feed(long[:100_000])
+
+    calls: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "a sound frame": (decoder.feed_eof, lambda: decoder.feed(frame)),
+        "many": (decoder.feed_eof, lambda: decoder.feed(frame * 5)),
+        "malformed": (decoder.feed_eof, lambda: decoder.feed(b"noise\xfe\x01\xfe\xfd\xfe" + frame[:20] + b"\xfe")),
+        "too long": (decoder.feed_eof, lambda: decoder.feed(b"\xfe\x00\x10\x00\x00\x01\xff\xff\xff\xff rest \xfe")),
+        "the end of a long payload": (begun, lambda: decoder.feed(long[100_000:])),
+        "a long payload goes on": (begun, lambda: decoder.feed(long[100_000:150_000])),
+        "a buffer with gaps": (decoder.feed_eof, lambda: decoder.feed(memoryview(frame)[::2])),
+        "the end of a stream": (begun, decoder.feed_eof),
+        "encode": (decoder.feed_eof, lambda: _speedups.encode(Packet(1, b"\xfe" * 99))),
+        "a decoder": (decoder.feed_eof, lambda: _speedups.Decoder(max_payload=1 << 31)),
+    }
+    for name, (prepare, call) in calls.items():
+        prepare()
+        expected = call()
+        for nth in range(1_000):
+            prepare()
+            given: object = None
+            failed = False
+            _testcapi.set_nomemory(nth, nth + 1)
+            try:
+                given = call()
+            except MemoryError:
+                failed = True
+            finally:
+                _testcapi.remove_mem_hooks()
+            failures += failed
+            if failed:
+                # At worst the frame that this cut into is lost, never the next one.
+                assert decoder.feed(frame * 2)[-1:] == [packet], (name, nth)
+                assert decoder.pending == 0, (name, nth)
+            elif nth > 50:
+                assert given == expected or "decoder" in name, (name, nth)
+                break
+    assert failures > 30, failures
+    say(f"{failures} allocations failed: a MemoryError each, and the decoder goes on")
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Do what the arguments ask for."""
+    match sys.argv[1:]:
+        case []:
+            for task in (warnings, allocations, sanitizers, leaks):
+                task()
+        case ["hostile", count]:
+            hostile(int(count))
+        case ["warnings" | "sanitizers" | "leaks" | "allocations" as name]:
+            {"warnings": warnings, "sanitizers": sanitizers, "leaks": leaks, "allocations": allocations}[name]()
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()
