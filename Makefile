@@ -9,7 +9,7 @@ DEMO := . transports/sockets transports/asyncio cli
 SPREAD := -n 4 --dist loadfile
 ALL := . transports/sockets $(ADAPTERS:%=transports/%) cli conformance examples/trio_adapter
 
-.PHONY: demo test lint types conformance mutants bench soak clean
+.PHONY: demo test lint types conformance mutants bench bench-guard soak sanitize wheels clean
 
 demo: .venv/installed
 	$(BIN)/packetcore demo
@@ -43,16 +43,31 @@ bench: .venv/ready
 soak: .venv/ready
 	for name in $(ADAPTERS); do $(BIN)/python benchmarks/soak.py --transport $$name --minutes 5 || exit 1; done
 
+bench-guard: .venv/ready
+	$(BIN)/python benchmarks/guard.py
+
+# The codec in C under sanitizers, with failing allocations, and for leaks; needs gcc.
+sanitize: .venv/ready
+	$(BIN)/python tests/sanitize.py
+
+# What a release needs. The core comes as a wheel with the extension for this platform, as one
+# without it for all others, and as source.
+wheels: .venv/ready
+	rm -rf dist
+	for each in . transports/sockets $(ADAPTERS:%=transports/%) cli conformance; do \
+	    $(BIN)/python -m build --outdir dist $$each || exit 1; done
+	PACKETCORE_PURE=1 $(BIN)/python -m build --wheel --outdir dist .
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist packetcore/_speedups.*.so packetcore/_speedups.*.pyd .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
 
-.venv/installed: .venv/bin/pip $(DEMO:%=%/pyproject.toml)
+.venv/installed: .venv/bin/pip $(DEMO:%=%/pyproject.toml) setup.py packetcore/_speedups.c
 	$(BIN)/pip install --quiet $(DEMO:%=-e %)
 	touch $@
 
-.venv/ready: .venv/bin/pip $(ALL:%=%/pyproject.toml) requirements-dev.txt
+.venv/ready: .venv/bin/pip $(ALL:%=%/pyproject.toml) setup.py packetcore/_speedups.c requirements-dev.txt
 	$(BIN)/pip install --quiet $(ALL:%=-e %) -r requirements-dev.txt
 	touch $@
