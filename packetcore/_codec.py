@@ -31,8 +31,6 @@ FEW = 64
 """Bytes for each escape that make the escapes few. Random bytes have one in 128."""
 
 _pack = HEADER.pack
-_unpack = HEADER.unpack_from
-_new_packet = tuple.__new__
 
 
 class FrameDecoder(Protocol):
@@ -103,20 +101,6 @@ def _unescape_few(pieces: list[bytes]) -> bytes | None:
         plain[at] ^= 0xFF
         at += len(piece)
     return bytes(plain)
-
-
-def packet_of(body: bytes, max_payload: int) -> Packet | None:
-    """Give the packet that the bytes between two flags hold, `None` if they hold none."""
-    plain = body
-    if ESCAPE_BYTE in body:
-        plain = unescape(body) or b""
-    if len(plain) < HEADER_SIZE:
-        return None
-    id, type, count, length = _unpack(plain)
-    if length != len(plain) - HEADER_SIZE or length > max_payload:
-        return None
-    # The header's widths keep the fields in range: no second check.
-    return _new_packet(Packet, (id, plain[HEADER_SIZE:], type, count))
 
 
 def announced_length(body: bytes | bytearray) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from errno import EAGAIN, ENOBUFS, EWOULDBLOCK
 
-from packetcore._codec import FLAG, FLAG_BYTE, packet_of
+from packetcore._codec import FLAG
 from packetcore._config import Config
 from packetcore._deadlines import Deadlines
 from packetcore._endpoint import Endpoint, log_exception
@@ -37,7 +37,7 @@ class DatagramFraming:
         max_datagram: the longest datagram accepted or made, in bytes.
     """
 
-    __slots__ = ("_decoder", "_max_datagram", "_max_payload")
+    __slots__ = ("_decoder", "_max_datagram")
 
     pending = 0
     """Nothing is left of a datagram once it is decoded."""
@@ -45,7 +45,6 @@ class DatagramFraming:
     def __init__(self, max_payload: int, max_datagram: int) -> None:
         self._decoder = Decoder(max_payload=max_payload)
         self._max_datagram = max_datagram
-        self._max_payload = max_payload
 
     def decoder(self) -> DatagramFraming:
         """The decoder, which keeps nothing between two datagrams."""
@@ -68,11 +67,6 @@ class DatagramFraming:
             data = bytes(memoryview(data))
         if len(data) > self._max_datagram:
             return [Malformed.of(Reason.DATAGRAM_TOO_LONG, data)]
-        body = data[1:-1]
-        if FLAG_BYTE not in body and data[:1] == FLAG == data[-1:]:  # one frame, as nearly always
-            packet = packet_of(body, self._max_payload)
-            if packet is not None:
-                return [packet]
         decoder = self._decoder
         # Behind a flag a decoder is as good as new, save for bytes before a first flag.
         if data[:1] != FLAG:

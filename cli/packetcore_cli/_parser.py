@@ -17,7 +17,11 @@ DEFAULTS = Config()
 def new_parser() -> Parser:
     """The commands and their options."""
     parser = Parser(prog="packetcore", description="Serve, send, encode and decode packets.")
-    versions = f"packetcore-cli {__version__}, packetcore {packetcore.__version__}, Python {platform.python_version()}"
+    codec = "C" if packetcore.speedups else "Python"
+    versions = (
+        f"packetcore-cli {__version__}, packetcore {packetcore.__version__} with the codec in {codec}, "
+        f"Python {platform.python_version()}"
+    )
     parser.add_argument("--version", action="version", version=versions)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
