@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from errno import EAGAIN, ENOBUFS, EWOULDBLOCK
 
-from packetcore._codec import FLAG
+from packetcore._codec import FLAG_BYTE
 from packetcore._config import Config
 from packetcore._deadlines import Deadlines
 from packetcore._endpoint import Endpoint, log_exception
@@ -63,16 +63,16 @@ class DatagramFraming:
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Packet | Malformed]:
         """Take one whole datagram and give what it holds."""
-        if not isinstance(data, bytes):
-            data = bytes(memoryview(data))
+        if not data:
+            return []
         if len(data) > self._max_datagram:
-            return [Malformed.of(Reason.DATAGRAM_TOO_LONG, data)]
+            return [Malformed.of(Reason.DATAGRAM_TOO_LONG, bytes(data))]
         decoder = self._decoder
         # Behind a flag a decoder is as good as new, save for bytes before a first flag.
-        if data[:1] != FLAG:
+        if data[0] != FLAG_BYTE:
             decoder.feed_eof()
         events = decoder.feed(data)
-        if data[-1:] != FLAG:
+        if data[-1] != FLAG_BYTE:
             events += decoder.feed_eof()
         return events
 
@@ -127,8 +127,9 @@ class DatagramSession(Session):
             self._pump()
 
     def _write(self) -> None:
+        write = self._host.write
         for frame in self._connection.frames_to_send():
-            self._host.write(frame)
+            write(frame)
 
 
 class _Peer:
@@ -151,7 +152,8 @@ class _Peer:
                 # Not at once: a handler that sends again would be told again, without end.
                 endpoint.report(session, error)
         else:
-            session.sent_bytes(len(data), endpoint.now)
+            if session._on_sent is not None:
+                session.sent_bytes(len(data), endpoint.now)
 
     def write_eof(self) -> None:
         self.session.eof(self.endpoint.now)  # as if the peer had closed too: it will never say
