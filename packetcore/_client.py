@@ -5,8 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from packetcore._backoff import Backoff, Redial
 from packetcore._config import Config
@@ -14,13 +13,11 @@ from packetcore._connection import check_size
 from packetcore._endpoint import Endpoint, log_exception
 from packetcore._errors import NotConnected, SessionClosed
 from packetcore._handler import Handler
-from packetcore._inbox import Inbox
+from packetcore._inbox import F, Inbox, handler_of
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
 from packetcore._session import Session
 from packetcore._stats import EndpointStats
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ClientBase(ABC):
@@ -55,8 +52,7 @@ class ClientBase(ABC):
     ) -> None:
         if keep < 0:
             raise ValueError(f"keep={keep} must not be below 0")
-        make = handler if isinstance(handler, Handler) else lambda: Inbox(partial(start, handler))
-        self.endpoint = Endpoint(make, config, log_exception=log_exception)
+        self.endpoint = Endpoint(handler_of(handler, start), config, log_exception=log_exception)
         """What its connections share."""
         self.endpoint.on_admitted = self._admitted
         self.endpoint.on_opened = self._opened

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 from packetcore._errors import SessionClosed
 from packetcore._events import Message
@@ -15,6 +17,8 @@ from packetcore._handler import Handler
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
 from packetcore._session import Session
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 HIGH_WATER = 64 * 1024
 """Queued bytes above which the session stops reading: what one read brings at most, so
@@ -112,6 +116,12 @@ class Inbox(Handler):
         if self._end is None:
             self._end = reason
         self.on_change()
+
+
+def handler_of(application: Handler | F, start: Callable[[F, Inbox], object]) -> Handler | Callable[[], Handler]:
+    """What an endpoint takes for an application: a handler as it is; of a function over the
+    adapter's `Stream` a new inbox for each session, with which `start` runs it."""
+    return application if isinstance(application, Handler) else lambda: Inbox(partial(start, application))
 
 
 def _nothing() -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from packetcore._config import Config
 from packetcore._endpoint import Endpoint, log_exception
 from packetcore._handler import Handler
 from packetcore._host import Address
-from packetcore._inbox import Inbox
+from packetcore._inbox import F, Inbox, handler_of
 from packetcore._pool import SessionPool
 from packetcore._session import Session
 from packetcore._stats import EndpointStats
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ServerBase:
@@ -42,8 +39,9 @@ class ServerBase:
         endpoint: Callable[..., Endpoint] = Endpoint,
         sessions: SessionPool[Session] | None = None,
     ) -> None:
-        make = handler if isinstance(handler, Handler) else lambda: Inbox(partial(start, handler))
-        self.endpoint = endpoint(make, config, is_server=True, sessions=sessions, log_exception=log_exception)
+        self.endpoint = endpoint(
+            handler_of(handler, start), config, is_server=True, sessions=sessions, log_exception=log_exception
+        )
         """What its sessions share."""
 
     @property

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from packetcore import CloseReason, Config, Packet, Session, encode
 from packetcore_conformance.recorder import Recorder, echo
 from packetcore_conformance.rig import Rig
@@ -100,7 +102,7 @@ def test_a_slow_peer_delays_no_other(rig: Rig) -> None:
         assert other.receive(len(PING)) == PING
 
 
-def test_a_peer_that_lets_too_much_pile_up_is_closed(rig: Rig) -> None:
+def test_a_peer_that_lets_too_much_pile_up_is_reset(rig: Rig) -> None:
     def flood(session: Session, packet: Packet) -> None:
         for _ in range(1000):
             session.send(CHUNK)
@@ -110,6 +112,8 @@ def test_a_peer_that_lets_too_much_pile_up_is_closed(rig: Rig) -> None:
     peer = rig.peer(server, receive_buffer=4096)
     peer.send(PING)
     assert handler.wait_reasons() == [CloseReason.SLOW_CONSUMER]
+    with pytest.raises(ConnectionResetError):  # data was lost: no end in good order
+        peer.receive_rest()
     peer.wait_closed()
     rig.until_empty(server)
 

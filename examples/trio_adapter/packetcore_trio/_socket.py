@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 
 from packetcore import Address, Endpoint, Session
+from packetcore_sockets import reset_on_close
 from packetcore_trio._timer import Timer
 
 _PIECE = 16 * 1024
@@ -43,6 +45,9 @@ class StreamHost:
         finally:
             if not self._life.cancel_called:  # the program cancelled all that this runs in
                 self.session.abort()
+            if self._unsent:
+                beneath_tls: Any = getattr(self._stream, "transport_stream", self._stream)
+                reset_on_close(beneath_tls.socket)
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._stream)
             self.session.lost(self._error, trio.current_time())
