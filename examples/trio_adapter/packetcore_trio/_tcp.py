@@ -33,6 +33,7 @@ class Server(ServerBase):
     ) -> None:
         self._ssl = ssl
         self._accepting = trio.CancelScope()
+        self._sockets: list[socket.socket] = []
         self._gone = trio.Event()
         self._on_empty: Callable[[], object] = lambda: None  # the nursery knows when all is gone
         super().__init__(handler, self._start, config, endpoint=endpoint, sessions=sessions)
@@ -40,6 +41,8 @@ class Server(ServerBase):
     async def close(self, grace: float = 5.0) -> None:
         """As `ServerBase.close`. Cancelling this aborts at once."""
         self._accepting.cancel()
+        for sock in self._sockets:  # their task gets its turn only later
+            sock.close()
         self.endpoint.drain(trio.current_time(), self._on_empty)
         try:
             with trio.move_on_after(grace):
@@ -59,6 +62,7 @@ class Server(ServerBase):
             self._gone.set()
 
     async def _listen(self, sockets: list[socket.socket]) -> None:
+        self._sockets = sockets
         with self._accepting:  # handshakes are part of that: they end with it
             async with trio.open_nursery() as self._opening:
                 for sock in sockets:
@@ -66,7 +70,7 @@ class Server(ServerBase):
 
     async def _accept(self, listener: Listener) -> None:
         with listener.sock:
-            while True:
+            while listener.sock.fileno() >= 0:
                 await trio.lowlevel.wait_readable(listener.sock)
                 if not listener.accept():
                     await trio.sleep(ACCEPT_PAUSE)
