@@ -7,6 +7,7 @@ every adapter: `Handler`, `Session`, `Config`. The register of a server's sessio
 """
 
 from packetcore._backoff import Backoff, Redial
+from packetcore._built import speedups
 from packetcore._client import ClientBase
 from packetcore._codec import Codec, FrameDecoder
 from packetcore._config import Config
@@ -36,7 +37,7 @@ from packetcore._errors import (
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._handler import Handler
 from packetcore._host import Address, DatagramHost, Host
-from packetcore._implementation import Decoder, encode, speedups
+from packetcore._implementation import Decoder, encode
 from packetcore._inbox import Inbox
 from packetcore._lending import AsyncConnectionPool, SyncConnectionPool
 from packetcore._messages import Joiner, split

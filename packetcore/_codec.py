@@ -64,8 +64,11 @@ class Codec(Protocol):
 def encode(packet: Packet, /) -> bytes:
     """Give one packet as one frame: 11 bytes, the payload, and one more for each byte
     of header or payload that is escaped."""
-    id, payload, type, count = packet
-    body = _pack(id, type, count, len(payload)) + payload
+    try:
+        id, payload, type, count = packet
+        body = _pack(id, type, count, len(payload)) + payload
+    except (TypeError, ValueError, struct.error):
+        raise TypeError(f"encode() takes a Packet, not {packet.__class__.__name__}") from None
     # `int in bytes` is the cheapest search there is; most small packets need no escape.
     if ESCAPE_BYTE in body:
         body = body.replace(ESCAPE, ESCAPED_ESCAPE)

@@ -26,7 +26,7 @@ from packetcore._codec import (
 )
 from packetcore._errors import MalformedFrame
 from packetcore._events import SAMPLE_SIZE, Malformed
-from packetcore._packet import MAX_LENGTH, Packet
+from packetcore._packet import MAX_LENGTH, Packet, new_packet
 from packetcore._reasons import Reason
 
 DEFAULT_MAX_PAYLOAD = 1 << 20
@@ -34,7 +34,6 @@ DEFAULT_MAX_PAYLOAD = 1 << 20
 peer holds at most 2 MiB."""
 
 _unpack = HEADER.unpack_from
-_new_packet = tuple.__new__
 
 
 class Decoder:
@@ -103,7 +102,7 @@ class Decoder:
                 id, type, count, length = _unpack(plain)
                 if length == size <= max_payload:
                     # The header's widths keep the fields in range: no second check.
-                    events.append(_new_packet(Packet, (id, plain[HEADER_SIZE:], type, count)))
+                    events.append(new_packet(Packet, (id, plain[HEADER_SIZE:], type, count)))
                     continue
             self._refuse(run, plain, events)
         if open_run:

@@ -1,23 +1,13 @@
-"""Which codec is in use: the one in C where it was built, else its twin in Python.
-
-`PACKETCORE_PURE=1` in the environment asks for the one in Python. It is looked at once, when
-the package is imported; no other module of the core reads the environment.
-"""
+"""`encode` and `Decoder`: those in C where they are in use, else their twins in Python."""
 
 from __future__ import annotations
 
-import os
+from packetcore._built import speedups
 
-__all__ = ["Decoder", "encode", "speedups"]
-
-speedups = os.environ.get("PACKETCORE_PURE", "0") in ("", "0")
-"""Whether `encode` and `Decoder` are those in C."""
+__all__ = ["Decoder", "encode"]
 
 if speedups:
-    try:
-        from packetcore._speedups import Decoder, encode
-    except ImportError:
-        speedups = False
-if not speedups:
+    from packetcore._speedups import Decoder, encode
+else:
     from packetcore._codec import encode
     from packetcore._decoder import Decoder

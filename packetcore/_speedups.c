@@ -1,4 +1,5 @@
-/* The codec in C: `encode` and `Decoder`, the fast twins of those in _codec.py and _decoder.py.
+/* The codec in C: `Packet`, `encode` and `Decoder`, the fast twins of those in _packet.py,
+   _codec.py and _decoder.py.
 
    The Python is the reference: what is a frame, which reason a bad one gets, and where each
    event is given are decided there and only repeated here. A Python decoder keeps the raw
@@ -12,14 +13,26 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
-/* PLAIN_C, which only tests define, leaves out what not every compiler and processor has. */
+/* PLAIN_C and ONLY_SSE2, which only tests define, leave out what not every compiler and
+   processor has. */
 #if defined(__SSE2__) && !defined(PLAIN_C)
 #define USE_SSE2
 #include <emmintrin.h>
+#if defined(__GNUC__) && !defined(ONLY_SSE2)
+#define USE_AVX2 /* where the processor has it; looked at when the module is loaded */
+#include <immintrin.h>
+#endif
+#endif
+
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define INLINE static inline
 #endif
 
 enum {
@@ -27,7 +40,6 @@ enum {
     ESCAPE = 0xFD, /* FLAG is sent as FD 01, ESCAPE as FD 02: the second byte is 0xFF - byte */
     HEADER_SIZE = 9,
     SAMPLE_SIZE = 64,
-    FIELDS = 4,
 };
 
 static const uint32_t MAX_LENGTH = 0xFFFFFFFF;
@@ -45,15 +57,288 @@ static const char *const REASON_NAMES[REASONS] = {
 
 typedef struct {
     PyTypeObject *packet;
+    /* The rest is imported when first needed: those modules need `Packet` themselves. */
     PyObject *malformed;
     PyObject *reasons[REASONS];
-    PyObject *encode; /* the Python twin */
 } State;
+
+static PyObject *
+import_from(const char *name, const char *attribute)
+{
+    PyObject *module = PyImport_ImportModule(name);
+    PyObject *value = module == NULL ? NULL : PyObject_GetAttrString(module, attribute);
+    Py_XDECREF(module);
+    return value;
+}
+
+static int
+load(State *state)
+{
+    if (state->malformed != NULL) {
+        return 0;
+    }
+    PyObject *reasons = import_from("packetcore._reasons", "Reason");
+    if (reasons == NULL) {
+        return -1;
+    }
+    for (int reason = 0; reason < REASONS; reason++) {
+        PyObject *member = PyObject_GetAttrString(reasons, REASON_NAMES[reason]);
+        if (member == NULL) {
+            Py_DECREF(reasons);
+            return -1;
+        }
+        Py_XSETREF(state->reasons[reason], member);
+    }
+    Py_DECREF(reasons);
+    state->malformed = import_from("packetcore._events", "Malformed");
+    return state->malformed == NULL ? -1 : 0;
+}
+
+
+/* Packet */
+
+/* 32 bytes. It refers to nothing but a bytes object, so the garbage collector need not know it. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *payload;
+    uint16_t id;
+    uint16_t count;
+    uint8_t type;
+} Packet;
+
+/* Takes over the reference to the payload, also where it fails. */
+static inline PyObject *
+new_packet(PyTypeObject *type, long id, PyObject *payload, long kind, long count)
+{
+    Packet *self = PyObject_New(Packet, type);
+    if (self == NULL) {
+        Py_DECREF(payload);
+        return NULL;
+    }
+    self->payload = payload;
+    self->id = (uint16_t)id;
+    self->type = (uint8_t)kind;
+    self->count = (uint16_t)count;
+    return (PyObject *)self;
+}
+
+static void
+packet_dealloc(Packet *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Py_DECREF(self->payload);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+/* The value of a field, -1 with an exception set where it has none. */
+static long
+field_in_range(const char *name, PyObject *value, long largest)
+{
+    PyObject *number = PyNumber_Index(value);
+    if (number == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Format(PyExc_TypeError, "%s must be an int, not %.200s", name, Py_TYPE(value)->tp_name);
+        }
+        return -1;
+    }
+    int overflow;
+    long field = PyLong_AsLongAndOverflow(number, &overflow);
+    if (overflow || field < 0 || field > largest) {
+        PyErr_Format(PyExc_ValueError, "%s=%S is out of range 0 to %ld", name, number, largest);
+        field = -1;
+    }
+    Py_DECREF(number);
+    return field;
+}
+
+static PyObject *
+packet_new(PyTypeObject *cls, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"id", "payload", "type", "count", NULL};
+    PyObject *id_given, *payload_given = NULL, *type_given = NULL, *count_given = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O$OO:Packet", names, &id_given, &payload_given, &type_given,
+                                     &count_given)) {
+        return NULL;
+    }
+    if (payload_given != NULL && !PyBytes_Check(payload_given) && !PyByteArray_Check(payload_given) &&
+        !PyMemoryView_Check(payload_given)) {
+        PyErr_Format(PyExc_TypeError, "payload must be bytes, not %.200s", Py_TYPE(payload_given)->tp_name);
+        return NULL;
+    }
+    long id = field_in_range("id", id_given, 0xFFFF);
+    if (id < 0) {
+        return NULL;
+    }
+    PyObject *payload;
+    if (payload_given == NULL) {
+        payload = PyBytes_FromStringAndSize(NULL, 0);
+    }
+    else if (PyBytes_CheckExact(payload_given)) {
+        payload = Py_NewRef(payload_given);
+    }
+    else {
+        payload = PyObject_CallOneArg((PyObject *)&PyBytes_Type, payload_given);
+    }
+    if (payload == NULL) {
+        return NULL;
+    }
+    long type = 0, count = 1;
+    if ((uint64_t)PyBytes_GET_SIZE(payload) > MAX_LENGTH) {
+        PyErr_Format(PyExc_ValueError, "payload of %zd bytes exceeds the format's %lu", PyBytes_GET_SIZE(payload),
+                     (unsigned long)MAX_LENGTH);
+        type = -1;
+    }
+    if (type == 0 && type_given != NULL) {
+        type = field_in_range("type", type_given, 0xFF);
+    }
+    if (type >= 0 && count_given != NULL) {
+        count = field_in_range("count", count_given, 0xFFFF);
+    }
+    if (type < 0 || count < 0) {
+        Py_DECREF(payload);
+        return NULL;
+    }
+    return new_packet(cls, id, payload, type, count);
+}
+
+static PyObject *
+packet_repr(Packet *self)
+{
+    return PyUnicode_FromFormat("Packet(id=%d, payload=%R, type=%d, count=%d)", self->id, self->payload, self->type,
+                                self->count);
+}
+
+static Py_hash_t
+packet_hash(Packet *self)
+{
+    Py_hash_t hash = PyObject_Hash(self->payload);
+    if (hash == -1) {
+        return -1;
+    }
+    uint64_t header = (uint64_t)self->id << 24 | (uint64_t)self->type << 16 | self->count;
+    hash ^= (Py_hash_t)(header * UINT64_C(0x9E3779B97F4A7C15));
+    return hash == -1 ? -2 : hash;
+}
+
+static PyObject *
+packet_compare(Packet *self, PyObject *object, int operator)
+{
+    if (Py_TYPE(object) != Py_TYPE(self) || (operator != Py_EQ && operator != Py_NE)) {
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    Packet *other = (Packet *)object;
+    if (self->id != other->id || self->type != other->type || self->count != other->count) {
+        return PyBool_FromLong(operator == Py_NE);
+    }
+    return PyObject_RichCompare(self->payload, other->payload, operator);
+}
+
+static Py_ssize_t
+packet_length(PyObject *Py_UNUSED(self))
+{
+    return 4;
+}
+
+/* One field after the other, so that a packet can be unpacked. */
+static PyObject *
+packet_item(Packet *self, Py_ssize_t index)
+{
+    switch (index) {
+    case 0:
+        return PyLong_FromLong(self->id);
+    case 1:
+        return Py_NewRef(self->payload);
+    case 2:
+        return PyLong_FromLong(self->type);
+    case 3:
+        return PyLong_FromLong(self->count);
+    default:
+        PyErr_SetString(PyExc_IndexError, "a packet has four fields");
+        return NULL;
+    }
+}
+
+static PyObject *
+packet_getnewargs(Packet *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_BuildValue("(iO){sisi}", self->id, self->payload, "type", self->type, "count", self->count);
+}
+
+static PyObject *
+packet_replace(Packet *self, PyObject *args, PyObject *changes)
+{
+    PyObject *packet = NULL;
+    PyObject *fields = Py_BuildValue("{sisOsisi}", "id", self->id, "payload", self->payload, "type", self->type,
+                                     "count", self->count);
+    if (fields != NULL && (changes == NULL || PyDict_Update(fields, changes) == 0)) {
+        packet = PyObject_Call((PyObject *)Py_TYPE(self), args, fields); /* of args it takes none */
+    }
+    Py_XDECREF(fields);
+    return packet;
+}
+
+PyDoc_STRVAR(packet_doc,
+"Packet(id, payload=b'', *, type=0, count=1)\n--\n\n"
+"One packet: immutable, hashable, and usable with `match`.");
+
+static PyMethodDef packet_methods[] = {
+    {"__getnewargs_ex__", (PyCFunction)packet_getnewargs, METH_NOARGS, NULL},
+    {"__replace__", (PyCFunction)(void (*)(void))packet_replace, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_replace", (PyCFunction)(void (*)(void))packet_replace, METH_VARARGS | METH_KEYWORDS,
+     "The same packet with other values for some fields, checked anew."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef packet_members[] = {
+    {"id", T_USHORT, offsetof(Packet, id), READONLY, NULL},
+    {"payload", T_OBJECT_EX, offsetof(Packet, payload), READONLY, NULL},
+    {"type", T_UBYTE, offsetof(Packet, type), READONLY, NULL},
+    {"count", T_USHORT, offsetof(Packet, count), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot packet_slots[] = {
+    {Py_tp_doc, (void *)packet_doc},
+    {Py_tp_new, packet_new},
+    {Py_tp_dealloc, packet_dealloc},
+    {Py_tp_repr, packet_repr},
+    {Py_tp_hash, packet_hash},
+    {Py_tp_richcompare, packet_compare},
+    {Py_sq_length, packet_length},
+    {Py_sq_item, packet_item},
+    {Py_tp_methods, packet_methods},
+    {Py_tp_members, packet_members},
+    {0, NULL},
+};
+
+static PyType_Spec packet_spec = {
+    .name = "packetcore.Packet",
+    .basicsize = sizeof(Packet),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = packet_slots,
+};
+
+PyDoc_STRVAR(new_packet_doc,
+"new_packet($module, type, fields, /)\n--\n\n"
+"A packet of four fields that are known to be sound.");
+
+static PyObject *
+new_sound_packet(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyTypeObject *type;
+    int id, kind, count;
+    PyObject *payload;
+    if (!PyArg_ParseTuple(args, "O!(iSii):new_packet", &PyType_Type, &type, &id, &payload, &kind, &count)) {
+        return NULL;
+    }
+    return new_packet(type, id, Py_NewRef(payload), kind, count);
+}
 
 
 /* Finding the next flag or escape */
 
-enum { BLOCK = 32 };
+enum { BLOCK = 32, SMALL = 4 * BLOCK };
 
 static inline bool
 is_special(uint8_t byte)
@@ -82,6 +367,18 @@ specials_in(const uint8_t *block)
 #endif
     return specials;
 }
+
+#ifdef USE_AVX2
+#define FOR_AVX2 __attribute__((target("avx2,bmi")))
+
+FOR_AVX2 static inline uint32_t
+specials_in_avx2(const uint8_t *block)
+{
+    __m256i bytes = _mm256_loadu_si256((const __m256i *)block);
+    __m256i moved = _mm256_add_epi8(bytes, _mm256_set1_epi8((char)(0x7F - FLAG)));
+    return (uint32_t)_mm256_movemask_epi8(_mm256_cmpgt_epi8(moved, _mm256_set1_epi8(0x7F - 2)));
+}
+#endif
 
 /* How many bytes of a block come before its first special one; all of them without one. */
 static inline size_t
@@ -154,36 +451,22 @@ escape_bytes(uint8_t *out, const uint8_t *data, size_t size)
     return out;
 }
 
-/* One field of a packet. False for anything but an int of its range: the twin then says why. */
-static inline bool
-read_field(PyObject *packet, Py_ssize_t index, long largest, long *value)
-{
-    PyObject *field = PyTuple_GET_ITEM(packet, index);
-    int overflow;
-    if (!PyLong_CheckExact(field)) {
-        return false;
-    }
-    *value = PyLong_AsLongAndOverflow(field, &overflow);
-    return !overflow && 0 <= *value && *value <= largest;
-}
-
 static PyObject *
-encode(PyObject *module, PyObject *packet)
+encode(PyObject *module, PyObject *object)
 {
-    long id, type, count;
-    if (!PyTuple_Check(packet) || PyTuple_GET_SIZE(packet) != FIELDS ||
-        !read_field(packet, 0, 0xFFFF, &id) || !PyBytes_Check(PyTuple_GET_ITEM(packet, 1)) ||
-        !read_field(packet, 2, 0xFF, &type) || !read_field(packet, 3, 0xFFFF, &count) ||
-        (uint64_t)PyBytes_GET_SIZE(PyTuple_GET_ITEM(packet, 1)) > MAX_LENGTH) {
-        State *state = PyModule_GetState(module);
-        return PyObject_CallOneArg(state->encode, packet);
+    State *state = PyModule_GetState(module);
+    if (Py_TYPE(object) != state->packet) {
+        PyErr_Format(PyExc_TypeError, "encode() takes a Packet, not %.200s", Py_TYPE(object)->tp_name);
+        return NULL;
     }
-    PyObject *payload = PyTuple_GET_ITEM(packet, 1);
+    Packet *packet = (Packet *)object;
+    PyObject *payload = packet->payload;
+    uint16_t id = packet->id, count = packet->count;
     const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(payload);
     size_t length = (size_t)PyBytes_GET_SIZE(payload);
     const uint8_t header[HEADER_SIZE] = {
         (uint8_t)(id >> 8),      (uint8_t)id,
-        (uint8_t)type,           (uint8_t)(count >> 8),
+        packet->type,            (uint8_t)(count >> 8),
         (uint8_t)count,          (uint8_t)(length >> 24),
         (uint8_t)(length >> 16), (uint8_t)(length >> 8),
         (uint8_t)length,
@@ -270,7 +553,8 @@ refuse(Decoder *self, State *state, PyObject *events, int reason)
         PyBytes_FromStringAndSize((char *)self->sample, size < SAMPLE_SIZE ? (Py_ssize_t)size : SAMPLE_SIZE);
     /* First, since the call below can run anything, a feed of this decoder included. */
     forget(self);
-    if (sample == NULL) {
+    if (sample == NULL || load(state) < 0) {
+        Py_XDECREF(sample);
         return -1;
     }
     PyObject *event = PyObject_CallFunction(state->malformed, "OKO", state->reasons[reason], size, sample);
@@ -283,40 +567,34 @@ refuse(Decoder *self, State *state, PyObject *events, int reason)
     return failed;
 }
 
-/* Give the packet that has been read. */
+/* Give a packet. Takes over the reference to the payload. */
 static int
-deliver(Decoder *self, State *state, PyObject *events)
+deliver(State *state, PyObject *events, const uint8_t *header, PyObject *payload)
 {
-    const uint8_t *header = self->run.header;
-    PyObject *id = PyLong_FromLong(header[0] << 8 | header[1]);
-    PyObject *payload = self->run.payload;
-    PyObject *type = PyLong_FromLong(header[2]);
-    PyObject *count = PyLong_FromLong(header[3] << 8 | header[4]);
-    self->run.payload = NULL;
-    forget(self); /* before anything can run that feeds this decoder */
-    PyTupleObject *packet = NULL;
-    if (id != NULL && type != NULL && count != NULL) {
-        /* The header's widths keep the fields in range: no call of Packet.__new__. And not
-           tracked by the garbage collector: an int or a bytes refers to nothing. */
-        packet = PyObject_GC_NewVar(PyTupleObject, state->packet, FIELDS);
-    }
+    /* The header's widths keep the fields in range. */
+    PyObject *packet =
+        new_packet(state->packet, header[0] << 8 | header[1], payload, header[2], header[3] << 8 | header[4]);
     if (packet == NULL) {
-        Py_XDECREF(id);
-        Py_DECREF(payload);
-        Py_XDECREF(type);
-        Py_XDECREF(count);
         return -1;
     }
-    PyTuple_SET_ITEM(packet, 0, id);
-    PyTuple_SET_ITEM(packet, 1, payload);
-    PyTuple_SET_ITEM(packet, 2, type);
-    PyTuple_SET_ITEM(packet, 3, count);
-#if PY_VERSION_HEX >= 0x030E0000
-    packet->ob_hash = -1; /* not known yet */
-#endif
-    int failed = PyList_Append(events, (PyObject *)packet);
+    int failed = PyList_Append(events, packet);
     Py_DECREF(packet);
     return failed;
+}
+
+/* The size of a run that begins here, ends soon and needs no unescaping, as most small packets;
+   0 if it is not such a one. */
+static inline size_t
+small_run(const uint8_t *data, const uint8_t *end, uint64_t max_payload)
+{
+    size_t size = 0;
+    uint32_t specials = 0;
+    while (!specials && size < SMALL && end - data - (Py_ssize_t)size >= BLOCK) {
+        specials = specials_in(data + size);
+        size += plain_bytes(specials);
+    }
+    bool is_whole = specials && size >= HEADER_SIZE && data[size] == FLAG;
+    return is_whole && length_in(data) == size - HEADER_SIZE && length_in(data) <= max_payload ? size : 0;
 }
 
 /* Read on in the header. Returns the end of what it took: a flag, the first byte of the
@@ -373,8 +651,8 @@ make_room(Run *run, size_t coming)
 /* Read on in the payload. Returns the end of what it took: a flag, a bad escape or the
    limit. Where the length is known not to match, escapes are read all the same: of two
    reasons a bad escape is the one to give. */
-static const uint8_t *
-read_payload(Run *run, const uint8_t *data, const uint8_t *limit)
+INLINE const uint8_t *
+read_payload_with(uint32_t specials_in_block(const uint8_t *), Run *run, const uint8_t *data, const uint8_t *limit)
 {
     bool in_escape = run->in_escape;
     uint8_t *out = NULL;
@@ -400,23 +678,28 @@ read_payload(Run *run, const uint8_t *data, const uint8_t *limit)
             data++;
         }
         size_t plain;
-        size_t blocks = (room < (size_t)(limit - data) ? room : (size_t)(limit - data)) / BLOCK;
-        for (; blocks; blocks--) {
-            uint32_t specials = specials_in(data);
+        while (room >= BLOCK && limit - data > BLOCK) {
+            uint32_t specials = specials_in_block(data);
             memcpy(out, data, BLOCK); /* what follows a special one is written over */
-            if (specials) {
-                plain = plain_bytes(specials);
-                out += plain;
-                data += plain;
-                room -= plain;
+            if (!specials) {
+                out += BLOCK;
+                data += BLOCK;
+                room -= BLOCK;
+                continue;
+            }
+            plain = plain_bytes(specials);
+            out += plain;
+            data += plain;
+            room -= plain;
+            if (*data == FLAG || (data[1] != 1 && data[1] != 2)) {
                 goto special;
             }
-            out += BLOCK;
-            data += BLOCK;
-            room -= BLOCK;
+            *out++ = (uint8_t)(0xFF - data[1]);
+            data += 2;
+            room--;
         }
         if (limit - data >= BLOCK) {
-            plain = plain_bytes(specials_in(data));
+            plain = plain_bytes(specials_in_block(data));
         }
         else {
             for (plain = 0; data + plain < limit && !is_special(data[plain]); plain++) {
@@ -449,6 +732,23 @@ read_payload(Run *run, const uint8_t *data, const uint8_t *limit)
     return data;
 }
 
+static const uint8_t *
+read_payload_plain(Run *run, const uint8_t *data, const uint8_t *limit)
+{
+    return read_payload_with(specials_in, run, data, limit);
+}
+
+#ifdef USE_AVX2
+FOR_AVX2 static const uint8_t *
+read_payload_avx2(Run *run, const uint8_t *data, const uint8_t *limit)
+{
+    return read_payload_with(specials_in_avx2, run, data, limit);
+}
+#endif
+
+/* The best that this processor has; set once, to the same in every interpreter. */
+static const uint8_t *(*read_payload)(Run *, const uint8_t *, const uint8_t *) = read_payload_plain;
+
 /* Take the open run as far as `data` has it. Returns the end of what it took: the flag that
    ends the run, the end, or where the run proved too long; NULL with an exception set. */
 static const uint8_t *
@@ -456,6 +756,11 @@ take(Decoder *self, State *state, PyObject *events, const uint8_t *data, const u
 {
     Run *run = &self->run;
     const uint8_t *begin = data;
+    size_t small = self->size ? 0 : small_run(data, end, self->max_payload);
+    if (small) {
+        PyObject *payload = PyBytes_FromStringAndSize((const char *)data + HEADER_SIZE, (Py_ssize_t)small - HEADER_SIZE);
+        return payload == NULL || deliver(state, events, data, payload) < 0 ? NULL : data + small;
+    }
     uint64_t left = self->bound + 1 - self->size; /* so many bytes more prove it too long */
     const uint8_t *limit = (size_t)(end - data) < left ? end : data + left;
     bool too_long = false;
@@ -478,7 +783,11 @@ take(Decoder *self, State *state, PyObject *events, const uint8_t *data, const u
     }
     if (!too_long && data < end && !run->is_bad && !run->in_escape && !run->is_mismatch &&
         run->header_size == HEADER_SIZE && run->filled == length_in(run->header)) {
-        return deliver(self, state, events) < 0 ? NULL : data;
+        PyObject *payload = run->payload;
+        run->payload = NULL;
+        int failed = deliver(state, events, run->header, payload);
+        forget(self);
+        return failed ? NULL : data;
     }
     remember(self, begin, (size_t)(data - begin));
     int reason = LENGTH_MISMATCH;
@@ -698,49 +1007,32 @@ static PyType_Spec decoder_spec = {
 
 /* The module */
 
-static PyObject *
-import_from(const char *name, const char *attribute)
-{
-    PyObject *module = PyImport_ImportModule(name);
-    PyObject *value = module == NULL ? NULL : PyObject_GetAttrString(module, attribute);
-    Py_XDECREF(module);
-    return value;
-}
-
 static int
 module_exec(PyObject *module)
 {
+#ifdef USE_AVX2
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi")) {
+        read_payload = read_payload_avx2;
+    }
+#endif
     State *state = PyModule_GetState(module);
-    PyObject *packet = import_from("packetcore._packet", "Packet");
+    PyObject *packet = PyType_FromModuleAndSpec(module, &packet_spec, NULL);
     if (packet == NULL) {
         return -1;
     }
     state->packet = (PyTypeObject *)packet;
-    /* `deliver` fills a packet as the bare tuple that it has to be. */
-    if (!PyType_Check(packet) || !PyType_IsSubtype(state->packet, &PyTuple_Type) ||
-        state->packet->tp_basicsize != PyTuple_Type.tp_basicsize) {
-        PyErr_SetString(PyExc_ImportError, "Packet is more than a tuple");
+    PyObject *names = Py_BuildValue("(ssss)", "id", "payload", "type", "count");
+    int failed = names == NULL || PyObject_SetAttrString(packet, "__match_args__", names) < 0 ||
+                 PyModule_AddType(module, state->packet) < 0;
+    Py_XDECREF(names);
+    if (failed) {
         return -1;
     }
-    state->malformed = import_from("packetcore._events", "Malformed");
-    state->encode = import_from("packetcore._codec", "encode");
-    PyObject *reasons = import_from("packetcore._reasons", "Reason");
-    for (int reason = 0; reasons != NULL && reason < REASONS; reason++) {
-        state->reasons[reason] = PyObject_GetAttrString(reasons, REASON_NAMES[reason]);
-        if (state->reasons[reason] == NULL) {
-            Py_CLEAR(reasons);
-        }
-    }
-    if (state->malformed == NULL || state->encode == NULL || reasons == NULL) {
-        Py_XDECREF(reasons);
-        return -1;
-    }
-    Py_DECREF(reasons);
     PyObject *decoder = PyType_FromModuleAndSpec(module, &decoder_spec, NULL);
     if (decoder == NULL) {
         return -1;
     }
-    int failed = PyModule_AddType(module, (PyTypeObject *)decoder);
+    failed = PyModule_AddType(module, (PyTypeObject *)decoder);
     Py_DECREF(decoder);
     return failed;
 }
@@ -751,7 +1043,6 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     State *state = PyModule_GetState(module);
     Py_VISIT(state->packet);
     Py_VISIT(state->malformed);
-    Py_VISIT(state->encode);
     for (int reason = 0; reason < REASONS; reason++) {
         Py_VISIT(state->reasons[reason]);
     }
@@ -764,7 +1055,6 @@ module_clear(PyObject *module)
     State *state = PyModule_GetState(module);
     Py_CLEAR(state->packet);
     Py_CLEAR(state->malformed);
-    Py_CLEAR(state->encode);
     for (int reason = 0; reason < REASONS; reason++) {
         Py_CLEAR(state->reasons[reason]);
     }
@@ -783,6 +1073,7 @@ PyDoc_STRVAR(encode_doc,
 
 static PyMethodDef module_methods[] = {
     {"encode", encode, METH_O, encode_doc},
+    {"new_packet", new_sound_packet, METH_VARARGS, new_packet_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,4 +1,4 @@
-"""How long hypothesis looks for a counter-example, and the two codecs.
+"""How long hypothesis looks for a counter-example, and the codec in Python and in C.
 
 `pytest` tries 150 examples of each property. `HYPOTHESIS_PROFILE=thorough PYTEST_TIMEOUT=0
 pytest` tries 2,000 and takes some minutes.
@@ -6,35 +6,56 @@ pytest` tries 2,000 and takes some minutes.
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
-from packetcore import _codec, _decoder
-
-try:
-    from packetcore import _speedups
-except ImportError:
-    C = pytest.param(None, id="C", marks=pytest.mark.skip(reason="the extension in C is not built"))
-else:
-    C = pytest.param((_speedups.Decoder, _speedups.encode), id="C")
+from packetcore import _built, _codec, _decoder, _packet
 
 settings.register_profile("quick", deadline=None, max_examples=150, stateful_step_count=40, print_blob=True)
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=2_000, stateful_step_count=100)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
-@pytest.fixture(scope="module", params=[pytest.param((_decoder.Decoder, _codec.encode), id="python"), C])
+@pytest.fixture(scope="module", params=["python", "C"])
 def codec(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs all of a module twice, with `Decoder` and `encode` in Python and with those in C.
 
     Returns:
         "python" or "C".
     """
-    decoder, encode = request.param
+    twins = _decoder.Decoder, _codec.encode
+    if request.param == "C":
+        speedups = pytest.importorskip("packetcore._speedups", reason="the extension in C is not built")
+        twins = speedups.Decoder, speedups.encode
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(request.module, "Decoder", decoder)
-        patch.setattr(request.module, "encode", encode)
-        yield "C" if decoder.__module__ == "packetcore._speedups" else "python"
+        for twin in twins:
+            patch.setattr(request.module, twin.__name__, twin)
+        yield request.param
+
+
+@pytest.fixture(scope="module", params=["python", "C"])
+def packet_class(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs all of a module twice, with the `Packet` in Python and with that in C.
+
+    Returns:
+        "python" or "C".
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "C":
+            pytest.importorskip("packetcore._speedups", reason="the extension in C is not built")
+        else:
+            # As it is where nothing was built; pickle looks for the class in its module.
+            patch.setattr(_built, "speedups", False)
+            spec = importlib.util.spec_from_file_location(_packet.__name__, _packet.__file__)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            patch.setitem(sys.modules, _packet.__name__, module)
+            spec.loader.exec_module(module)
+            patch.setattr(request.module, "Packet", module.Packet)
+        yield request.param

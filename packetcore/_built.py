@@ -1,0 +1,16 @@
+"""Whether the codec in C is used: if it was built, and unless `PACKETCORE_PURE=1` in the
+environment asks for the one in Python. It is looked at once, when the package is imported; no
+other module of the core reads the environment."""
+
+from __future__ import annotations
+
+import os
+
+speedups = os.environ.get("PACKETCORE_PURE", "0") in ("", "0")
+"""Whether `Packet`, `encode` and `Decoder` are those in C."""
+
+if speedups:
+    try:
+        import packetcore._speedups  # noqa: F401
+    except ImportError:
+        speedups = False
