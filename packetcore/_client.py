@@ -9,11 +9,11 @@ from typing import Any
 
 from packetcore._backoff import Backoff, Redial
 from packetcore._config import Config
-from packetcore._connection import check_size
 from packetcore._endpoint import Endpoint, log_exception
 from packetcore._errors import NotConnected, SessionClosed
 from packetcore._handler import Handler
 from packetcore._inbox import F, Inbox, handler_of
+from packetcore._output import check_packet
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
 from packetcore._session import Session
@@ -91,7 +91,7 @@ class ClientBase(ABC):
         elif len(self._kept) >= self._keep:
             raise NotConnected(self._keep)
         else:
-            check_size(packet, self.endpoint.config.max_payload)
+            check_packet(packet, self.endpoint.config.max_payload)
             self._kept.append(packet)
 
     def close(self) -> Any:

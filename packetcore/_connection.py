@@ -22,7 +22,7 @@ from packetcore._codec import Codec
 from packetcore._config import Config
 from packetcore._errors import LocalProtocolError, SessionClosed
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
-from packetcore._implementation import Decoder, encode
+from packetcore._implementation import Decoder, Output, encode, only_packets
 from packetcore._messages import Joiner, split
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
@@ -70,17 +70,14 @@ class Connection:
         "_closing_since",
         "_config",
         "_decoder",
-        "_encode",
         "_heard",
         "_joiner",
-        "_max_payload",
         "_now",
-        "_output",
         "_reading",
         "_sent",
         "_stats",
-        "buffered",
         "frame_since",
+        "output",
         "state",
     )
 
@@ -90,9 +87,10 @@ class Connection:
         if codec is None:
             codec = PacketFraming(config.max_payload)
         self._config = config
-        self._max_payload = config.max_payload
         self._decoder = codec.decoder()
-        self._encode = codec.encode
+        self.output = Output(codec.encode, config.max_payload)
+        """What `send` has put and `bytes_to_send` has not given; for a caller who has no time
+        to lose, and who looks at `state` by himself."""
         self._joiner = (
             Joiner(config.max_message, config.max_pending_messages, config.message_timeout)
             if config.join_messages
@@ -100,18 +98,15 @@ class Connection:
         )
         self.state: State = _OPEN
         """Where the conversation stands; to be read only."""
-        self.buffered = 0
-        """Bytes that `bytes_to_send` would give; to be read only."""
-        self._output: list[bytes] = []
         self._now = now
         self._heard = now  # when the peer last showed a sign of life
-        self._sent = now  # when something was last sent, never later than it was
+        self._sent = now  # when output was last taken
         self.frame_since: float | None = None
         """When the bytes pending began to come, `None` if there are none; to be read only."""
         self._closing_since = now
         self._close_reason = CloseReason.LOCAL
         self._reading = True
-        self._stats = Stats()  # of what was sent, it counts what bytes_to_send gave
+        self._stats = Stats()  # of what was sent, the output keeps count
 
     @property
     def stats(self) -> Stats:
@@ -119,8 +114,8 @@ class Connection:
         stats = self._stats
         return replace(
             stats,
-            packets_sent=stats.packets_sent + len(self._output),
-            bytes_sent=stats.bytes_sent + self.buffered,
+            packets_sent=self.output.packets,
+            bytes_sent=self.output.bytes,
             malformed=stats.malformed.copy(),
         )
 
@@ -153,7 +148,7 @@ class Connection:
             self.frame_since = now
         stats = self._stats
         stats.bytes_received += len(data)
-        if self._joiner is None and Malformed not in map(type, frames):
+        if self._joiner is None and only_packets(frames):
             stats.packets_received += len(frames)
             return [*frames]
         return self._deliver(frames)
@@ -185,14 +180,14 @@ class Connection:
             SessionClosed: this side has closed, or the connection has.
             LocalProtocolError: the payload exceeds `max_payload`.
         """
-        if self.state is not _OPEN:  # the one check on the path of every packet
-            self._check_sending()
-        if len(packet.payload) > self._max_payload:
-            check_size(packet, self._max_payload)
-        frame = self._encode(packet)
-        self._output.append(frame)
-        self.buffered += len(frame)
-        self._sent = self._now
+        if self.state is not _OPEN:
+            self.check_sending()
+        self.output.put(packet)
+
+    def check_sending(self) -> None:
+        """Raise `SessionClosed` where `send` would."""
+        if (self.state, Input.SEND) not in TRANSITIONS:
+            raise SessionClosed(self._close_reason if self.state is State.CLOSED else None)
 
     def send_message(
         self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
@@ -210,24 +205,29 @@ class Connection:
             LocalProtocolError: `chunk` exceeds `max_payload`.
             ValueError: a field is out of range, or it takes more than 65535 packets.
         """
-        self._check_sending()
+        self.check_sending()
         limit = self._config.max_payload
         if chunk is not None and chunk > limit:
             raise LocalProtocolError(f"chunk of {chunk} bytes exceeds max_payload={limit}")
         for packet in split(payload, id=id, type=type, chunk=max(1, limit) if chunk is None else chunk):
             self.send(packet)
 
+    @property
+    def buffered(self) -> int:
+        """Bytes that `bytes_to_send` would give."""
+        return self.output.size
+
     def bytes_to_send(self) -> bytes:
         """Take the output: whole frames only, `b""` if there is none."""
-        return b"".join(self.frames_to_send()) if self._output else b""
+        if not self.output.size:
+            return b""
+        self._sent = self._now
+        return self.output.join()
 
     def frames_to_send(self) -> list[bytes]:
         """Take the output as `bytes_to_send` does, each packet's frame by itself."""
-        frames, self._output = self._output, []
-        self._stats.packets_sent += len(frames)
-        self._stats.bytes_sent += self.buffered
-        self.buffered = 0
-        return frames
+        self._sent = self._now
+        return self.output.take()
 
     def close(self, now: float, reason: CloseReason = CloseReason.LOCAL) -> list[Event]:
         """This side has finished: send the output, half-close the socket, wait for the peer.
@@ -311,7 +311,7 @@ class Connection:
         if self._reading and self.frame_since is not None and config.frame_timeout is not None:
             deadline = earlier(deadline, self.frame_since + config.frame_timeout)
         if config.keepalive_interval is not None:
-            deadline = earlier(deadline, self._sent + config.keepalive_interval)
+            deadline = earlier(deadline, self._last_sent() + config.keepalive_interval)
         if self._joiner is not None:
             deadline = earlier(deadline, self._joiner.next_deadline())
         return deadline
@@ -336,12 +336,15 @@ class Connection:
         if self._joiner is not None:
             events = self._police(self._joiner.expire(now))
         if (
-            _due(self._sent, config.keepalive_interval, now)
+            _due(self._last_sent(), config.keepalive_interval, now)
             and config.keepalive_packet is not None
             and self.state is not State.CLOSED
         ):
             self.send(config.keepalive_packet)
         return events
+
+    def _last_sent(self) -> float:
+        return self._now if self.output.size else self._sent  # what waits is about to be sent
 
     def _advance(self, now: float) -> float:
         if now > self._now:
@@ -353,10 +356,6 @@ class Connection:
             self.state = TRANSITIONS[self.state, input]
         except KeyError:
             raise LocalProtocolError(f"{input.name} is not legal while {self.state.name}") from None
-
-    def _check_sending(self) -> None:
-        if (self.state, Input.SEND) not in TRANSITIONS:
-            raise SessionClosed(self._close_reason if self.state is State.CLOSED else None)
 
     def _fail(self, reason: CloseReason) -> Closed:
         if self.state is not State.CLOSING:
@@ -400,12 +399,6 @@ class Connection:
         """The stream has ended: what it left unfinished."""
         self.frame_since = None
         return self._decoder.feed_eof() + (self._joiner.give_up() if self._joiner is not None else [])
-
-
-def check_size(packet: Packet, max_payload: int) -> None:
-    """Raise `LocalProtocolError` for a packet that may not be sent."""
-    if len(packet.payload) > max_payload:
-        raise LocalProtocolError(f"payload of {len(packet.payload)} bytes exceeds max_payload={max_payload}")
 
 
 def earlier(one: float | None, other: float | None) -> float | None:

@@ -106,10 +106,6 @@ class DatagramSession(Session):
             )
         self.send(packet)
 
-    def sent_bytes(self, n: int, now: float) -> None:
-        if self._on_sent is not None and self.id:
-            self._call(self._on_sent, n)
-
     def count_dropped(self) -> None:
         """The system did not take a datagram."""
         self._connection.count_dropped(1)
@@ -129,7 +125,9 @@ class DatagramSession(Session):
     def _write(self) -> None:
         write = self._host.write
         for frame in self._connection.frames_to_send():
-            write(frame)
+            taken = write(frame)
+            if taken and self._on_sent is not None and self.id:
+                self._call(self._on_sent, taken)
 
 
 class _Peer:
@@ -142,7 +140,7 @@ class _Peer:
         self.is_reading = True
         self.session = endpoint.new_session(endpoint, self, addr, now)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         session, endpoint = self.session, self.endpoint
         try:
             endpoint.host.write_to(data, session.peer)
@@ -151,9 +149,8 @@ class _Peer:
             if error.errno not in _NO_ROOM:
                 # Not at once: a handler that sends again would be told again, without end.
                 endpoint.report(session, error)
-        else:
-            if session._on_sent is not None:
-                session.sent_bytes(len(data), endpoint.now)
+            return 0
+        return len(data)
 
     def write_eof(self) -> None:
         self.session.eof(self.endpoint.now)  # as if the peer had closed too: it will never say

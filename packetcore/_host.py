@@ -15,9 +15,13 @@ class Host(Protocol):
     `Session.lost`. A verb may call the session's inputs before it returns.
     """
 
-    def write(self, data: bytes) -> None:
-        """Send `data` after all that was written before, or keep it until the socket
-        takes it. Call `Session.sent_bytes` for what the operating system took."""
+    def write(self, data: bytes) -> int:
+        """Send `data` after all that was written before, or keep it until the socket takes it.
+
+        Returns:
+            How many bytes of all that was written the operating system has taken by now and
+            was not said to have. Call `Session.sent_bytes` for what it takes later.
+        """
 
     def write_eof(self) -> None:
         """Finish sending once all that was written has gone. Where the transport has no

@@ -85,6 +85,7 @@ class Session:
         "_now",
         "_on_packet",
         "_on_sent",
+        "_output",
         "_paused",
         "_queue",
         "_reading",
@@ -116,6 +117,7 @@ class Session:
         self._on_packet = handler.packet_received
         self._on_sent = None if _inherited(handler.sent, Handler.sent) else handler.sent
         self._connection = Connection(endpoint.connection_config, now=now, codec=endpoint.codec)
+        self._output = self._connection.output
         limit = endpoint.config.max_outstanding
         self._max_outstanding = float("inf") if limit is None else limit
         self._queue: list[Event] = []  # backwards: an empty deque holds 600 bytes more
@@ -167,7 +169,7 @@ class Session:
     @property
     def outstanding(self) -> int:
         """Bytes sent that the operating system has not taken yet."""
-        return self._connection.buffered + self._unsent
+        return self._output.size + self._unsent
 
     @property
     def write_paused(self) -> bool:
@@ -215,9 +217,9 @@ class Session:
             SessionClosed: the session is closing or closed.
             LocalProtocolError: the payload exceeds `max_payload`.
         """
-        connection = self._connection
-        connection.send(packet)
-        if connection.buffered > self._room:
+        if self._connection.state is not _OPEN:
+            self._connection.check_sending()
+        if self._output.put(packet) > self._room:
             self._overflow()
         if not self._running:
             self._wake()
@@ -227,7 +229,7 @@ class Session:
     ) -> None:
         """Send a payload as one packet or several, as `Connection.send_message` does."""
         self._connection.send_message(payload, id=id, type=type, chunk=chunk)
-        if self._connection.buffered > self._room:
+        if self._output.size > self._room:
             self._overflow()
         self._wake()
 
@@ -328,10 +330,10 @@ class Session:
             self._now = now
             events = connection.receive_data(data, now)  # no Closed among them
             self._endpoint.sessions.refresh(self.id, now)
-            if len(events) == 1 and not (self._queue or self._running or self._paused):
-                self._deliver_one(events[0])
-            else:
-                self._queue[:0] = events[::-1]
+            events.reverse()
+            if self._queue:
+                events += self._queue
+            self._queue = events
             self._pump()
         elif connection.state is State.CLOSING:
             connection.receive_data(data, now)
@@ -435,8 +437,8 @@ class Session:
     def _pump(self) -> None:
         if self._running:
             return
-        connection = self._connection
-        if self._queue or connection.buffered:
+        connection, output = self._connection, self._output
+        if self._queue or output.size:
             self._running = True
             try:
                 # A handler that hears of a write may send more, and one that ran into the end
@@ -444,7 +446,7 @@ class Session:
                 while True:
                     if self._queue and (not self._paused or self._lost):
                         self._deliver()
-                    elif connection.buffered and not self._lost:
+                    elif output.size and not self._lost:
                         self._write()
                     else:
                         break
@@ -458,24 +460,11 @@ class Session:
                 self._hang_up()
             self._arm()
 
-    def _deliver_one(self, event: Event) -> None:
-        """What `_deliver` does, for the one event of a chunk with nothing before it."""
-        self._running = True
-        try:
-            if event.__class__ is Packet:
-                self._on_packet(self, event)
-            else:
-                self._deliver_other(event)
-        except Exception as error:
-            self._handler_failed(error)
-        finally:
-            self._running = False
-
     def _deliver(self) -> None:
-        queue = self._queue
         try:
-            while queue and (not self._paused or self._lost):
-                event = queue.pop()
+            # The handler may receive more while it runs, or close.
+            while self._queue and (not self._paused or self._lost):
+                event = self._queue.pop()
                 if event.__class__ is Packet:
                     self._on_packet(self, event)
                 else:
@@ -508,8 +497,14 @@ class Session:
     def _write(self) -> None:
         data = self._connection.bytes_to_send()
         self._unsent += len(data)
+        taken = self._host.write(data)
+        if taken == self._unsent and not (self._write_paused or self._on_sent) and self._connection.state is _OPEN:
+            self._unsent = 0  # all has gone, as nearly always
+            self._room = self._max_outstanding
+            return
         self._room = self._max_outstanding - self._unsent
-        self._host.write(data)
+        if taken:
+            self.sent_bytes(taken, self._now)
         if self._unsent > self._endpoint.config.write_high_water:
             self._write_paused = True
             self._update_reading()
@@ -588,7 +583,7 @@ class Session:
     def _overflow(self) -> None:
         """More is unsent than the limit allows: let the socket take what it will first."""
         self._write()
-        if self._connection.buffered > self._room:
+        if self._output.size > self._room:
             self._discard_queue()
             self._take(self._connection.fail(CloseReason.SLOW_CONSUMER, self._now))
 

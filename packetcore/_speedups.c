@@ -1,5 +1,5 @@
-/* The codec in C: `Packet`, `encode` and `Decoder`, the fast twins of those in _packet.py,
-   _codec.py and _decoder.py.
+/* The codec in C: `Packet`, `encode`, `Output` and `Decoder`, the fast twins of those in
+   _packet.py, _codec.py, _output.py and _decoder.py.
 
    The Python is the reference: what is a frame, which reason a bad one gets, and where each
    event is given are decided there and only repeated here. A Python decoder keeps the raw
@@ -57,6 +57,7 @@ static const char *const REASON_NAMES[REASONS] = {
 
 typedef struct {
     PyTypeObject *packet;
+    PyObject *encode; /* the function below */
     /* The rest is imported when first needed: those modules need `Packet` themselves. */
     PyObject *malformed;
     PyObject *reasons[REASONS];
@@ -452,14 +453,8 @@ escape_bytes(uint8_t *out, const uint8_t *data, size_t size)
 }
 
 static PyObject *
-encode(PyObject *module, PyObject *object)
+frame_of(const Packet *packet)
 {
-    State *state = PyModule_GetState(module);
-    if (Py_TYPE(object) != state->packet) {
-        PyErr_Format(PyExc_TypeError, "encode() takes a Packet, not %.200s", Py_TYPE(object)->tp_name);
-        return NULL;
-    }
-    Packet *packet = (Packet *)object;
     PyObject *payload = packet->payload;
     uint16_t id = packet->id, count = packet->count;
     const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(payload);
@@ -493,6 +488,203 @@ encode(PyObject *module, PyObject *object)
     *out = FLAG;
     return frame;
 }
+
+static PyObject *
+encode(PyObject *module, PyObject *packet)
+{
+    State *state = PyModule_GetState(module);
+    if (Py_TYPE(packet) != state->packet) {
+        PyErr_Format(PyExc_TypeError, "encode() takes a Packet, not %.200s", Py_TYPE(packet)->tp_name);
+        return NULL;
+    }
+    return frame_of((Packet *)packet);
+}
+
+
+/* Output */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *encode; /* NULL for the function above */
+    PyObject *frames;
+    uint64_t max_payload;
+    Py_ssize_t size;
+    uint64_t packets;
+    uint64_t bytes;
+} Output;
+
+PyDoc_STRVAR(put_doc,
+"put($self, packet, /)\n--\n\n"
+"Add a packet's frame. Gives how many bytes wait now.");
+
+static PyObject *
+output_put(Output *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (count != 1 || names != NULL) {
+        PyErr_SetString(PyExc_TypeError, "put() takes one positional argument, packet");
+        return NULL;
+    }
+    State *state = PyType_GetModuleState(type);
+    PyObject *packet = args[0];
+    if (Py_TYPE(packet) != state->packet ||
+        (uint64_t)PyBytes_GET_SIZE(((Packet *)packet)->payload) > self->max_payload) {
+        PyObject *check = import_from("packetcore._output", "check_packet");
+        PyObject *nothing =
+            check == NULL ? NULL : PyObject_CallFunction(check, "OK", packet, (unsigned long long)self->max_payload);
+        Py_XDECREF(check);
+        if (nothing == NULL) {
+            return NULL;
+        }
+        Py_DECREF(nothing);
+    }
+    PyObject *frame = self->encode == NULL ? frame_of((Packet *)packet) : PyObject_CallOneArg(self->encode, packet);
+    if (frame == NULL) {
+        return NULL;
+    }
+    if (!PyBytes_Check(frame)) {
+        PyErr_Format(PyExc_TypeError, "encode() must give bytes, not %.200s", Py_TYPE(frame)->tp_name);
+        Py_DECREF(frame);
+        return NULL;
+    }
+    Py_ssize_t size = PyBytes_GET_SIZE(frame);
+    int failed = PyList_Append(self->frames, frame);
+    Py_DECREF(frame);
+    if (failed) {
+        return NULL;
+    }
+    self->packets++;
+    self->bytes += (uint64_t)size;
+    self->size += size;
+    return PyLong_FromSsize_t(self->size);
+}
+
+PyDoc_STRVAR(take_doc,
+"take($self, /)\n--\n\n"
+"Take what waits, each packet's frame by itself.");
+
+static PyObject *
+output_take(Output *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *frames = self->frames;
+    PyObject *empty = PyList_New(0);
+    if (empty == NULL) {
+        return NULL;
+    }
+    self->frames = empty;
+    self->size = 0;
+    return frames;
+}
+
+PyDoc_STRVAR(join_doc,
+"join($self, /)\n--\n\n"
+"Take what waits as one.");
+
+static PyObject *
+output_join(Output *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_ssize_t count = PyList_GET_SIZE(self->frames);
+    PyObject *joined;
+    if (count == 1) {
+        joined = Py_NewRef(PyList_GET_ITEM(self->frames, 0));
+    }
+    else {
+        joined = PyBytes_FromStringAndSize(NULL, self->size);
+        if (joined == NULL) {
+            return NULL;
+        }
+        char *out = PyBytes_AS_STRING(joined);
+        for (Py_ssize_t index = 0; index < count; index++) {
+            PyObject *frame = PyList_GET_ITEM(self->frames, index);
+            memcpy(out, PyBytes_AS_STRING(frame), (size_t)PyBytes_GET_SIZE(frame));
+            out += PyBytes_GET_SIZE(frame);
+        }
+    }
+    if (PyList_SetSlice(self->frames, 0, count, NULL) < 0) {
+        Py_DECREF(joined);
+        return NULL;
+    }
+    self->size = 0;
+    return joined;
+}
+
+static PyObject *
+output_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"encode", "max_payload", NULL};
+    PyObject *given;
+    unsigned long long max_payload;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OK:Output", names, &given, &max_payload)) {
+        return NULL;
+    }
+    Output *self = (Output *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    State *state = PyType_GetModuleState(type);
+    self->encode = given == state->encode ? NULL : Py_NewRef(given);
+    self->max_payload = max_payload;
+    self->frames = PyList_New(0);
+    if (self->frames == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int
+output_traverse(Output *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->encode);
+    Py_VISIT(self->frames);
+    return 0;
+}
+
+static void
+output_dealloc(Output *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_XDECREF(self->encode);
+    Py_XDECREF(self->frames);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef output_methods[] = {
+    {"put", (PyCFunction)(void (*)(void))output_put, METH_METHOD | METH_FASTCALL | METH_KEYWORDS, put_doc},
+    {"take", (PyCFunction)output_take, METH_NOARGS, take_doc},
+    {"join", (PyCFunction)output_join, METH_NOARGS, join_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef output_members[] = {
+    {"size", T_PYSSIZET, offsetof(Output, size), READONLY, "Bytes that wait."},
+    {"packets", T_ULONGLONG, offsetof(Output, packets), READONLY, "Packets put until now."},
+    {"bytes", T_ULONGLONG, offsetof(Output, bytes), READONLY, "Bytes of their frames."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(output_doc,
+"Output(encode, max_payload)\n--\n\n"
+"Frames in the order in which they are to be sent.");
+
+static PyType_Slot output_slots[] = {
+    {Py_tp_doc, (void *)output_doc},
+    {Py_tp_new, output_new},
+    {Py_tp_traverse, output_traverse},
+    {Py_tp_dealloc, output_dealloc},
+    {Py_tp_methods, output_methods},
+    {Py_tp_members, output_members},
+    {0, NULL},
+};
+
+static PyType_Spec output_spec = {
+    .name = "packetcore._speedups.Output",
+    .basicsize = sizeof(Output),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = output_slots,
+};
 
 
 /* Decoder */
@@ -1028,13 +1220,23 @@ module_exec(PyObject *module)
     if (failed) {
         return -1;
     }
-    PyObject *decoder = PyType_FromModuleAndSpec(module, &decoder_spec, NULL);
-    if (decoder == NULL) {
+    state->encode = PyObject_GetAttrString(module, "encode");
+    if (state->encode == NULL) {
         return -1;
     }
-    failed = PyModule_AddType(module, (PyTypeObject *)decoder);
-    Py_DECREF(decoder);
-    return failed;
+    PyType_Spec *specs[] = {&output_spec, &decoder_spec};
+    for (size_t index = 0; index < sizeof(specs) / sizeof(*specs); index++) {
+        PyObject *type = PyType_FromModuleAndSpec(module, specs[index], NULL);
+        if (type == NULL) {
+            return -1;
+        }
+        failed = PyModule_AddType(module, (PyTypeObject *)type);
+        Py_DECREF(type);
+        if (failed) {
+            return -1;
+        }
+    }
+    return 0;
 }
 
 static int
@@ -1042,6 +1244,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     State *state = PyModule_GetState(module);
     Py_VISIT(state->packet);
+    Py_VISIT(state->encode);
     Py_VISIT(state->malformed);
     for (int reason = 0; reason < REASONS; reason++) {
         Py_VISIT(state->reasons[reason]);
@@ -1054,6 +1257,7 @@ module_clear(PyObject *module)
 {
     State *state = PyModule_GetState(module);
     Py_CLEAR(state->packet);
+    Py_CLEAR(state->encode);
     Py_CLEAR(state->malformed);
     for (int reason = 0; reason < REASONS; reason++) {
         Py_CLEAR(state->reasons[reason]);
@@ -1071,8 +1275,29 @@ PyDoc_STRVAR(encode_doc,
 "encode($module, packet, /)\n--\n\n"
 "Give one packet as one frame.");
 
+PyDoc_STRVAR(only_packets_doc,
+"only_packets($module, frames, /)\n--\n\n"
+"Whether nothing that a decoder gave is malformed.");
+
+static PyObject *
+only_packets(PyObject *module, PyObject *frames)
+{
+    State *state = PyModule_GetState(module);
+    if (!PyList_Check(frames)) {
+        PyErr_SetString(PyExc_TypeError, "only_packets() takes a list");
+        return NULL;
+    }
+    for (Py_ssize_t index = 0; index < PyList_GET_SIZE(frames); index++) {
+        if (Py_TYPE(PyList_GET_ITEM(frames, index)) != state->packet) {
+            Py_RETURN_FALSE;
+        }
+    }
+    Py_RETURN_TRUE;
+}
+
 static PyMethodDef module_methods[] = {
     {"encode", encode, METH_O, encode_doc},
+    {"only_packets", only_packets, METH_O, only_packets_doc},
     {"new_packet", new_sound_packet, METH_VARARGS, new_packet_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -32,17 +32,20 @@ class MadeUpHost:
         self.session: Session
         self.now = 100.0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         self.verbs.append("write")
         self.written += data
         self.untold += len(data)
-        self.drain()
+        return self.taken()
 
-    def drain(self) -> None:
+    def taken(self) -> int:
         taken = min(self.takes, self.untold)
         self.takes -= taken
         self.untold -= taken
-        if taken:
+        return taken
+
+    def drain(self) -> None:
+        if taken := self.taken():
             self.session.sent_bytes(taken, self.now)
 
     def write_eof(self) -> None:

@@ -461,8 +461,10 @@ def test_a_keepalive_is_sent_when_nothing_else_was() -> None:
     connection.receive_data(FRAME, 110.0)
     connection.send(PACKET)
     assert connection.next_deadline() == 130.0
-    assert connection.handle_deadline(129.75) == []
     assert connection.bytes_to_send() == FRAME
+    assert connection.next_deadline() == 130.0
+    assert connection.handle_deadline(129.75) == []
+    assert connection.bytes_to_send() == b""
     assert connection.handle_deadline(130.0) == []
     assert connection.next_deadline() == 150.0
     assert connection.handle_deadline(130.0) == []  # one is enough

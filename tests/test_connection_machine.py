@@ -60,7 +60,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.stream = b""
         self.reference = Reference(b"", MAX_PAYLOAD)
         self.arrivals: list[float] = []
-        self.heard = self.sent = self.closing_since = self.resumed = now
+        self.heard = self.taken = self.closing_since = self.resumed = now
         self.reading = True
         self.close_reason = CloseReason.LOCAL
         self.output = b""
@@ -101,7 +101,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         elif self.state is not State.CLOSED:
             wait("frame", self.frame_since() if self.reading else None, self.config.frame_timeout)
             wait("idle", self.heard, self.config.idle_timeout)
-            wait("keepalive", self.sent, self.config.keepalive_interval)
+            wait("keepalive", self.latest if self.output else self.taken, self.config.keepalive_interval)
         return found
 
     def expect(self, got: list[Event], wanted: list[Event]) -> None:
@@ -178,12 +178,12 @@ class ConnectionMachine(RuleBasedStateMachine):
     def count_sent(self, packet: Packet) -> None:
         self.output += encode(packet)
         self.packets_sent += 1
-        self.sent = self.latest
 
     @rule()
     def take_output(self) -> None:
         assert self.connection.bytes_to_send() == self.output
-        self.output = b""
+        if self.output:
+            self.output, self.taken = b"", self.latest
 
     # Most is to happen before the end, so that it does not come every time it could.
     @rule(step=quarters, reason=st.sampled_from(CloseReason), really=st.booleans())

@@ -325,7 +325,12 @@ def test_a_socket_slow_to_close_does_not_spin_the_timer_of_one_that_waits() -> N
 def test_a_request_whose_send_finds_the_socket_gone_is_told_so() -> None:
     rig, ends = Rig(Config(write_high_water=10, write_low_water=5, max_outstanding=10)), list[Outcome]()
     session, host = rig.open()
-    host.write = lambda data: session.lost(OSError(EPIPE, "gone"), 101)  # type: ignore[method-assign]
+
+    def broken(data: bytes) -> int:
+        session.lost(OSError(EPIPE, "gone"), 101)
+        return 0
+
+    host.write = broken  # type: ignore[method-assign]
     session.request(ASK, ends.append)
     assert session.is_over
     assert [reason_of(end) for end in ends] == [CloseReason.RESET]

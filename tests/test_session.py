@@ -432,8 +432,9 @@ def test_a_socket_that_fails_inside_a_write_ends_the_session_once() -> None:
     session, host = rig.open()
     rig.handler.on["packet"] = reply(PONG)
 
-    def broken(data: bytes) -> None:
+    def broken(data: bytes) -> int:
         session.lost(BrokenPipeError(), 101)
+        return 0
 
     host.write = broken  # type: ignore[method-assign]
     session.received(encode(PING) * 2, 101)

@@ -19,6 +19,8 @@ import packetcore
 from packetcore import Malformed, Packet, Reason
 from packetcore._codec import encode as python_encode
 from packetcore._decoder import Decoder as PythonDecoder
+from packetcore._decoder import only_packets as python_only_packets
+from packetcore._output import Output as PythonOutput
 from packetcore_conformance.strategies import chunked, packets, special_bytes, streams
 from tests.hostile import hostile_stream, random_chunks
 
@@ -28,10 +30,10 @@ limits = st.sampled_from([0, 1, 8, 40])
 FRAME = python_encode(Packet(16, b"\x01\xfe\xfd" * 30))
 
 
-def outcome(function: Callable[[object], object], argument: object) -> object:
+def outcome(function: Callable[..., object], *arguments: object) -> object:
     """What a call gives or raises, to be compared."""
     try:
-        value = function(argument)
+        value = function(*arguments)
     except Exception as error:
         return type(error), str(error)
     return value
@@ -87,6 +89,46 @@ def test_both_encode_nothing_but_packets(odd: object) -> None:
     for encode in (speedups.encode, python_encode):
         with pytest.raises(TypeError, match=rf"encode\(\) takes a Packet, not {type(odd).__name__}"):
             encode(odd)  # type: ignore[arg-type]
+
+
+@given(st.lists(packets(max_payload=20) | st.sampled_from(["take", "join"]), max_size=12), st.booleans())
+def test_both_outputs_alike(steps: list[Packet | str], own_framing: bool) -> None:
+    def framing(packet: Packet) -> bytes:
+        return packet.payload + b"|"
+
+    outputs = [
+        speedups.Output(framing if own_framing else speedups.encode, 10),
+        PythonOutput(framing if own_framing else python_encode, 10),
+    ]
+    for step in steps:
+        method, arguments = (step, []) if isinstance(step, str) else ("put", [step])
+        c, python = (outcome(getattr(output, method), *arguments) for output in outputs)
+        assert c == python
+        c, python = ((output.size, output.packets, output.bytes) for output in outputs)
+        assert c == python
+
+
+@pytest.mark.parametrize("odd", [b"abc", None, (1, b"", 0, 1)])
+def test_both_outputs_take_nothing_but_packets_and_frames_that_are_bytes(odd: object) -> None:
+    for output in (speedups.Output(speedups.encode, 10), PythonOutput(python_encode, 10)):
+        with pytest.raises(TypeError, match=f"only a Packet can be sent, not {type(odd).__name__}"):
+            output.put(odd)  # type: ignore[arg-type]
+        assert (output.size, output.packets) == (0, 0)
+    with pytest.raises(TypeError, match="encode\\(\\) must give bytes, not str"):
+        speedups.Output(lambda packet: "text", 10).put(Packet(1))
+
+
+def test_both_tell_packets_from_what_is_malformed() -> None:
+    malformed = Malformed(Reason.NOISE, 1, b"a")
+    cases: list[list[Packet | Malformed]] = [
+        [],
+        [Packet(1)],
+        [malformed],
+        [Packet(1), Packet(2), malformed],
+        [Packet(1)] * 3,
+    ]
+    for frames in cases:
+        assert speedups.only_packets(frames) == python_only_packets(frames) == (malformed not in frames)
 
 
 @pytest.mark.parametrize("odd", ["text", None, 7, [1], object()])

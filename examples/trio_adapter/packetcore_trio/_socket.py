@@ -52,9 +52,10 @@ class StreamHost:
                 await trio.aclose_forcefully(self._stream)
             self.session.lost(self._error, trio.current_time())
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         self._unsent += data
         self._notes.unpark_all()
+        return 0  # what has gone is told once it has
 
     def write_eof(self) -> None:
         stream = self._stream

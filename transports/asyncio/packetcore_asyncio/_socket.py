@@ -75,10 +75,12 @@ class SocketProtocol(asyncio.Protocol):
 
     # What the session calls.
 
-    def write(self, data: bytes) -> None:
-        self._unreported += len(data)
-        self._transport.write(data)
-        self._report()
+    def write(self, data: bytes) -> int:
+        transport = self._transport
+        transport.write(data)
+        written = self._unreported + len(data)
+        self._unreported = transport.get_write_buffer_size()
+        return written - self._unreported
 
     def write_eof(self) -> None:
         if self._transport.can_write_eof():

@@ -42,6 +42,7 @@ class Socket:
         self._sock = sock
         self._timer: Timer | None = None
         self._unsent = bytearray()
+        self._write_size = TLS_RECORD if isinstance(sock, SSLSocket) else WRITE_SIZE
         self._watched = 0
         self._to_read = EVENT_READ  # what to wait for: TLS may have to write before it can
         self._to_write = EVENT_WRITE  # read on, and the reverse
@@ -60,10 +61,22 @@ class Socket:
 
     # What the session calls.
 
-    def write(self, data: bytes) -> None:
-        self._unsent += data
-        if len(self._unsent) == len(data):
-            self._send()
+    def write(self, data: bytes) -> int:
+        sent = 0
+        if not self._unsent:
+            try:
+                sent = self._sock.send(data[: self._write_size])
+            except (BlockingIOError, InterruptedError, SSLWantWriteError):
+                pass
+            except SSLWantReadError:
+                self._to_write = EVENT_READ
+            except OSError as error:
+                self._lose(error)
+                return 0
+        if sent < len(data):
+            self._unsent += memoryview(data)[sent:]
+            self._watch()
+        return sent
 
     def write_eof(self) -> None:
         self._ending = True
@@ -152,7 +165,7 @@ class Socket:
         """Send what is unsent, or a good part of it; then end what is to be ended."""
         self._to_write = EVENT_WRITE
         try:
-            size, written = TLS_RECORD if isinstance(self._sock, SSLSocket) else WRITE_SIZE, 0
+            size, written = self._write_size, 0
             while self._unsent and written < WRITE_SIZE:
                 sent = self._sock.send(self._unsent[:size])
                 del self._unsent[:sent]

@@ -46,10 +46,20 @@ class SocketHost:
 
     # What the session calls.
 
-    def write(self, data: bytes) -> None:
-        self._unsent += data
-        if len(self._unsent) == len(data):
-            self._writable()
+    def write(self, data: bytes) -> int:
+        sent = 0
+        if not self._unsent:
+            try:
+                sent = self._sock.send(data[:TLS_RECORD] if self._unwrap else data)
+            except (BlockingIOError, SSLWantReadError, SSLWantWriteError):
+                pass
+            except OSError as error:
+                self.abort(error)
+                return 0
+        if sent < len(data):
+            self._unsent += memoryview(data)[sent:]
+            self._writer.start(self._writable)
+        return sent
 
     def write_eof(self) -> None:
         # A TLS socket is a plain one after this: what still comes is only waited out.

@@ -110,11 +110,10 @@ class PacketProtocol(Protocol):
 
     # What the session calls.
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         if self._socket is None:  # a transport in memory, which takes all at once
             self._transport.write(data)
-            self.session.sent_bytes(len(data), self._time())
-            return
+            return len(data)
         # All that Twisted tells in public of what the system took is that a buffer is empty:
         # to a pull producer always, to a push producer only after more than 64 KiB. Pieces
         # make it exact to one piece. TLS would pull in a busy loop, so ask the socket below.
@@ -122,6 +121,7 @@ class PacketProtocol(Protocol):
         if not self._producing:
             self._producing = True
             self._socket.registerProducer(self, False)  # pulls at once
+        return 0
 
     def write_eof(self) -> None:
         can_half_close = self._socket is not None and not self._is_tls

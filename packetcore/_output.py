@@ -1,0 +1,67 @@
+"""The output of one connection: packets in, frames that wait to be sent out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from packetcore._errors import LocalProtocolError
+from packetcore._packet import Packet
+
+
+class Output:
+    """Frames in the order in which they are to be sent.
+
+    Args:
+        encode: makes a packet's frame.
+        max_payload: the longest payload it takes, in bytes.
+    """
+
+    __slots__ = ("_encode", "_frames", "_max_payload", "bytes", "packets", "size")
+
+    def __init__(self, encode: Callable[[Packet], bytes], max_payload: int) -> None:
+        self._encode = encode
+        self._max_payload = max_payload
+        self._frames: list[bytes] = []
+        self.size = 0
+        """Bytes that wait; to be read only."""
+        self.packets = 0
+        """Packets put until now; to be read only."""
+        self.bytes = 0
+        """Bytes of their frames; to be read only."""
+
+    def put(self, packet: Packet, /) -> int:
+        """Add a packet's frame.
+
+        Returns:
+            How many bytes wait now.
+
+        Raises:
+            LocalProtocolError: the payload exceeds `max_payload`.
+            TypeError: it is no packet.
+        """
+        if packet.__class__ is not Packet or len(packet.payload) > self._max_payload:
+            check_packet(packet, self._max_payload)
+        frame = self._encode(packet)
+        self._frames.append(frame)
+        self.packets += 1
+        self.bytes += len(frame)
+        self.size += len(frame)
+        return self.size
+
+    def take(self) -> list[bytes]:
+        """Take what waits, each packet's frame by itself."""
+        frames, self._frames = self._frames, []
+        self.size = 0
+        return frames
+
+    def join(self) -> bytes:
+        """Take what waits as one, `b""` if nothing does."""
+        return b"".join(self.take())
+
+
+def check_packet(packet: Packet, max_payload: int) -> None:
+    """Raise what is wrong with something that cannot be sent, if anything is."""
+    if not isinstance(packet, Packet):
+        raise TypeError(f"only a Packet can be sent, not {packet.__class__.__name__}")
+    if len(packet.payload) > max_payload:
+        raise LocalProtocolError(f"payload of {len(packet.payload)} bytes exceeds max_payload={max_payload}")
