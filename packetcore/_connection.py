@@ -74,10 +74,10 @@ class Connection:
         "_joiner",
         "_now",
         "_reading",
-        "_sent",
         "_stats",
         "frame_since",
         "output",
+        "sent_at",
         "state",
     )
 
@@ -100,7 +100,8 @@ class Connection:
         """Where the conversation stands; to be read only."""
         self._now = now
         self._heard = now  # when the peer last showed a sign of life
-        self._sent = now  # when output was last taken
+        self.sent_at = now
+        """When output was last taken; who takes it from `output` says so here."""
         self.frame_since: float | None = None
         """When the bytes pending began to come, `None` if there are none; to be read only."""
         self._closing_since = now
@@ -221,12 +222,12 @@ class Connection:
         """Take the output: whole frames only, `b""` if there is none."""
         if not self.output.size:
             return b""
-        self._sent = self._now
+        self.sent_at = self._now
         return self.output.join()
 
     def frames_to_send(self) -> list[bytes]:
         """Take the output as `bytes_to_send` does, each packet's frame by itself."""
-        self._sent = self._now
+        self.sent_at = self._now
         return self.output.take()
 
     def close(self, now: float, reason: CloseReason = CloseReason.LOCAL) -> list[Event]:
@@ -344,7 +345,7 @@ class Connection:
         return events
 
     def _last_sent(self) -> float:
-        return self._now if self.output.size else self._sent  # what waits is about to be sent
+        return self._now if self.output.size else self.sent_at  # what waits is about to be sent
 
     def _advance(self, now: float) -> float:
         if now > self._now:

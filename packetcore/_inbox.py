@@ -82,11 +82,18 @@ class Inbox(Handler):
         if self._on_connected is not None:
             self._on_connected(self)
 
-    def packet_received(self, session: Session, packet: Packet) -> None:
-        self._put(packet)
+    def packet_received(self, session: Session, packet: Packet | Message) -> None:
+        queue = self._queue
+        queue.append(packet)
+        self._size += len(packet.payload) + _FRAME
+        if self._size > HIGH_WATER and not self._full:
+            self._full = True
+            session.pause()
+        if len(queue) == 1:  # who waits for a packet found none
+            self.on_change()
 
     def message_received(self, session: Session, message: Message) -> None:
-        self._put(message)
+        self.packet_received(session, message)
 
     def writable(self, session: Session) -> None:
         self.on_change()
@@ -103,14 +110,6 @@ class Inbox(Handler):
 
     def disconnected(self, session: Session, reason: CloseReason) -> None:
         self._finish(reason)
-
-    def _put(self, item: Packet | Message) -> None:
-        self._queue.append(item)
-        self._size += len(item.payload) + _FRAME
-        if self._size > HIGH_WATER and not self._full:
-            self._full = True
-            self.session.pause()
-        self.on_change()
 
     def _finish(self, reason: CloseReason) -> None:
         if self._end is None:

@@ -1,11 +1,18 @@
-"""The output of one connection: packets in, frames that wait to be sent out."""
+"""Sending: packets in, frames that wait for the socket out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from packetcore._errors import LocalProtocolError
 from packetcore._packet import Packet
+from packetcore._state import State
+
+if TYPE_CHECKING:
+    from packetcore._connection import Connection
+
+_OPEN = State.OPEN
 
 
 class Output:
@@ -57,6 +64,41 @@ class Output:
     def join(self) -> bytes:
         """Take what waits as one, `b""` if nothing does."""
         return b"".join(self.take())
+
+
+class Sender:
+    """The part of a session that is done for each packet it sends."""
+
+    __slots__ = ("_connection", "_output", "_room", "_running")
+
+    _connection: Connection
+    _output: Output
+    _room: int  # how much of the output may wait before it is too much
+    _running: bool  # whether what is sent will be written without more ado
+
+    def send(self, packet: Packet, /) -> None:
+        """Send a packet: at the end of the chunk under way, or soon.
+
+        A peer that leaves more than `max_outstanding` bytes unread is closed with
+        SLOW_CONSUMER.
+
+        Raises:
+            SessionClosed: the session is closing or closed.
+            LocalProtocolError: the payload exceeds `max_payload`.
+            TypeError: it is no packet.
+        """
+        if self._connection.state is not _OPEN:
+            self._connection.check_sending()
+        if self._output.put(packet) > self._room:
+            self._overflow()
+        if not self._running:
+            self._wake()
+
+    def _overflow(self) -> None:
+        raise NotImplementedError
+
+    def _wake(self) -> None:
+        raise NotImplementedError
 
 
 def check_packet(packet: Packet, max_payload: int) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Hashable
+from sys import maxsize
 from typing import Concatenate, Literal, ParamSpec
 
 from packetcore._connection import Connection, earlier
@@ -22,6 +23,7 @@ from packetcore._errors import PoolFull, SessionClosed
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._handler import Handler
 from packetcore._host import Address, Host
+from packetcore._implementation import Sender
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
 from packetcore._requests import Reply, Request, Requests
@@ -31,6 +33,10 @@ from packetcore._stats import Stats
 P = ParamSpec("P")
 
 _NEVER = float("inf")
+
+_REFRESH = 0.1
+"""Seconds for which a busy session keeps its place in the pool's order: idle timeouts, which are
+the session's own, are exact."""
 
 # Looking a member up in its enum takes longer than all else that a check costs.
 _OPEN, _HALF_CLOSED = State.OPEN, State.HALF_CLOSED
@@ -51,7 +57,7 @@ class _HangUp(enum.Enum):
 _NOT_YET = _HangUp.NOT_YET
 
 
-class Session:
+class Session(Sender):
     """One conversation with one peer.
 
     For the application: `id`, `peer`, `send`, `send_message`, `close` and what follows
@@ -71,7 +77,6 @@ class Session:
         "__weakref__",
         "_abort_at",
         "_aborting",
-        "_connection",
         "_draining",
         "_endpoint",
         "_eof_written",
@@ -85,15 +90,13 @@ class Session:
         "_now",
         "_on_packet",
         "_on_sent",
-        "_output",
         "_paused",
         "_queue",
         "_reading",
         "_reading_told",
         "_reason",
+        "_refresh_at",
         "_requests",
-        "_room",
-        "_running",
         "_timer_at",
         "_unsent",
         "_woken",
@@ -119,9 +122,9 @@ class Session:
         self._connection = Connection(endpoint.connection_config, now=now, codec=endpoint.codec)
         self._output = self._connection.output
         limit = endpoint.config.max_outstanding
-        self._max_outstanding = float("inf") if limit is None else limit
+        self._max_outstanding = maxsize if limit is None else limit
         self._queue: list[Event] = []  # backwards: an empty deque holds 600 bytes more
-        self._now = now
+        self._now = self._refresh_at = now
         self._unsent = 0  # bytes that the host was given and the operating system did not take
         self._room = self._max_outstanding  # how much may be buffered before it is too much
         self._timer_at = _NEVER
@@ -172,6 +175,11 @@ class Session:
         return self._output.size + self._unsent
 
     @property
+    def has_room(self) -> bool:
+        """Whether a sender who can wait need not: no more than `write_high_water` is unsent."""
+        return not self._write_paused and self._output.size + self._unsent <= self._endpoint.config.write_high_water
+
+    @property
     def write_paused(self) -> bool:
         """Whether `outstanding` has passed `write_high_water` and not come down to
         `write_low_water` since: better send nothing before `Handler.writable`."""
@@ -206,23 +214,6 @@ class Session:
         self.identity = identity
         if displaced is not None:
             displaced._close(CloseReason.REPLACED)
-
-    def send(self, packet: Packet) -> None:
-        """Send a packet: at the end of the chunk under way, or soon.
-
-        A peer that leaves more than `max_outstanding` bytes unread is closed with
-        SLOW_CONSUMER.
-
-        Raises:
-            SessionClosed: the session is closing or closed.
-            LocalProtocolError: the payload exceeds `max_payload`.
-        """
-        if self._connection.state is not _OPEN:
-            self._connection.check_sending()
-        if self._output.put(packet) > self._room:
-            self._overflow()
-        if not self._running:
-            self._wake()
 
     def send_message(
         self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
@@ -329,11 +320,10 @@ class Session:
         if connection.state is _OPEN and data:
             self._now = now
             events = connection.receive_data(data, now)  # no Closed among them
-            self._endpoint.sessions.refresh(self.id, now)
-            events.reverse()
-            if self._queue:
-                events += self._queue
-            self._queue = events
+            if now >= self._refresh_at:
+                self._refresh_at = now + _REFRESH
+                self._endpoint.sessions.refresh(self.id, now)
+            self._queue[:0] = events[::-1]
             self._pump()
         elif connection.state is State.CLOSING:
             connection.receive_data(data, now)
@@ -409,7 +399,7 @@ class Session:
 
         Hands the socket what is unsent first, where that is more than `write_high_water`.
         """
-        if not self._write_paused and self.outstanding > self._endpoint.config.write_high_water:
+        if not (self._write_paused or self.has_room):
             self.flush(now)
         return self._write_paused and self.is_open
 
@@ -437,15 +427,25 @@ class Session:
     def _pump(self) -> None:
         if self._running:
             return
-        connection, output = self._connection, self._output
-        if self._queue or output.size:
+        connection, output, queue = self._connection, self._output, self._queue
+        if queue or output.size:
             self._running = True
             try:
                 # A handler that hears of a write may send more, and one that ran into the end
                 # of the session still gets the rest of what came before it.
                 while True:
-                    if self._queue and (not self._paused or self._lost):
-                        self._deliver()
+                    if queue and (not self._paused or self._lost):
+                        try:
+                            while queue:
+                                event = queue.pop()
+                                if event.__class__ is Packet:
+                                    self._on_packet(self, event)
+                                else:
+                                    self._deliver(event)
+                                if self._paused:
+                                    break
+                        except Exception as error:
+                            self._handler_failed(error)
                     elif output.size and not self._lost:
                         self._write()
                     else:
@@ -460,23 +460,11 @@ class Session:
                 self._hang_up()
             self._arm()
 
-    def _deliver(self) -> None:
-        try:
-            # The handler may receive more while it runs, or close.
-            while self._queue and (not self._paused or self._lost):
-                event = self._queue.pop()
-                if event.__class__ is Packet:
-                    self._on_packet(self, event)
-                else:
-                    self._deliver_other(event)
-        except Exception as error:
-            self._handler_failed(error)
-
     def _packet_or_reply(self, session: Session, packet: Packet) -> None:
         if self._requests is None or not self._requests.take(packet):
             self._handler.packet_received(self, packet)
 
-    def _deliver_other(self, event: Event) -> None:
+    def _deliver(self, event: Event) -> None:
         match event:
             case Malformed():
                 self._handler.malformed(self, event)
@@ -495,13 +483,13 @@ class Session:
                 raise AssertionError("_take keeps it out of the queue")
 
     def _write(self) -> None:
-        data = self._connection.bytes_to_send()
-        self._unsent += len(data)
+        connection = self._connection
+        connection.sent_at = self._now
+        data = self._output.join()
         taken = self._host.write(data)
-        if taken == self._unsent and not (self._write_paused or self._on_sent) and self._connection.state is _OPEN:
-            self._unsent = 0  # all has gone, as nearly always
-            self._room = self._max_outstanding
-            return
+        if taken == len(data) and not (self._unsent or self._on_sent) and connection.state is _OPEN:
+            return  # all has gone, as nearly always
+        self._unsent += len(data)
         self._room = self._max_outstanding - self._unsent
         if taken:
             self.sent_bytes(taken, self._now)

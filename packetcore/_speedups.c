@@ -1,5 +1,5 @@
-/* The codec in C: `Packet`, `encode`, `Output` and `Decoder`, the fast twins of those in
-   _packet.py, _codec.py, _output.py and _decoder.py.
+/* The codec in C: `Packet`, `encode`, `Output`, `Sender` and `Decoder`, the fast twins of those
+   in _packet.py, _codec.py, _output.py and _decoder.py.
 
    The Python is the reference: what is a frame, which reason a bad one gets, and where each
    event is given are decided there and only repeated here. A Python decoder keeps the raw
@@ -57,9 +57,12 @@ static const char *const REASON_NAMES[REASONS] = {
 
 typedef struct {
     PyTypeObject *packet;
-    PyObject *encode; /* the function below */
+    PyTypeObject *output;
+    PyObject *encode;     /* the function below */
+    PyObject *state_name; /* "state" */
     /* The rest is imported when first needed: those modules need `Packet` themselves. */
     PyObject *malformed;
+    PyObject *open;
     PyObject *reasons[REASONS];
 } State;
 
@@ -91,6 +94,15 @@ load(State *state)
         Py_XSETREF(state->reasons[reason], member);
     }
     Py_DECREF(reasons);
+    PyObject *states = import_from("packetcore._state", "State");
+    if (states == NULL) {
+        return -1;
+    }
+    Py_XSETREF(state->open, PyObject_GetAttrString(states, "OPEN"));
+    Py_DECREF(states);
+    if (state->open == NULL) {
+        return -1;
+    }
     state->malformed = import_from("packetcore._events", "Malformed");
     return state->malformed == NULL ? -1 : 0;
 }
@@ -517,15 +529,10 @@ PyDoc_STRVAR(put_doc,
 "put($self, packet, /)\n--\n\n"
 "Add a packet's frame. Gives how many bytes wait now.");
 
-static PyObject *
-output_put(Output *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t count, PyObject *names)
+/* Gives how many bytes wait now, -1 with an exception set. */
+static Py_ssize_t
+put(Output *self, State *state, PyObject *packet)
 {
-    if (count != 1 || names != NULL) {
-        PyErr_SetString(PyExc_TypeError, "put() takes one positional argument, packet");
-        return NULL;
-    }
-    State *state = PyType_GetModuleState(type);
-    PyObject *packet = args[0];
     if (Py_TYPE(packet) != state->packet ||
         (uint64_t)PyBytes_GET_SIZE(((Packet *)packet)->payload) > self->max_payload) {
         PyObject *check = import_from("packetcore._output", "check_packet");
@@ -533,29 +540,40 @@ output_put(Output *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t c
             check == NULL ? NULL : PyObject_CallFunction(check, "OK", packet, (unsigned long long)self->max_payload);
         Py_XDECREF(check);
         if (nothing == NULL) {
-            return NULL;
+            return -1;
         }
         Py_DECREF(nothing);
     }
     PyObject *frame = self->encode == NULL ? frame_of((Packet *)packet) : PyObject_CallOneArg(self->encode, packet);
     if (frame == NULL) {
-        return NULL;
+        return -1;
     }
     if (!PyBytes_Check(frame)) {
         PyErr_Format(PyExc_TypeError, "encode() must give bytes, not %.200s", Py_TYPE(frame)->tp_name);
         Py_DECREF(frame);
-        return NULL;
+        return -1;
     }
     Py_ssize_t size = PyBytes_GET_SIZE(frame);
     int failed = PyList_Append(self->frames, frame);
     Py_DECREF(frame);
     if (failed) {
-        return NULL;
+        return -1;
     }
     self->packets++;
     self->bytes += (uint64_t)size;
     self->size += size;
-    return PyLong_FromSsize_t(self->size);
+    return self->size;
+}
+
+static PyObject *
+output_put(Output *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (count != 1 || names != NULL) {
+        PyErr_SetString(PyExc_TypeError, "put() takes one positional argument, packet");
+        return NULL;
+    }
+    Py_ssize_t size = put(self, PyType_GetModuleState(type), args[0]);
+    return size < 0 ? NULL : PyLong_FromSsize_t(size);
 }
 
 PyDoc_STRVAR(take_doc,
@@ -684,6 +702,130 @@ static PyType_Spec output_spec = {
     .basicsize = sizeof(Output),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = output_slots,
+};
+
+
+/* Sender */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *connection;
+    PyObject *output;
+    PyObject *running;
+    Py_ssize_t room;
+} Sender;
+
+/* Call one of a session's own methods that gives nothing. */
+static int
+call_own(Sender *self, const char *name)
+{
+    PyObject *nothing = PyObject_CallMethod((PyObject *)self, name, NULL);
+    Py_XDECREF(nothing);
+    return nothing == NULL ? -1 : 0;
+}
+
+PyDoc_STRVAR(send_doc,
+"send($self, packet, /)\n--\n\n"
+"Send a packet: at the end of the chunk under way, or soon.");
+
+static PyObject *
+sender_send(Sender *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (count != 1 || names != NULL) {
+        PyErr_SetString(PyExc_TypeError, "send() takes one positional argument, packet");
+        return NULL;
+    }
+    State *state = PyType_GetModuleState(type);
+    if (load(state) < 0) {
+        return NULL;
+    }
+    if (self->connection == NULL || self->output == NULL || Py_TYPE(self->output) != state->output) {
+        PyErr_SetString(PyExc_TypeError, "send() needs a connection and its output");
+        return NULL;
+    }
+    PyObject *now = PyObject_GetAttr(self->connection, state->state_name);
+    if (now == NULL) {
+        return NULL;
+    }
+    Py_DECREF(now); /* its enum holds it */
+    if (now != state->open) {
+        PyObject *nothing = PyObject_CallMethod(self->connection, "check_sending", NULL);
+        if (nothing == NULL) {
+            return NULL;
+        }
+        Py_DECREF(nothing);
+    }
+    PyObject *output = Py_NewRef(self->output); /* another framing's code may do anything */
+    Py_ssize_t size = put((Output *)output, state, args[0]);
+    Py_DECREF(output);
+    if (size < 0 || (size > self->room && call_own(self, "_overflow") < 0) ||
+        (self->running != Py_True && call_own(self, "_wake") < 0)) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static int
+sender_traverse(Sender *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->connection);
+    Py_VISIT(self->output);
+    Py_VISIT(self->running);
+    return 0;
+}
+
+static int
+sender_clear(Sender *self)
+{
+    Py_CLEAR(self->connection);
+    Py_CLEAR(self->output);
+    Py_CLEAR(self->running);
+    return 0;
+}
+
+static void
+sender_dealloc(Sender *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    sender_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef sender_methods[] = {
+    {"send", (PyCFunction)(void (*)(void))sender_send, METH_METHOD | METH_FASTCALL | METH_KEYWORDS, send_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef sender_members[] = {
+    {"_connection", T_OBJECT_EX, offsetof(Sender, connection), 0, NULL},
+    {"_output", T_OBJECT_EX, offsetof(Sender, output), 0, NULL},
+    {"_room", T_PYSSIZET, offsetof(Sender, room), 0, NULL},
+    {"_running", T_OBJECT_EX, offsetof(Sender, running), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(sender_doc,
+"The part of a session that is done for each packet it sends.");
+
+static PyType_Slot sender_slots[] = {
+    {Py_tp_doc, (void *)sender_doc},
+    {Py_tp_new, PyType_GenericNew},
+    {Py_tp_traverse, sender_traverse},
+    {Py_tp_clear, sender_clear},
+    {Py_tp_dealloc, sender_dealloc},
+    {Py_tp_methods, sender_methods},
+    {Py_tp_members, sender_members},
+    {0, NULL},
+};
+
+static PyType_Spec sender_spec = {
+    .name = "packetcore._speedups.Sender",
+    .basicsize = sizeof(Sender),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = sender_slots,
 };
 
 
@@ -1224,7 +1366,12 @@ module_exec(PyObject *module)
     if (state->encode == NULL) {
         return -1;
     }
-    PyType_Spec *specs[] = {&output_spec, &decoder_spec};
+    state->state_name = PyUnicode_InternFromString("state");
+    state->output = (PyTypeObject *)PyType_FromModuleAndSpec(module, &output_spec, NULL);
+    if (state->state_name == NULL || state->output == NULL || PyModule_AddType(module, state->output) < 0) {
+        return -1;
+    }
+    PyType_Spec *specs[] = {&sender_spec, &decoder_spec};
     for (size_t index = 0; index < sizeof(specs) / sizeof(*specs); index++) {
         PyObject *type = PyType_FromModuleAndSpec(module, specs[index], NULL);
         if (type == NULL) {
@@ -1244,8 +1391,10 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     State *state = PyModule_GetState(module);
     Py_VISIT(state->packet);
+    Py_VISIT(state->output);
     Py_VISIT(state->encode);
     Py_VISIT(state->malformed);
+    Py_VISIT(state->open);
     for (int reason = 0; reason < REASONS; reason++) {
         Py_VISIT(state->reasons[reason]);
     }
@@ -1257,8 +1406,11 @@ module_clear(PyObject *module)
 {
     State *state = PyModule_GetState(module);
     Py_CLEAR(state->packet);
+    Py_CLEAR(state->output);
+    Py_CLEAR(state->state_name);
     Py_CLEAR(state->encode);
     Py_CLEAR(state->malformed);
+    Py_CLEAR(state->open);
     for (int reason = 0; reason < REASONS; reason++) {
         Py_CLEAR(state->reasons[reason]);
     }

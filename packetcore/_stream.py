@@ -28,12 +28,9 @@ class StreamBase:
 
     def __init__(self, inbox: Inbox, wake: Callable[[], object]) -> None:
         self._inbox = inbox
-        inbox.on_change = wake
-
-    @property
-    def session(self) -> Session:
+        self.session: Session = inbox.session
         """The session underneath: its id, stats, `bind` and `abort`."""
-        return self._inbox.session
+        inbox.on_change = wake
 
     @property
     def peer(self) -> Address:
@@ -50,11 +47,13 @@ class StreamBase:
         """Whether there is something to `recv`, the end of the conversation included."""
         return self._inbox.is_ready
 
-    def _send(self, item: Packet | Message) -> None:
+    def _send(self, item: Packet | Message) -> bool:
+        """Send; the result is whether there is room for more."""
         if isinstance(item, Message):
             self.session.send_message(item.payload, id=item.id, type=item.type)
         else:
             self.session.send(item)
+        return self.session.has_room
 
 
 class AsyncStream(StreamBase, ABC):
@@ -83,7 +82,8 @@ class AsyncStream(StreamBase, ABC):
 
     async def __anext__(self) -> Packet | Message:
         try:
-            return await self.recv()
+            item = self._inbox.take()  # spares a coroutine where there is one
+            return item if item is not None else await self.recv()
         except SessionClosed as closed:
             if closed.is_clean:
                 raise StopAsyncIteration from None
@@ -122,8 +122,8 @@ class SyncStream(StreamBase, ABC):
             LocalProtocolError: the payload exceeds `max_payload`.
             TimeoutError: too many bytes are unsent still. They stay queued: do not send again.
         """
-        self._send(item)
-        self._drain(timeout)
+        if not self._send(item):
+            self._drain(timeout)
 
     def send_message(
         self,
@@ -145,7 +145,9 @@ class SyncStream(StreamBase, ABC):
             SessionClosed: there will be no more. After PEER a reply is still possible.
             TimeoutError: none came in time; none is lost.
         """
-        item: Packet | Message | None = self._wait(self._inbox.take, timeout)
+        item = self._take()
+        if item is None:
+            item = self._wait(self._inbox.take, timeout)
         if item is None:
             raise TimeoutError(f"nothing was received within timeout={timeout} s")
         return item
@@ -182,6 +184,10 @@ class SyncStream(StreamBase, ABC):
             self.session.failed(error, self._clock())
         finally:
             self.close()
+
+    def _take(self) -> Packet | Message | None:
+        """What is there already."""
+        return self._inbox.take()
 
     def _drain(self, timeout: float | None) -> None:
         if self._wait(self._has_room, timeout) is None:

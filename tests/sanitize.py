@@ -20,9 +20,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from packetcore import Packet
+from packetcore import Connection, Packet
 from packetcore._codec import encode as python_encode
 from packetcore._decoder import Decoder as PythonDecoder
+from packetcore._implementation import Output, Sender
 
 ROOT = Path(__file__).resolve().parent.parent
 STREAMS = 10_000
@@ -165,6 +166,8 @@ def allocations() -> None:
 
     output = _speedups.Output(_speedups.encode, 1_000)
 
+    outbox = _speedups.Output(_speedups.encode, 1_000)
+
     def begin_output() -> None:
         output.take()
         output.put(packet)
@@ -184,6 +187,7 @@ def allocations() -> None:
         "another packet": (decoder.feed_eof, lambda: packet._replace(type=200)),
         "what a packet shows": (decoder.feed_eof, lambda: (repr(packet), tuple(packet), hash(packet))),
         "an output": (decoder.feed_eof, lambda: _speedups.Output(_speedups.encode, 10)),
+        "sending": (outbox.take, lambda: Sending(outbox).send(packet)),
         "putting": (output.take, lambda: output.put(packet)),
         "taking": (begin_output, lambda: output.take()),
         "joining": (begin_output, lambda: output.join()),
@@ -213,6 +217,22 @@ def allocations() -> None:
                 break
     assert failures > 30, failures
     say(f"{failures} allocations failed: a MemoryError each, and the decoder goes on")
+
+
+class Sending(Sender):
+    """A sender of an open connection, with too little room and nobody to write."""
+
+    def __init__(self, output: Output) -> None:
+        self._connection = Connection(now=0.0)
+        self._output = output
+        self._room = 10
+        self._running = False
+
+    def _overflow(self) -> None:
+        self._room = 1_000
+
+    def _wake(self) -> None:
+        self._running = True
 
 
 def say(text: str) -> None:

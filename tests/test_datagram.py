@@ -195,8 +195,8 @@ def test_each_address_is_a_peer_of_its_own() -> None:
     rig = Rig()
     rig.handler.on["packet"] = reply(PONG)
     same_host = (A[0], 5001)
-    for addr in (A, same_host, C, A):
-        rig.endpoint.received(DATAGRAM, addr, 100)
+    for now, addr in enumerate((A, same_host, C, A), 100):
+        rig.endpoint.received(DATAGRAM, addr, now)
     assert [session.peer for session in rig.endpoint.sessions] == [same_host, C, A]
     assert rig.host.sent == [(addr, PONG) for addr in (A, same_host, C, A)]
 

@@ -59,6 +59,10 @@ class Stream(AsyncStream):
             await self._changed.park()
         return item
 
+    async def __anext__(self) -> Packet | Message:
+        await trio.lowlevel.checkpoint()
+        return await super().__anext__()
+
     async def close(self) -> None:
         """Send what is unsent, close, and wait until the conversation is over, which takes
         `close_timeout` at most."""

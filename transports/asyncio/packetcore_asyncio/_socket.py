@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from time import monotonic
 from typing import cast
 
 from packetcore import Endpoint, Session
@@ -26,7 +27,8 @@ class SocketProtocol(asyncio.Protocol):
     def __init__(self, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> None:
         self._endpoint = endpoint
         self._loop = loop
-        self._time = loop.time
+        # A loop that has asyncio's own way to tell the time is asked without the detour.
+        self._time = monotonic if getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time else loop.time
         self._timer: asyncio.TimerHandle | None = None
         self._is_open = False
         self._is_greedy = type(loop).__module__.startswith("uvloop")

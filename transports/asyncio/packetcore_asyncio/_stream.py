@@ -30,8 +30,8 @@ class Stream(AsyncStream):
             SessionClosed: the conversation is closing or closed.
             LocalProtocolError: the payload exceeds `max_payload`.
         """
-        self._send(item)
-        await self._drain()
+        if not self._send(item):
+            await self._drain()
 
     async def send_message(
         self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None

@@ -54,6 +54,8 @@ class PacketProtocol(Protocol):
             socket = socket.transport
         if interfaces.IHalfCloseableDescriptor.providedBy(socket):
             self._socket = socket
+        if self._socket is not None and interfaces.ITCPTransport.providedBy(socket):
+            self._socket.setTcpNoDelay(True)
         if not self._is_tls:
             self.handshakeCompleted()
         elif self._endpoint.config.connect_timeout is not None:

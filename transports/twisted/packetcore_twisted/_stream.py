@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 
 from packetcore import AsyncStream, Inbox, Message, Packet, Reply
 
@@ -34,7 +34,11 @@ class Stream(AsyncStream):
             SessionClosed: the conversation is closing or closed.
             LocalProtocolError: the payload exceeds `max_payload`.
         """
-        return self._until(self._drained, partial(self._send, item))
+        try:
+            has_room = self._send(item)
+        except Exception:
+            return fail()
+        return succeed(None) if has_room else self._until(self._drained)
 
     def send_message(
         self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
@@ -73,7 +77,11 @@ class Stream(AsyncStream):
         Raises:
             SessionClosed: there will be no more. After PEER a reply is still possible.
         """
-        return self._until(self._inbox.take)
+        try:
+            item = self._inbox.take()
+        except Exception:
+            return fail()
+        return self._until(self._inbox.take) if item is None else succeed(item)
 
     def close(self) -> Deferred[None]:
         """Send what is unsent, close, and wait until the conversation is over, which takes
