@@ -9,7 +9,7 @@ DEMO := . transports/sockets transports/asyncio cli
 SPREAD := -n 4 --dist loadfile
 ALL := . transports/sockets $(ADAPTERS:%=transports/%) cli conformance examples/trio_adapter
 
-.PHONY: demo test lint types conformance mutants bench bench-guard soak sanitize wheels clean
+.PHONY: demo test lint types conformance mutants bench bench-behaviour bench-guard soak sanitize wheels clean
 
 demo: .venv/installed
 	$(BIN)/packetcore demo
@@ -32,11 +32,10 @@ mutants: .venv/ready
 	$(BIN)/python conformance/mutants.py
 
 bench: .venv/ready
-	$(BIN)/python benchmarks/codec.py
-	$(BIN)/python benchmarks/echo.py
-	$(BIN)/python benchmarks/echo_udp.py
-	$(BIN)/python benchmarks/pool.py
-	$(BIN)/python benchmarks/connections.py
+	$(BIN)/python benchmarks/run_all.py
+
+# Not how fast it is but what it does: with peers that do not read, and when a server is gone.
+bench-behaviour: .venv/ready
 	$(BIN)/python benchmarks/slow_peer.py
 	$(BIN)/python benchmarks/outage.py
 

@@ -2,16 +2,18 @@
 
 Each is the leanest form that its runtime offers for a callback for each chunk: no timer, no
 buffer of its own, no limit. gevent has a second form, a greenlet for each connection, which is
-how servers are written for it.
+how servers are written for it. All send small writes at once, as packetcore does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
@@ -19,11 +21,28 @@ BACKLOG = 1024
 CHUNK = 64 * 1024
 
 
-def _in_thread(run: Callable[[Future[int]], object]) -> int:
-    """Run a server on a thread of its own. Returns its port."""
+def in_thread(run: Callable[[Future[int]], object]) -> int:
+    """Run a server on a thread of its own; it sets its port once it listens. Returns that port."""
     port: Future[int] = Future()
-    threading.Thread(target=run, args=(port,), daemon=True).start()
+
+    def guarded() -> None:
+        try:
+            run(port)
+        except BaseException as error:
+            if port.done():
+                raise
+            port.set_exception(error)
+
+    threading.Thread(target=guarded, daemon=True).start()
     return port.result(30)
+
+
+def _context(certificate: str | None) -> ssl.SSLContext | None:
+    if certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    return context
 
 
 class _Protocol(asyncio.Protocol):
@@ -34,22 +53,23 @@ class _Protocol(asyncio.Protocol):
         self._transport.write(data)
 
 
-def _run_loop(loop: asyncio.AbstractEventLoop, port: Future[int]) -> None:
-    server = loop.run_until_complete(loop.create_server(_Protocol, "127.0.0.1", 0, backlog=BACKLOG))
-    port.set_result(server.sockets[0].getsockname()[1])
+def _run_loop(loop: asyncio.AbstractEventLoop, certificate: str | None, port: Future[int]) -> None:
+    context = _context(certificate)
+    starting = loop.create_server(_Protocol, "127.0.0.1", 0, backlog=BACKLOG, ssl=context)
+    port.set_result(loop.run_until_complete(starting).sockets[0].getsockname()[1])
     loop.run_forever()
 
 
-def _asyncio() -> int:
+def _asyncio(certificate: str | None = None) -> int:
     """`asyncio.Protocol`."""
-    return _in_thread(lambda port: _run_loop(asyncio.new_event_loop(), port))
+    return in_thread(lambda port: _run_loop(asyncio.new_event_loop(), certificate, port))
 
 
-def _uvloop() -> int:
+def _uvloop(certificate: str | None = None) -> int:
     """`asyncio.Protocol` on uvloop."""
     import uvloop
 
-    return _in_thread(lambda port: _run_loop(uvloop.new_event_loop(), port))
+    return in_thread(lambda port: _run_loop(uvloop.new_event_loop(), certificate, port))
 
 
 def _gevent_watchers() -> int:
@@ -63,14 +83,12 @@ def _gevent_watchers() -> int:
 
         def accepted(listened: socket.socket, peer: object) -> None:
             sock = socket.socket(listened.family, listened.type, listened.proto, listened.detach())
-            sock.setblocking(False)
+            _prepare(sock)
             watched[sock] = watcher = loop.io(sock.fileno(), 1)
             watcher.start(readable, sock)
 
         def readable(sock: socket.socket) -> None:
-            if data := _recv(sock):
-                sock.send(data)
-            else:
+            if not _echo(sock):
                 watched.pop(sock).close()
                 sock.close()
 
@@ -79,50 +97,88 @@ def _gevent_watchers() -> int:
         port.set_result(server.socket.getsockname()[1])
         server.serve_forever()
 
-    return _in_thread(run)
+    return in_thread(run)
 
 
-def _gevent_greenlets() -> int:
+def _gevent_greenlets(certificate: str | None = None) -> int:
     """`StreamServer` with a greenlet for each socket."""
-    from gevent.server import StreamServer
 
     def serve(sock: socket.socket, peer: object) -> None:
-        while data := _recv(sock):
-            sock.sendall(data)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            while data := sock.recv(CHUNK):
+                sock.sendall(data)
+        except OSError:
+            pass
+
+    return serve_greenlets(serve, certificate)
+
+
+def serve_greenlets(serve: Callable[[socket.socket, object], object], certificate: str | None = None) -> int:
+    """Run a function in a greenlet for each connection. Returns the port."""
+    from gevent import ssl as gevent_ssl
+    from gevent.server import StreamServer
 
     def run(port: Future[int]) -> None:
-        server = StreamServer(("127.0.0.1", 0), serve, backlog=BACKLOG)
+        options: dict[str, Any] = {}
+        if certificate is not None:
+            # create_default_context would give one that blocks the hub.
+            options["ssl_context"] = context = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+        server = StreamServer(("127.0.0.1", 0), serve, backlog=BACKLOG, **options)
         server.start()
         port.set_result(server.socket.getsockname()[1])
         server.serve_forever()
 
-    return _in_thread(run)
+    return in_thread(run)
 
 
-def _twisted() -> int:
+def _twisted(certificate: str | None = None) -> int:
     """`twisted.internet.protocol.Protocol`."""
-    from twisted.internet.protocol import Factory, Protocol
+    from twisted.internet.protocol import Protocol
 
     class Echo(Protocol):
+        transport: Any
+
+        def connectionMade(self) -> None:  # noqa: N802
+            self.transport.setTcpNoDelay(True)
+
         def dataReceived(self, data: bytes) -> None:  # noqa: N802
-            transport: Any = self.transport
-            transport.write(data)
+            self.transport.write(data)
+
+    return serve_protocols(Echo, certificate)
+
+
+def serve_protocols(protocol: Callable[[], Any], certificate: str | None = None) -> int:
+    """Run a Twisted protocol for each connection. Returns the port."""
+    from twisted.internet.protocol import Factory
 
     def run(port: Future[int]) -> None:
         from twisted.internet import reactor as installed
 
         reactor: Any = installed
-        listening = reactor.listenTCP(0, Factory.forProtocol(Echo), backlog=BACKLOG, interface="127.0.0.1")
+        factory: Any = Factory.forProtocol(protocol)
+        factory.noisy = False
+        where: dict[str, Any] = {"backlog": BACKLOG, "interface": "127.0.0.1"}
+        if certificate is None:
+            listening = reactor.listenTCP(0, factory, **where)
+        else:
+            from twisted.internet.ssl import PrivateCertificate
+
+            untyped: Any = PrivateCertificate
+            options = untyped.loadPEM(Path(certificate).read_bytes()).options()
+            listening = reactor.listenSSL(0, factory, options, **where)
         port.set_result(listening.getHost().port)
         reactor.run(installSignalHandlers=False)
 
-    return _in_thread(run)
+    return in_thread(run)
 
 
-def _selectors() -> int:
+def _selectors(certificate: str | None = None) -> int:
     """`selectors` and sockets that do not block."""
 
     def run(port: Future[int]) -> None:
+        context = _context(certificate)
         listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         listener.setblocking(False)
         with DefaultSelector() as selector, listener:
@@ -132,22 +188,32 @@ def _selectors() -> int:
                 for key, _ in selector.select():
                     if key.fileobj is listener:
                         accepted, _ = listener.accept()
-                        accepted.setblocking(False)
+                        _prepare(accepted)
+                        if context is not None:  # the first reads shake hands
+                            accepted = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
                         selector.register(accepted, EVENT_READ, accepted)
-                    elif data := _recv(key.data):
-                        key.data.send(data)
-                    else:
+                    elif not _echo(key.data):
                         selector.unregister(key.data)
                         key.data.close()
 
-    return _in_thread(run)
+    return in_thread(run)
 
 
-def _recv(sock: socket.socket) -> bytes:
+def _prepare(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _echo(sock: socket.socket) -> bool:
+    """Send back what is there. Returns False once the peer has gone."""
     try:
-        return sock.recv(CHUNK)
+        data = sock.recv(CHUNK)
+        sock.send(data)
+    except ssl.SSLWantReadError:
+        return True
     except OSError:
-        return b""
+        return False
+    return bool(data)
 
 
 BARE: dict[str, dict[str, Callable[[], int]]] = {
@@ -159,3 +225,13 @@ BARE: dict[str, dict[str, Callable[[], int]]] = {
 }
 """For each transport its bare servers by name, the leanest first: functions that start one on
 a thread of its own and give its port."""
+
+BARE_TLS: dict[str, Callable[[str], int]] = {
+    "asyncio": _asyncio,
+    "uvloop": _uvloop,
+    "gevent": _gevent_greenlets,
+    "twisted": _twisted,
+    "blocking": _selectors,
+}
+"""For each transport a bare server over TLS: a function that takes the path of a PEM file with
+key and certificate."""

@@ -1,99 +1,83 @@
 """The echo servers that `echo.py` compares, each run in a process of its own.
 
-`handler` and `stream` are packetcore. `readuntil` is what one writes without it: the
-stream reader finds the frames, the format is taken apart and put together by hand.
+`handler` and `stream` are packetcore's two interfaces, on the adapter's own `serve`. `raw` sends
+bytes back and knows no packets: the limit of its runtime. The others are what one writes
+without packetcore. Every one serves on a second thread while the first one sleeps.
 """
 
 from __future__ import annotations
 
 import asyncio
-import struct
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from multiprocessing.connection import Connection as Pipe
-from typing import Any
 
+from _bare_servers import BARE, BARE_TLS
 from _common import pin
+from _echo_by_hand import greenlets, int32_strings, readuntil
+from _processes import TRANSPORTS, Echo, answer, begin_child, load
 
-from packetcore import Handler, Packet, Session
-from packetcore_asyncio import Server, Stream, serve
-
-FLAG = b"\xfe"
-HEADER = struct.Struct(">HBHI")
-LIMIT = 2 * ((1 << 20) + HEADER.size)
-"""The longest frame that the reader may hold: the same bound as packetcore's default."""
+from packetcore import TLS, Handler
 
 
-class Echo(Handler):
-    """Sends every packet back."""
-
-    def packet_received(self, session: Session, packet: Packet) -> None:
-        session.send(packet)
-
-
-async def echo(stream: Stream) -> None:
-    """Sends every packet back."""
-    async for packet in stream:
-        await stream.send(packet)
+def _packetcore(transport: str, handler: Handler | None, certificate: str | None = None) -> int:
+    tls = None if certificate is None else TLS(certificate=certificate)
+    port: int = load(transport).start_server(handler, tls=tls).address[1]
+    return port
 
 
-async def echo_by_hand(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Sends every packet back, without packetcore."""
-    transport = writer.transport
-    _, high_water = transport.get_write_buffer_limits()
-    try:
-        while True:
-            body = (await reader.readuntil(FLAG))[:-1]
-            if not body:
-                continue  # the flag that opens a frame
-            if b"\xfd" in body:
-                body = body.replace(b"\xfd\x01", FLAG).replace(b"\xfd\x02", b"\xfd")
-            id, type, count, length = HEADER.unpack_from(body)
-            payload = body[HEADER.size :]
-            if len(payload) != length:
-                raise ValueError(f"length field {length} disagrees with a payload of {len(payload)} bytes")
-            reply = HEADER.pack(id, type, count, length) + payload
-            if b"\xfd" in reply or FLAG in reply:
-                reply = reply.replace(b"\xfd", b"\xfd\x02").replace(FLAG, b"\xfd\x01")
-            writer.write(FLAG + reply + FLAG)
-            if transport.get_write_buffer_size() > high_water:
-                await writer.drain()
-    except asyncio.IncompleteReadError:
-        pass  # the peer has finished
-    finally:
-        writer.close()
+def _new_uvloop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()
 
 
-async def _start_handler() -> Server:
-    return await serve(Echo())
-
-
-async def _start_stream() -> Server:
-    return await serve(echo)
-
-
-async def _start_readuntil() -> asyncio.Server:
-    return await asyncio.start_server(echo_by_hand, "127.0.0.1", limit=LIMIT)
-
-
-SERVERS: dict[str, Callable[[], Coroutine[Any, Any, Server | asyncio.Server]]] = {
-    "handler": _start_handler,
-    "stream": _start_stream,
-    "readuntil": _start_readuntil,
+_BY_HAND: dict[str, dict[str, Callable[[], int]]] = {
+    "asyncio": {"readuntil": partial(readuntil, asyncio.new_event_loop)},
+    "uvloop": {"readuntil": partial(readuntil, _new_uvloop)},
+    "gevent": {"raw greenlet": BARE["gevent"]["greenlet"], "by hand": greenlets},
+    "twisted": {"Int32StringReceiver": int32_strings},
+    "blocking": {},
 }
 
-LOOPS = ("asyncio", "uvloop")
+SERVERS: dict[str, dict[str, Callable[[], int]]] = {
+    transport: {
+        "raw": next(iter(BARE[transport].values())),
+        "handler": partial(_packetcore, transport, Echo()),
+        "stream": partial(_packetcore, transport, None),
+        **_BY_HAND[transport],
+    }
+    for transport in TRANSPORTS
+}
+"""By transport and by name: functions that start one and give its port. On gevent `raw` is a
+watcher for each socket, the leanest there is, and `raw greenlet` is how servers are written."""
+
+SERVERS_TLS: dict[str, dict[str, Callable[[str], int]]] = {
+    transport: {"raw TLS": BARE_TLS[transport], "handler TLS": partial(_packetcore, transport, Echo())}
+    for transport in TRANSPORTS
+}
+"""The same over TLS: functions that take the path of a PEM file with key and certificate."""
 
 
-def run(server: str, loop: str, pipe: Pipe) -> None:
-    """Serve for as long as the process lives; tell the port through the pipe."""
+def installed() -> list[str]:
+    """The transports whose runtime is installed."""
+    return [transport for transport in TRANSPORTS if transport == "blocking" or find_spec(transport) is not None]
+
+
+def run(pipe: Pipe, transport: str, server: str, certificate: str | None) -> None:
+    """Serve in a child process.
+
+    Args:
+        certificate: of a server over TLS, the path of its PEM file.
+    """
+    begin_child()
     pin(0)
-    runner = asyncio.new_event_loop()
-    if loop == "uvloop":
-        import uvloop
 
-        runner.close()
-        runner = uvloop.new_event_loop()
-    started = runner.run_until_complete(SERVERS[server]())
-    address = started.address if isinstance(started, Server) else started.sockets[0].getsockname()
-    pipe.send(address[1])
-    runner.run_forever()
+    def start() -> int:
+        if certificate is None:
+            return SERVERS[transport][server]()
+        return SERVERS_TLS[transport][server](certificate)
+
+    answer(pipe, {"start": start, "processor_time": time.process_time})

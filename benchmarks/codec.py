@@ -1,91 +1,141 @@
-"""How fast the codec is (with PACKETCORE_PURE=1, the one in Python), for random payloads of four sizes.
+"""How fast the codec is, in C and in Python (pure), beside msgpack and cobs, which are written
+in C, and Twisted's `Int32StringReceiver`, which is not.
 
-Decoding is fed a stream of packets 64 KiB at a time, as a socket would give it; encoding
-takes packets one by one. The garbage collector stays on, as it does in a server.
+The cases and what is fair about them stand in `_codec_cases.py`. `pyperf` runs each in a process
+of its own, one after the other, so it is told to do that once a round: a slow spell of the
+machine then hits all of them alike. A round's figure is the median of its values.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
 from statistics import median
-from time import perf_counter
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
-from _common import arguments, interleave, save, show
+from _codec_cases import ALONE, KINDS, PAYLOAD_SIZES, Case, cases
+from _common import Results, arguments, save, show
+from rich.console import Console
+from rich.progress import Progress
 
-from packetcore import Decoder, Packet, encode, speedups
+from packetcore import speedups
 
-PAYLOAD_SIZES = (16, 64, 1024, 65536)
-CHUNK = 64 * 1024
-STREAM_SIZE = 2 * 1024 * 1024
-MOST_PACKETS = 10_000
-"""How much one measurement takes, whichever is less: some 10 ms, short enough that a few
-of them fall between a shared machine's slow spells."""
-BAR_SIZE = 64
-BAR = 700_000
-"""Packets a second that decoding and encoding are to reach at 64 bytes of payload."""
-
-
-def packets_of(size: int) -> list[Packet]:
-    """Packets with random payloads, the same ones in every run."""
-    number = min(MOST_PACKETS, STREAM_SIZE // size)
-    random_bytes = random.Random(size).randbytes
-    return [Packet(index % 65536, random_bytes(size)) for index in range(number)]
+CASES = Path(__file__).with_name("_codec_cases.py")
+PATIENCE = 60
+"""Seconds that one case may take in a round."""
+OURS, PURE, BASE = "packetcore", "packetcore, pure", "msgpack"
+ORDER = (OURS, PURE, BASE, "cobs", "Twisted Int32")
 
 
-def decoding(packets: list[Packet]) -> Callable[[], float]:
-    """A measurement of decoding: packets a second."""
-    stream = b"".join(map(encode, packets))
-    chunks = [stream[at : at + CHUNK] for at in range(0, len(stream), CHUNK)]
-    decoder = Decoder()
-    assert [event for chunk in chunks for event in decoder.feed(chunk)] == packets
+class Bar(NamedTuple):
+    """What a figure is to reach."""
 
-    def measure() -> float:
-        feed = Decoder().feed
-        begin = perf_counter()
-        for chunk in chunks:
-            feed(chunk)
-        return len(packets) / (perf_counter() - begin)
-
-    return measure
+    least: float
+    unit: str
+    """Packets a second, bytes of payload a second, or times msgpack's packets a second."""
+    text: str
 
 
-def encoding(packets: list[Packet]) -> Callable[[], float]:
-    """A measurement of encoding: packets a second."""
+BARS = {
+    **{f"decode {kind} {size} {OURS}": Bar(1.5, "msgpack", "1.5 x") for kind in KINDS for size in (16, 64, 1024)},
+    f"decode random 65536 {OURS}": Bar(5e9, "bytes", "5 GB/s"),
+    f"decode random 64 {PURE}": Bar(900e3, "packets", "900 k/s"),
+    f"decode random 65536 {PURE}": Bar(250e6, "bytes", "250 MB/s"),
+    f"encode random 64 {OURS}": Bar(8e6, "packets", "8 M/s"),
+    f"encode random 65536 {OURS}": Bar(1.5e9, "bytes", "1.5 GB/s"),
+}
+"""By the case that is held against it."""
 
-    def measure() -> float:
-        begin = perf_counter()
-        for packet in packets:
-            encode(packet)
-        return len(packets) / (perf_counter() - begin)
 
-    return measure
+def run(into: Path, round: int, *, pure: bool) -> Iterator[str]:
+    """Measure once what one kind of process can. Gives a line for each case that is done.
+
+    Args:
+        into: the file of `pyperf` that takes the values.
+        round: counted from 0.
+        pure: whether packetcore's codec is the one in Python.
+    """
+    command: list[str | Path] = [sys.executable, "-u", CASES, "--quiet", "--append", into, "--round", str(round)]
+    command += ["--inherit-environ", "PACKETCORE_PURE", "--timeout", str(PATIENCE)]
+    environment = os.environ | {"PACKETCORE_PURE": "1" if pure else "0"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        yield from process.stdout
+    if process.returncode:
+        raise SystemExit(f"{CASES.name} failed in round {round + 1}")
+
+
+def measure(rounds: int, into: Path) -> None:
+    """Measure every case once a round, the codec in Python in turn with the others."""
+    names = cases()
+    each = {case[:3] for case in names}
+    in_turn = (False, True) if speedups else (ALONE,)
+    steps = rounds * (len(names) + (len(each) if speedups else 0))
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=steps)
+        for round in range(rounds):
+            for pure in in_turn:
+                for line in run(into, round, pure=pure):
+                    progress.update(task, advance=1, description=f"{round + 1} of {rounds}: {line.partition(':')[0]}")
+
+
+def load(path: Path) -> Results:
+    """Packets a second of every case, one value a round."""
+    suite = import_module("pyperf").BenchmarkSuite.load(str(path))
+    return {bench.get_name(): [1 / median(run.values) for run in bench.get_runs()] for bench in suite.get_benchmarks()}
+
+
+def rows_of(medians: dict[Case, float], direction: str, kind: str) -> Iterator[Sequence[str]]:
+    """The table of one direction and one kind of payload."""
+    for size in PAYLOAD_SIZES:
+        group = {case.codec: rate for case, rate in medians.items() if case[:3] == (direction, kind, size)}
+        base = group.get(BASE)
+        for codec in sorted(group, key=ORDER.index):
+            rate = group[codec]
+            figures = {"packets": rate, "bytes": rate * size, "msgpack": rate / base if base else None}
+            bar = BARS.get(str(Case(direction, kind, size, codec)))
+            figure = None if bar is None else figures[bar.unit]
+            yield (
+                f"{size:,} {codec}",
+                f"{rate:,.0f}",
+                f"{rate * size / 1e6:,.0f}",
+                f"{rate / base:.2f}" if base else "",
+                "" if bar is None else bar.text,
+                "" if bar is None or figure is None else "yes" if figure >= bar.least else "no",
+            )
 
 
 def main() -> None:
-    options = arguments(__doc__, rounds=100).parse_args()
-    cases: dict[str, Callable[[], float]] = {}
-    for size in PAYLOAD_SIZES:
-        packets = packets_of(size)
-        cases[f"decode {size}"] = decoding(packets)
-        cases[f"encode {size}"] = encoding(packets)
-    results = interleave(cases, options.rounds)
-    rows = [
-        (
-            name,
-            f"{median(values):,.0f} ({max(values):,.0f})",
-            f"{median(values) * int(name.split()[1]) / 1e6:,.0f}",
-            f"{BAR:,}" if name.endswith(f" {BAR_SIZE}") else "",
+    parser = arguments(__doc__, rounds=6)
+    parser.add_argument("--pyperf", type=Path, metavar="FILE", help="keep what pyperf wrote, for its `compare_to`")
+    options = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "pyperf.json")
+        measure(options.rounds, path)
+        results = load(path)
+        if options.pyperf is not None:
+            options.pyperf.write_bytes(path.read_bytes())
+    medians = {Case.parse(name): median(values) for name, values in results.items()}
+    for direction, kind, title in (
+        ("decode", "random", "decoding random bytes, 64 KiB at a time"),
+        ("decode", "text", "decoding text, 64 KiB at a time"),
+        ("encode", "random", "encoding random bytes"),
+    ):
+        show(
+            f"{title}: medians of {options.rounds} rounds",
+            ("bytes of payload", "packets/s", "MB/s", "x msgpack", "bar", "met"),
+            list(rows_of(medians, direction, kind)),
         )
-        for name, values in results.items()
-    ]
-    show(
-        f"codec, {'in C' if speedups else 'pure Python'}",
-        ("bytes of payload", "packets/s: median (best)", "payload MB/s: median", "bar"),
-        rows,
-    )
     save(options.json, "codec", "packets per second", results)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

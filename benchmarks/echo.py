@@ -1,131 +1,167 @@
-"""TCP echo side by side: packetcore's handler and stream against `readuntil` by hand.
+"""TCP echo side by side: packetcore, what one writes without it, and bare bytes as the limit.
 
 Each server runs in a process of its own, on another CPU than the raw client that drives
-all of them: 50 connections with 32 packets of 64 bytes in flight on each, then with one.
-The client knows nothing of packets: it sends encoded frames, and for every n bytes that
-come back it checks them and sends the n that follow.
+all of them: 50 connections with 32 packets of 64 bytes in flight on each, then with one. With
+--tls, packetcore's handler and the runtime's own raw echo over TLS instead.
+
+Where the client is the slower of the two, all servers look alike. So the tables tell what a
+packet cost a server in processor time too, the kernel's part included, and how busy it was.
 """
 
 from __future__ import annotations
 
-import random
-import selectors
-import socket
-import time
-from collections.abc import Callable
+import ssl
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 
-from _common import arguments, interleave, pin, save, serving, show
-from _echo_servers import LOOPS, SERVERS, run
+import trustme
+from _common import Results, arguments, interleave, pin, save, show
+from _echo_client import CONNECTIONS, PAYLOAD, Measured, measure
+from _echo_servers import SERVERS, SERVERS_TLS, installed, run
+from _processes import TRANSPORTS, Child
 
-from packetcore import Packet, encode
-
-CONNECTIONS = 50
-DEPTHS = (32, 1)
+MANY, ONE = 32, 1
 """Packets in flight on each connection."""
-PAYLOAD = 64
-WARM_UP = 0.05
-"""Seconds that a measurement does not count: connections fill, caches warm."""
-PATIENCE = 10.0
-"""Seconds without a byte after which a server is given up."""
-BAR = 4.0
-"""The handler against `readuntil` on the same kind of loop, 32 packets in flight."""
+SATURATED = 0.9
+"""The part of the time for which a server must run for its rate to say how fast it is."""
+
+RAW_BARS = {
+    MANY: {"uvloop": 0.40, "gevent": 0.50, "twisted": 0.45, "blocking": 0.40},
+    ONE: dict.fromkeys(TRANSPORTS, 0.85),
+}
+"""What a handler's rate must be at least, as a part of the same transport's raw echo."""
+
+PEER_BARS = {
+    ("uvloop handler 32", "uvloop readuntil 32"): 10.0,
+    ("uvloop handler 32", "asyncio readuntil 32"): 10.0,
+    ("asyncio handler 32", "asyncio readuntil 32"): None,
+    ("uvloop handler 32", "twisted Int32StringReceiver 32"): 3.0,
+    ("twisted handler 32", "twisted Int32StringReceiver 32"): 1.8,
+    ("gevent handler 32", "gevent by hand 32"): None,
+    **{
+        (f"{transport} stream {depth}", f"{transport} handler {depth}"): 0.5
+        for depth in (MANY, ONE)
+        for transport in TRANSPORTS
+    },
+}
+"""How many times as fast the first of two is to be at least."""
+
+Key = tuple[str, str, int]
+"""Transport, server, depth."""
 
 
-class Echoed:
-    """One connection: what it sends is a cycle of frames, and so is what must come back."""
-
-    def __init__(self, port: int, cycle: bytes) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port))
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock.setblocking(False)
-        self._cycle = cycle
-        self._expected = cycle * 2
-        self._at = 0  # where in the cycle the next byte to come back stands
-        self._send(cycle)
-
-    def turn(self, *, reply: bool) -> int:
-        """Take what came back, check it, and send as much again. Returns how much came."""
-        data = self.sock.recv(len(self._cycle))
-        if not data or not self._expected.startswith(data, self._at):
-            raise RuntimeError(f"the echo went wrong: {data[:40].hex()} at {self._at} of {self._cycle[:40].hex()}...")
-        self._at = (self._at + len(data)) % len(self._cycle)
-        if reply:
-            self._send(data)
-        return len(data)
-
-    def _send(self, data: bytes) -> None:
-        if self.sock.send(data) != len(data):
-            raise RuntimeError("a socket buffer is too small for what is in flight")
+def name(key: Key) -> str:
+    """As the JSON file has it."""
+    return " ".join(map(str, key))
 
 
-def measure(port: int, depth: int, seconds: float) -> float:
-    """Drive a server for some seconds. Returns packets echoed a second."""
-    random_bytes = random.Random(depth).randbytes
-    # The cycle holds as many frames as are in flight: what comes back is what to send next.
-    cycle = b"".join(encode(Packet(index, random_bytes(PAYLOAD))) for index in range(depth))
-    with selectors.DefaultSelector() as selector, ExitStack() as open_sockets:
-        for _ in range(CONNECTIONS):
-            connection = Echoed(port, cycle)
-            open_sockets.enter_context(connection.sock)
-            selector.register(connection.sock, selectors.EVENT_READ, connection)
+def thousands(rate: float) -> str:
+    """Of packets a second, to three places or more."""
+    return f"{rate / 1000:,.{0 if rate >= 100_000 else 1}f}"
 
-        def drive(until: float, in_flight: int) -> int:
-            """Echo until a time, or if bytes are in flight, until they are all back."""
-            echoed = 0
-            while in_flight > echoed if in_flight else time.perf_counter() < until:
-                ready = selector.select(PATIENCE)
-                if not ready:
-                    raise TimeoutError(f"nothing came back for {PATIENCE} s")
-                for key, _ in ready:
-                    echoed += key.data.turn(reply=not in_flight)
-            return echoed
 
-        drive(time.perf_counter() + WARM_UP, 0)
-        begin = time.perf_counter()
-        echoed = drive(begin + seconds, 0)
-        elapsed = time.perf_counter() - begin
-        drive(0, CONNECTIONS * len(cycle))
-    return echoed / len(cycle) * depth / elapsed
+def verdict(ratio: float, bar: float | None) -> str:
+    """A ratio, and if there is a bar, whether it is met."""
+    return f"{ratio:.2f}" if bar is None else f"{ratio:.2f} {'✓' if ratio >= bar else '✗'} {bar:.2f}"
+
+
+def show_depth(depth: int, measured: Mapping[Key, Sequence[Measured]], *, tls: bool) -> None:
+    """A table of all servers with so many packets in flight."""
+    rows = []
+    for (transport, server, at), values in measured.items():
+        if at != depth:
+            continue
+        raw = measured[transport, "raw TLS" if tls else "raw", depth]
+        rate, cost = median(one.rate for one in values), median(one.cost for one in values)
+        of_raw = rate / median(one.rate for one in raw)
+        bar = RAW_BARS[depth].get(transport) if server == "handler" else None
+        rows.append(
+            (
+                f"{transport} {server}",
+                f"{thousands(rate)} ({thousands(max(one.rate for one in values))})",
+                "" if values is raw else verdict(of_raw, bar),
+                f"{cost:.2f}",
+                "" if values is raw else f"{median(one.cost for one in raw) / cost:.2f}",
+                f"{median(one.busy for one in values):.0%}",
+            )
+        )
+    show(
+        f"echo over {'TLS' if tls else 'TCP'}, {CONNECTIONS} connections, {depth} packet{'s' * (depth > 1)} of "
+        f"{PAYLOAD} bytes in flight on each: thousands of packets a second, median (best), and which part of raw's; "
+        "the server's microseconds for one, and which part of them raw takes",
+        ("server", "1000/s (best)", "of raw, bar", "µs", "raw/µs", "busy"),
+        rows,
+    )
+
+
+def show_peers(rates: Results) -> None:
+    """A table of what is compared with something else than raw."""
+    rows = []
+    for (case, base), bar in PEER_BARS.items():
+        if case in rates and base in rates:
+            ratio = median(rates[case]) / median(rates[base])
+            rows.append((case, base, verdict(ratio, bar)))
+    if rows:
+        show("how many times as fast", ("server", "as", "median, bar"), rows)
+
+
+def certify(folder: Path) -> tuple[str, ssl.SSLContext]:
+    """A server's PEM file, and what its clients speak TLS with."""
+    authority = trustme.CA()
+    certificate = folder / "server.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return str(certificate), context
 
 
 def main() -> None:
-    parser = arguments(__doc__, rounds=20)
+    parser = arguments(__doc__, rounds=13)
     parser.add_argument("--seconds", type=float, default=0.2, help="length of one measurement (%(default)s)")
+    parser.add_argument("--only", action="append", choices=TRANSPORTS, help="only this transport; may be repeated")
+    parser.add_argument("--tls", action="store_true", help="over TLS")
     options = parser.parse_args()
-    loops = [loop for loop in LOOPS if find_spec(loop) is not None]
-    cases: dict[str, Callable[[], float]] = {}
-    with ExitStack() as servers:
-        for loop in loops:
-            for server in SERVERS:
-                port, _ = servers.enter_context(serving(run, server, loop))
-                for depth in DEPTHS:
-                    cases[f"{server} {loop} {depth}"] = partial(measure, port, depth, options.seconds)
+    transports = [transport for transport in installed() if transport in (options.only or TRANSPORTS)]
+    servers: Mapping[str, Mapping[str, object]] = SERVERS_TLS if options.tls else SERVERS
+    depths = (MANY,) if options.tls else (MANY, ONE)
+    cases: dict[str, Callable[[], Measured]] = {}
+    keys: list[Key] = []
+    with ExitStack() as stack:
+        certificate, context = None, None
+        if options.tls:
+            certificate, context = certify(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        children = {
+            (transport, server): stack.enter_context(Child(run, transport, server, certificate))
+            for transport in transports
+            for server in servers[transport]
+        }
+        ports = {which: child.ask("start") for which, child in children.items()}
         pin(1)
+        for depth in depths:
+            for (transport, server), child in children.items():
+                keys.append((transport, server, depth))
+                port = ports[transport, server]
+                cases[name(keys[-1])] = partial(measure, child, port, server, depth, options.seconds, context)
         results = interleave(cases, options.rounds)
-    for depth in DEPTHS:
-        rows = []
-        for loop in loops:
-            for server in SERVERS:
-                values, base = results[f"{server} {loop} {depth}"], results[f"readuntil {loop} {depth}"]
-                rows.append(
-                    (
-                        f"{server} on {loop}",
-                        f"{median(values):,.0f} ({max(values):,.0f})",
-                        f"{median(values) / median(base):.2f} x ({max(values) / max(base):.2f} x)",
-                        f"{BAR:.0f} x" if server == "handler" and depth == DEPTHS[0] else "",
-                    )
-                )
-        show(
-            f"echo, {CONNECTIONS} connections, {depth} packet{'s' * (depth > 1)} of {PAYLOAD} bytes in flight on each",
-            ("server", "packets/s: median (best)", "against readuntil", "bar"),
-            rows,
+    measured = {key: results[name(key)] for key in keys}
+    rates = {case: [one.rate for one in values] for case, values in results.items()}
+    for depth in depths:
+        show_depth(depth, measured, tls=options.tls)
+    show_peers(rates)
+    if any(median(one.busy for one in values) < SATURATED for values in results.values()):
+        print(
+            f"A server less busy than {SATURATED:.0%} waited for the client: compare its processor time, not its rate."
         )
-    save(options.json, "echo", "packets per second", results)
+    costs = {f"{case}, server's cost": [one.cost for one in values] for case, values in results.items()}
+    save(options.json, "echo", "packets per second; server's cost: microseconds per packet", rates | costs)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
