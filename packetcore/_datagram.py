@@ -259,7 +259,7 @@ class DatagramEndpoint(Endpoint):
         elif data:
             peer.session.received(data, self.now)
         else:
-            self.sessions.refresh(peer.session.id, now)  # an empty datagram is a sign of life
+            self.sessions.refresh(peer.session.id, self.now)  # an empty datagram is a sign of life
 
     def error(self, error: OSError, addr: Address | None, now: float) -> None:
         """The system reported an error of something sent to `addr`; `None` where it does not

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from packetcore._errors import LocalProtocolError
+from packetcore._events import Message
 from packetcore._packet import Packet
 from packetcore._state import State
 
@@ -69,30 +70,41 @@ class Output:
 class Sender:
     """The part of a session that is done for each packet it sends."""
 
-    __slots__ = ("_connection", "_output", "_room", "_running")
+    __slots__ = ("_connection", "_ease", "_output", "_room", "_running")
 
     _connection: Connection
     _output: Output
+    _ease: int  # how much of the output may wait before a sender should
     _room: int  # how much of the output may wait before it is too much
     _running: bool  # whether what is sent will be written without more ado
 
-    def send(self, packet: Packet, /) -> None:
-        """Send a packet: at the end of the chunk under way, or soon.
+    def send(self, packet: Packet | Message, /) -> bool:
+        """Send a packet, or a message: at the end of the chunk under way, or soon.
 
         A peer that leaves more than `max_outstanding` bytes unread is closed with
         SLOW_CONSUMER.
 
+        Returns:
+            Whether there is room for more; if not, better wait for `Handler.writable`.
+
         Raises:
             SessionClosed: the session is closing or closed.
             LocalProtocolError: the payload exceeds `max_payload`.
-            TypeError: it is no packet.
+            TypeError: it is neither.
         """
+        if packet.__class__ is not Packet:
+            return self._send_other(packet)
         if self._connection.state is not _OPEN:
             self._connection.check_sending()
-        if self._output.put(packet) > self._room:
+        size = self._output.put(packet)
+        if size > self._room:
             self._overflow()
         if not self._running:
             self._wake()
+        return size <= self._ease
+
+    def _send_other(self, item: object) -> bool:
+        raise NotImplementedError
 
     def _overflow(self) -> None:
         raise NotImplementedError
@@ -101,7 +113,7 @@ class Sender:
         raise NotImplementedError
 
 
-def check_packet(packet: Packet, max_payload: int) -> None:
+def check_packet(packet: object, max_payload: int) -> None:
     """Raise what is wrong with something that cannot be sent, if anything is."""
     if not isinstance(packet, Packet):
         raise TypeError(f"only a Packet can be sent, not {packet.__class__.__name__}")

@@ -24,6 +24,7 @@ from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._handler import Handler
 from packetcore._host import Address, Host
 from packetcore._implementation import Sender
+from packetcore._output import check_packet
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
 from packetcore._requests import Reply, Request, Requests
@@ -126,7 +127,6 @@ class Session(Sender):
         self._queue: list[Event] = []  # backwards: an empty deque holds 600 bytes more
         self._now = self._refresh_at = now
         self._unsent = 0  # bytes that the host was given and the operating system did not take
-        self._room = self._max_outstanding  # how much may be buffered before it is too much
         self._timer_at = _NEVER
         self._must_arm = True  # what comes and goes between frames only puts a deadline off
         self._abort_at = _NEVER  # when patience with a closing socket is over
@@ -135,6 +135,7 @@ class Session(Sender):
         self._requests: Requests | None = None
         self._paused = False  # by the application
         self._write_paused = False  # by the peer, who does not read
+        self._set_room()
         self._reading = self._reading_told = True
         self._draining = False
         self._aborting = False
@@ -176,8 +177,9 @@ class Session(Sender):
 
     @property
     def has_room(self) -> bool:
-        """Whether a sender who can wait need not: no more than `write_high_water` is unsent."""
-        return not self._write_paused and self._output.size + self._unsent <= self._endpoint.config.write_high_water
+        """Whether a sender need not wait: no more than `write_high_water` bytes are unsent, or
+        than `write_low_water` where it was more."""
+        return self._output.size <= self._ease
 
     @property
     def write_paused(self) -> bool:
@@ -341,13 +343,14 @@ class Session(Sender):
             return
         self._now = now
         self._unsent -= n
-        self._room = self._max_outstanding - self._unsent
+        self._set_room()
         if self._write_paused or self._connection.state is _HALF_CLOSED:
             self._connection.touch(now)  # the peer is not silent: it reads
         if self._on_sent is not None and self.id:
             self._call(self._on_sent, n)
         if self._write_paused and self.outstanding <= self._endpoint.config.write_low_water:
             self._write_paused = False
+            self._set_room()
             self._update_reading()
             if self.is_open:
                 self._call(self._handler.writable)
@@ -490,12 +493,16 @@ class Session(Sender):
         if taken == len(data) and not (self._unsent or self._on_sent) and connection.state is _OPEN:
             return  # all has gone, as nearly always
         self._unsent += len(data)
-        self._room = self._max_outstanding - self._unsent
         if taken:
             self.sent_bytes(taken, self._now)
         if self._unsent > self._endpoint.config.write_high_water:
             self._write_paused = True
             self._update_reading()
+        self._set_room()
+
+    def _set_room(self) -> None:
+        self._room = self._max_outstanding - self._unsent
+        self._ease = -1 if self._write_paused else self._endpoint.config.write_high_water - self._unsent
 
     def _hang_up(self) -> None:
         """Tell the host how far the closing has come; each thing once."""
@@ -562,6 +569,13 @@ class Session(Sender):
         if self._queue:
             self._connection.count_discarded(sum(isinstance(event, Packet) for event in self._queue))
             self._queue.clear()
+
+    def _send_other(self, item: object) -> bool:
+        if isinstance(item, Message):
+            self.send_message(item.payload, id=item.id, type=item.type)
+        else:
+            check_packet(item, 0)
+        return self.has_room
 
     def _wake(self) -> None:
         if not (self._running or self._woken or self._lost):

@@ -713,6 +713,7 @@ typedef struct {
     PyObject *output;
     PyObject *running;
     Py_ssize_t room;
+    Py_ssize_t ease;
 } Sender;
 
 /* Call one of a session's own methods that gives nothing. */
@@ -726,7 +727,8 @@ call_own(Sender *self, const char *name)
 
 PyDoc_STRVAR(send_doc,
 "send($self, packet, /)\n--\n\n"
-"Send a packet: at the end of the chunk under way, or soon.");
+"Send a packet, or a message: at the end of the chunk under way, or soon. Gives whether there\n"
+"is room for more.");
 
 static PyObject *
 sender_send(Sender *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t count, PyObject *names)
@@ -738,6 +740,9 @@ sender_send(Sender *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t 
     State *state = PyType_GetModuleState(type);
     if (load(state) < 0) {
         return NULL;
+    }
+    if (Py_TYPE(args[0]) != state->packet) {
+        return PyObject_CallMethod((PyObject *)self, "_send_other", "O", args[0]);
     }
     if (self->connection == NULL || self->output == NULL || Py_TYPE(self->output) != state->output) {
         PyErr_SetString(PyExc_TypeError, "send() needs a connection and its output");
@@ -762,7 +767,7 @@ sender_send(Sender *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t 
         (self->running != Py_True && call_own(self, "_wake") < 0)) {
         return NULL;
     }
-    Py_RETURN_NONE;
+    return PyBool_FromLong(size <= self->ease);
 }
 
 static int
@@ -802,6 +807,7 @@ static PyMethodDef sender_methods[] = {
 static PyMemberDef sender_members[] = {
     {"_connection", T_OBJECT_EX, offsetof(Sender, connection), 0, NULL},
     {"_output", T_OBJECT_EX, offsetof(Sender, output), 0, NULL},
+    {"_ease", T_PYSSIZET, offsetof(Sender, ease), 0, NULL},
     {"_room", T_PYSSIZET, offsetof(Sender, room), 0, NULL},
     {"_running", T_OBJECT_EX, offsetof(Sender, running), 0, NULL},
     {NULL, 0, 0, 0, NULL},

@@ -47,14 +47,6 @@ class StreamBase:
         """Whether there is something to `recv`, the end of the conversation included."""
         return self._inbox.is_ready
 
-    def _send(self, item: Packet | Message) -> bool:
-        """Send; the result is whether there is room for more."""
-        if isinstance(item, Message):
-            self.session.send_message(item.payload, id=item.id, type=item.type)
-        else:
-            self.session.send(item)
-        return self.session.has_room
-
 
 class AsyncStream(StreamBase, ABC):
     """A `Stream` whose calls are awaited; the adapter adds them.
@@ -113,6 +105,8 @@ class SyncStream(StreamBase, ABC):
     def __init__(self, inbox: Inbox, wake: Callable[[], object], clock: Callable[[], float]) -> None:
         super().__init__(inbox, wake)
         self._clock = clock
+        self._take = inbox.take
+        """Gives what is there already."""
 
     def send(self, item: Packet | Message, *, timeout: float | None = None) -> None:
         """Send a packet, or a message; wait while more than `write_high_water` bytes are unsent.
@@ -122,7 +116,7 @@ class SyncStream(StreamBase, ABC):
             LocalProtocolError: the payload exceeds `max_payload`.
             TimeoutError: too many bytes are unsent still. They stay queued: do not send again.
         """
-        if not self._send(item):
+        if not self.session.send(item):
             self._drain(timeout)
 
     def send_message(
@@ -157,7 +151,8 @@ class SyncStream(StreamBase, ABC):
 
     def __next__(self) -> Packet | Message:
         try:
-            return self.recv()
+            item = self._take()  # spares a call where there is one
+            return self.recv() if item is None else item
         except SessionClosed as closed:
             if closed.is_clean:
                 raise StopIteration from None
@@ -184,10 +179,6 @@ class SyncStream(StreamBase, ABC):
             self.session.failed(error, self._clock())
         finally:
             self.close()
-
-    def _take(self) -> Packet | Message | None:
-        """What is there already."""
-        return self._inbox.take()
 
     def _drain(self, timeout: float | None) -> None:
         if self._wait(self._has_room, timeout) is None:

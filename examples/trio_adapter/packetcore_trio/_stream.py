@@ -21,7 +21,7 @@ class Stream(AsyncStream):
     async def send(self, item: Packet | Message) -> None:
         """Send as `Session.send`; wait while more than `write_high_water` bytes are unsent.
         Cancelling the wait does not unsend the packet."""
-        self._send(item)
+        self.session.send(item)
         await self._drain()
 
     async def send_message(self, payload: bytes, *, id: int, type: int = 0, chunk: int | None = None) -> None:

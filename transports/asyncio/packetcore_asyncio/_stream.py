@@ -30,7 +30,7 @@ class Stream(AsyncStream):
             SessionClosed: the conversation is closing or closed.
             LocalProtocolError: the payload exceeds `max_payload`.
         """
-        if not self._send(item):
+        if not self.session.send(item):
             await self._drain()
 
     async def send_message(

@@ -35,7 +35,7 @@ class Stream(AsyncStream):
             LocalProtocolError: the payload exceeds `max_payload`.
         """
         try:
-            has_room = self._send(item)
+            has_room = self.session.send(item)
         except Exception:
             return fail()
         return succeed(None) if has_room else self._until(self._drained)
