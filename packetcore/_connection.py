@@ -66,6 +66,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_bytes_received",
         "_close_reason",
         "_closing_since",
         "_config",
@@ -73,8 +74,9 @@ class Connection:
         "_heard",
         "_joiner",
         "_now",
+        "_packets_received",
         "_reading",
-        "_stats",
+        "_seldom",
         "frame_since",
         "output",
         "sent_at",
@@ -107,18 +109,22 @@ class Connection:
         self._closing_since = now
         self._close_reason = CloseReason.LOCAL
         self._reading = True
-        self._stats = Stats()  # of what was sent, the output keeps count
+        self._packets_received = self._bytes_received = 0
+        self._seldom: Stats | None = None  # what else there is to count, once there is
 
     @property
     def stats(self) -> Stats:
         """What has passed through until now: a copy of the counters."""
-        stats = self._stats
-        return replace(
-            stats,
-            packets_sent=self.output.packets,
-            bytes_sent=self.output.bytes,
-            malformed=stats.malformed.copy(),
-        )
+        stats = Stats() if self._seldom is None else replace(self._seldom, malformed=self._seldom.malformed.copy())
+        stats.packets_received, stats.bytes_received = self._packets_received, self._bytes_received
+        stats.packets_sent, stats.bytes_sent = self.output.packets, self.output.bytes
+        return stats
+
+    @property
+    def _stats(self) -> Stats:
+        if self._seldom is None:
+            self._seldom = Stats()
+        return self._seldom
 
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
         """Take bytes that came from the peer, in order, cut anywhere; none mean nothing.
@@ -147,10 +153,9 @@ class Connection:
             self.frame_since = None
         elif frames or self.frame_since is None:
             self.frame_since = now
-        stats = self._stats
-        stats.bytes_received += len(data)
+        self._bytes_received += len(data)
         if self._joiner is None and only_packets(frames):
-            stats.packets_received += len(frames)
+            self._packets_received += len(frames)
             return [*frames]
         return self._deliver(frames)
 
@@ -375,7 +380,7 @@ class Connection:
             if isinstance(frame, Malformed):
                 joined.append(frame)
             else:
-                self._stats.packets_received += 1
+                self._packets_received += 1
                 joined += joiner.add(frame, self._now)
         return self._police(joined)
 
@@ -386,7 +391,7 @@ class Connection:
             events.append(event)
             match event:
                 case Packet():
-                    self._stats.packets_received += 1
+                    self._packets_received += 1
                 case Message():
                     self._stats.messages_received += 1
                 case Malformed(reason):

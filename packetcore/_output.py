@@ -70,13 +70,14 @@ class Output:
 class Sender:
     """The part of a session that is done for each packet it sends."""
 
-    __slots__ = ("_connection", "_ease", "_output", "_room", "_running")
+    __slots__ = ("_connection", "_ease", "_output", "_room", "_running", "_woken")
 
     _connection: Connection
     _output: Output
     _ease: int  # how much of the output may wait before a sender should
     _room: int  # how much of the output may wait before it is too much
-    _running: bool  # whether what is sent will be written without more ado
+    _running: bool  # the pump is, and writes what is sent in the end
+    _woken: bool  # the host was woken for what was sent
 
     def send(self, packet: Packet | Message, /) -> bool:
         """Send a packet, or a message: at the end of the chunk under way, or soon.
@@ -99,7 +100,7 @@ class Sender:
         size = self._output.put(packet)
         if size > self._room:
             self._overflow()
-        if not self._running:
+        if not (self._running or self._woken):
             self._wake()
         return size <= self._ease
 

@@ -100,7 +100,6 @@ class Session(Sender):
         "_requests",
         "_timer_at",
         "_unsent",
-        "_woken",
         "_write_paused",
         "id",
         "identity",

@@ -518,7 +518,7 @@ encode(PyObject *module, PyObject *packet)
 typedef struct {
     PyObject_HEAD
     PyObject *encode; /* NULL for the function above */
-    PyObject *frames;
+    PyObject *frames; /* NULL while there are none: most connections are idle */
     uint64_t max_payload;
     Py_ssize_t size;
     uint64_t packets;
@@ -554,7 +554,10 @@ put(Output *self, State *state, PyObject *packet)
         return -1;
     }
     Py_ssize_t size = PyBytes_GET_SIZE(frame);
-    int failed = PyList_Append(self->frames, frame);
+    if (self->frames == NULL) {
+        self->frames = PyList_New(0);
+    }
+    int failed = self->frames == NULL || PyList_Append(self->frames, frame) < 0;
     Py_DECREF(frame);
     if (failed) {
         return -1;
@@ -584,13 +587,9 @@ static PyObject *
 output_take(Output *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *frames = self->frames;
-    PyObject *empty = PyList_New(0);
-    if (empty == NULL) {
-        return NULL;
-    }
-    self->frames = empty;
+    self->frames = NULL;
     self->size = 0;
-    return frames;
+    return frames == NULL ? PyList_New(0) : frames;
 }
 
 PyDoc_STRVAR(join_doc,
@@ -600,7 +599,7 @@ PyDoc_STRVAR(join_doc,
 static PyObject *
 output_join(Output *self, PyObject *Py_UNUSED(ignored))
 {
-    Py_ssize_t count = PyList_GET_SIZE(self->frames);
+    Py_ssize_t count = self->frames == NULL ? 0 : PyList_GET_SIZE(self->frames);
     PyObject *joined;
     if (count == 1) {
         joined = Py_NewRef(PyList_GET_ITEM(self->frames, 0));
@@ -617,10 +616,7 @@ output_join(Output *self, PyObject *Py_UNUSED(ignored))
             out += PyBytes_GET_SIZE(frame);
         }
     }
-    if (PyList_SetSlice(self->frames, 0, count, NULL) < 0) {
-        Py_DECREF(joined);
-        return NULL;
-    }
+    Py_CLEAR(self->frames);
     self->size = 0;
     return joined;
 }
@@ -641,11 +637,6 @@ output_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     State *state = PyType_GetModuleState(type);
     self->encode = given == state->encode ? NULL : Py_NewRef(given);
     self->max_payload = max_payload;
-    self->frames = PyList_New(0);
-    if (self->frames == NULL) {
-        Py_DECREF(self);
-        return NULL;
-    }
     return (PyObject *)self;
 }
 
@@ -712,6 +703,7 @@ typedef struct {
     PyObject *connection;
     PyObject *output;
     PyObject *running;
+    PyObject *woken;
     Py_ssize_t room;
     Py_ssize_t ease;
 } Sender;
@@ -764,7 +756,7 @@ sender_send(Sender *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t 
     Py_ssize_t size = put((Output *)output, state, args[0]);
     Py_DECREF(output);
     if (size < 0 || (size > self->room && call_own(self, "_overflow") < 0) ||
-        (self->running != Py_True && call_own(self, "_wake") < 0)) {
+        (self->running != Py_True && self->woken != Py_True && call_own(self, "_wake") < 0)) {
         return NULL;
     }
     return PyBool_FromLong(size <= self->ease);
@@ -777,6 +769,7 @@ sender_traverse(Sender *self, visitproc visit, void *arg)
     Py_VISIT(self->connection);
     Py_VISIT(self->output);
     Py_VISIT(self->running);
+    Py_VISIT(self->woken);
     return 0;
 }
 
@@ -786,6 +779,7 @@ sender_clear(Sender *self)
     Py_CLEAR(self->connection);
     Py_CLEAR(self->output);
     Py_CLEAR(self->running);
+    Py_CLEAR(self->woken);
     return 0;
 }
 
@@ -810,6 +804,7 @@ static PyMemberDef sender_members[] = {
     {"_ease", T_PYSSIZET, offsetof(Sender, ease), 0, NULL},
     {"_room", T_PYSSIZET, offsetof(Sender, room), 0, NULL},
     {"_running", T_OBJECT_EX, offsetof(Sender, running), 0, NULL},
+    {"_woken", T_OBJECT_EX, offsetof(Sender, woken), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 from packetcore._errors import SessionClosed
@@ -146,17 +146,15 @@ class SyncStream(StreamBase, ABC):
             raise TimeoutError(f"nothing was received within timeout={timeout} s")
         return item
 
-    def __iter__(self: S) -> S:
-        return self
-
-    def __next__(self) -> Packet | Message:
+    def __iter__(self) -> Iterator[Packet | Message]:
+        take = self._take
         try:
-            item = self._take()  # spares a call where there is one
-            return self.recv() if item is None else item
+            while True:
+                item = take()  # spares a call where there is one
+                yield self.recv() if item is None else item
         except SessionClosed as closed:
-            if closed.is_clean:
-                raise StopIteration from None
-            raise
+            if not closed.is_clean:
+                raise
 
     def close(self) -> None:
         """Send what is unsent, close, and wait until the conversation is over, which takes
