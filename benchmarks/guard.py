@@ -107,7 +107,8 @@ class Case(NamedTuple):
     def _instructions(self, rounds: int) -> int:
         arguments = [*map(str, self), str(rounds)]
         command = [*COUNT, sys.executable, __file__, "--run", *arguments]
-        environment = {**os.environ, "PYTHONHASHSEED": "0", "LC_ALL": "C"}
+        pure = "1" if self.codec == "python" else "0"  # with packets in Python too
+        environment = {**os.environ, "PYTHONHASHSEED": "0", "LC_ALL": "C", "PACKETCORE_PURE": pure}
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         return int(done.stderr.strip().splitlines()[-1].split(",")[0])
 
