@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import trustme
@@ -26,6 +27,7 @@ from packetcore import (
     CloseReason,
     Config,
     Handler,
+    Message,
     Packet,
     PoolClosed,
     Session,
@@ -260,7 +262,7 @@ def test_threads_send_through_a_client_that_comes_back(threads: ThreadPoolExecut
     with serve(echo) as first:
         host, port = first.address
         client = connect(host, port, handler, reconnect=AT_ONCE, keep=1600)
-        until(lambda: client.session is not None)
+        until(lambda: client.session is not None and first.stats.sessions == 1)
     until(lambda: client.session is None)
 
     def send(id: int) -> None:
@@ -575,3 +577,95 @@ def test_a_server_listens_on_every_address_of_a_name() -> None:
             with connect(str(address[0]), server.address[1]) as stream:
                 stream.send(Packet(1))
                 assert stream.recv(DEADLINE) == Packet(1)
+
+
+class Held:
+    """A server whose function runs `body` on its stream, and a socket that talks to it."""
+
+    def __init__(self, body: Callable[[Stream], object], config: Config | None = None) -> None:
+        self.server = serve(body, config=config)
+        self.server.start()
+        self.peer = socket.create_connection(self.server.address, DEADLINE)
+        self.peer.settimeout(DEADLINE)
+
+    def __enter__(self) -> tuple[Server, socket.socket]:
+        return self.server, self.peer
+
+    def __exit__(self, *exception: object) -> None:
+        self.peer.close()
+        self.server.close(grace=0)
+
+
+def test_what_a_function_sends_goes_although_it_does_something_else_and_more_is_to_come() -> None:
+    is_seen = threading.Event()
+
+    def first_only(stream: Stream) -> None:
+        stream.send(stream.recv())
+        assert is_seen.wait(DEADLINE)
+
+    with Held(first_only) as (_, peer):
+        peer.sendall(encode(Packet(1)) + encode(Packet(2)))
+        assert peer.recv(100) == encode(Packet(1))
+        is_seen.set()
+
+
+def test_others_send_to_a_session_whose_function_sleeps_in_its_stream() -> None:
+    with Held(echo) as (server, peer):
+        until(lambda: len(server.sessions) == 1)
+        for at in range(3):
+            with server.lock:
+                session = next(iter(server.sessions))
+            session.send(Packet(at))
+            assert peer.recv(100) == encode(Packet(at))
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_a_function_that_sleeps_in_its_stream_hears_that_another_thread_ends_it(end: str) -> None:
+    ended: list[CloseReason | None] = []
+
+    def receive(stream: Stream) -> None:
+        with pytest.raises(SessionClosed):
+            stream.recv()
+        ended.append(stream.close_reason)
+
+    with Held(receive) as (server, peer):
+        until(lambda: len(server.sessions) == 1)
+        with server.lock:
+            session = next(iter(server.sessions))
+        getattr(session, end)()
+        with suppress(ConnectionError):
+            assert peer.recv(100) == b""
+        peer.close()
+        until(lambda: ended == [CloseReason.LOCAL])
+
+
+def test_a_function_and_other_threads_share_its_stream(threads: ThreadPoolExecutor) -> None:
+    got: list[Packet | Message] = []
+    begun = threading.Event()
+
+    def receive(stream: Stream) -> None:
+        others = [threads.submit(lambda: got.append(stream.recv(DEADLINE))) for _ in range(3)]
+        begun.set()
+        got.append(stream.recv(DEADLINE))
+        for other in others:
+            other.result(DEADLINE)
+        stream.send(Packet(9))
+
+    with Held(receive) as (_, peer):
+        assert begun.wait(DEADLINE)
+        for at in range(4):
+            peer.sendall(encode(Packet(at)))
+        assert peer.recv(100) == encode(Packet(9))
+    assert {item.id for item in got} == set(range(4))
+
+
+def test_a_function_that_receives_with_its_server_locked_holds_up_nobody() -> None:
+    def receive(stream: Stream) -> None:
+        with server.lock:
+            stream.send(stream.recv())
+
+    with Held(receive) as (server, peer), socket.create_connection(server.address, DEADLINE) as other:
+        other.sendall(encode(Packet(1)))
+        assert other.recv(100) == encode(Packet(1))
+        peer.sendall(encode(Packet(2)))
+        assert peer.recv(100) == encode(Packet(2))

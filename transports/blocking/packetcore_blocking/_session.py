@@ -7,7 +7,7 @@ from functools import wraps
 from threading import get_ident
 from typing import Any
 
-from packetcore import Address, DatagramSession, Endpoint, Host, Packet, Session
+from packetcore import Address, DatagramSession, Endpoint, Host, Message, Packet, Session
 from packetcore_blocking._loop import Loop
 
 
@@ -42,14 +42,13 @@ def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _locked_send(send: Callable[..., None]) -> Callable[..., None]:
+def _locked_send(send: Callable[..., bool]) -> Callable[..., bool]:
     @wraps(send)
-    def call(self: Any, packet: Packet) -> None:
+    def call(self: Any, item: Packet | Message) -> bool:
         if self.loop.driver == get_ident():  # as above, but this is called for every packet
-            send(self, packet)
-        else:
-            with self.loop:
-                send(self, packet)
+            return send(self, item)
+        with self.loop:
+            return send(self, item)
 
     return call
 

@@ -42,7 +42,8 @@ class Socket:
         self._sock = sock
         self._timer: Timer | None = None
         self._unsent = bytearray()
-        self._write_size = TLS_RECORD if isinstance(sock, SSLSocket) else WRITE_SIZE
+        self._is_tls = isinstance(sock, SSLSocket)
+        self._write_size = TLS_RECORD if self._is_tls else WRITE_SIZE
         self._watched = 0
         self._to_read = EVENT_READ  # what to wait for: TLS may have to write before it can
         self._to_write = EVENT_WRITE  # read on, and the reverse
@@ -153,13 +154,20 @@ class Socket:
 
     def _receive(self) -> None:
         data = self._sock.recv(READ_SIZE)
-        while isinstance(self._sock, SSLSocket) and (held := self._sock.pending()):
-            data += self._sock.recv(held)  # no selector sees what TLS holds back
+        if self._is_tls:
+            data += self._held_back()
         if data:
             self.session.received(data, monotonic())
         else:
             self._at_eof = True
             self.session.eof(monotonic())
+
+    def _held_back(self) -> bytes:
+        """What no selector sees, because TLS has it already."""
+        data = b""
+        while isinstance(self._sock, SSLSocket) and (held := self._sock.pending()):
+            data += self._sock.recv(held)
+        return data
 
     def _send(self) -> None:
         """Send what is unsent, or a good part of it; then end what is to be ended."""

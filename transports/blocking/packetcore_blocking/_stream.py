@@ -8,7 +8,7 @@ from threading import Condition
 from time import monotonic
 from typing import TypeVar
 
-from packetcore import Inbox, Packet, Reply, SessionClosed, SyncStream
+from packetcore import Inbox, Message, Packet, Reply, SessionClosed, SyncStream
 from packetcore_blocking._loop import Loop, after
 
 T = TypeVar("T")
@@ -25,6 +25,7 @@ class Stream(SyncStream):
         self._loop = loop
         self._changed = Condition(loop.lock)
         super().__init__(inbox, partial(loop.notify, self._changed), monotonic)
+        self._take = self._take_locked
 
     def request(
         self, packet: Packet, *, match: Callable[[Reply], bool] | None = None, timeout: float | None = None
@@ -59,6 +60,15 @@ class Stream(SyncStream):
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    def send(self, item: Packet | Message, *, timeout: float | None = None) -> None:
+        """See `packetcore.SyncStream`."""
+        if not self.session.send(item) or self._loop.thread is None:
+            self._drain(timeout)
+
+    def _take_locked(self) -> Packet | Message | None:
+        with self._loop:
+            return self._inbox.take()
 
     def _has_room(self) -> bool | None:
         if self._loop.thread is None:
