@@ -925,6 +925,9 @@ small_run(const uint8_t *data, const uint8_t *end, uint64_t max_payload)
     size_t size = 0;
     uint32_t specials = 0;
     while (!specials && size < SMALL && end - data - (Py_ssize_t)size >= BLOCK) {
+        if (size && length_in(data) > SMALL) {
+            return 0;
+        }
         specials = specials_in(data + size);
         size += plain_bytes(specials);
     }
