@@ -489,7 +489,8 @@ class Session(Sender):
         connection.sent_at = self._now
         data = self._output.join()
         taken = self._host.write(data)
-        if taken == len(data) and not (self._unsent or self._on_sent) and connection.state is _OPEN:
+        is_plain = not (self._unsent or self._on_sent or self._write_paused) and connection.state is _OPEN
+        if is_plain and taken == len(data):
             return  # all has gone, as nearly always
         self._unsent += len(data)
         if taken:

@@ -9,6 +9,8 @@ import pytest
 from packetcore import (
     CloseReason,
     Config,
+    Endpoint,
+    Handler,
     IdentityTaken,
     LocalProtocolError,
     Message,
@@ -18,7 +20,7 @@ from packetcore import (
     SessionClosed,
     encode,
 )
-from tests.made_up_host import Rig
+from tests.made_up_host import Rig, open_on
 
 PING = Packet(1, b"ping")
 PONG = Packet(2, b"pong")
@@ -440,6 +442,20 @@ def test_a_socket_that_fails_inside_a_write_ends_the_session_once() -> None:
     session.received(encode(PING) * 2, 101)
     assert rig.handler.calls[-1] == ("disconnected", CloseReason.RESET)
     assert len(rig.handler.named("disconnected")) == 1
+
+
+def test_a_write_that_takes_all_ends_the_pause_that_more_sent_meanwhile_had_kept_up() -> None:
+    # A handler that does not ask what was sent, as most: then a write has a shorter way.
+    session, host = open_on(Endpoint(Handler(), Config(write_high_water=100, write_low_water=10)), ("192.0.2.1", 5000))
+    host.takes = 0
+    session.send(Packet(1, bytes(200)))
+    session.flush(101)
+    assert session.write_paused
+    session.send(Packet(2, bytes(50)))  # not written yet: more than the low water is left
+    host.takes = 1 << 30
+    host.drain()
+    assert not session.write_paused
+    assert session.has_room
 
 
 def test_bytes_that_arrive_while_the_pump_runs_wait_their_turn() -> None:
