@@ -22,15 +22,12 @@ from packetcore._codec import Codec
 from packetcore._config import Config
 from packetcore._errors import LocalProtocolError, SessionClosed
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
-from packetcore._implementation import Decoder, Output, encode, only_packets
+from packetcore._implementation import Decoder, Output, Receiver, encode
 from packetcore._messages import Joiner, split
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
 from packetcore._state import TRANSITIONS, Input, State
 from packetcore._stats import Stats
-
-_OPEN = State.OPEN
-"""Looking a member up in its enum takes longer than all else that a check costs."""
 
 
 class PacketFraming:
@@ -52,7 +49,7 @@ class PacketFraming:
         return Decoder(max_payload=self._max_payload)
 
 
-class Connection:
+class Connection(Receiver):
     """One stream, seen from this side.
 
     Every input takes `now`, the time in seconds since any epoch. A `now` before one given
@@ -66,21 +63,13 @@ class Connection:
     """
 
     __slots__ = (
-        "_bytes_received",
         "_close_reason",
         "_closing_since",
         "_config",
-        "_decoder",
-        "_heard",
-        "_joiner",
-        "_now",
-        "_packets_received",
         "_reading",
         "_seldom",
-        "frame_since",
         "output",
         "sent_at",
-        "state",
     )
 
     def __init__(self, config: Config | None = None, *, now: float, codec: Codec | None = None) -> None:
@@ -98,14 +87,11 @@ class Connection:
             if config.join_messages
             else None
         )
-        self.state: State = _OPEN
-        """Where the conversation stands; to be read only."""
-        self._now = now
-        self._heard = now  # when the peer last showed a sign of life
+        self.state = State.OPEN
+        self._now = self._heard = now
         self.sent_at = now
         """When output was last taken; who takes it from `output` says so here."""
-        self.frame_since: float | None = None
-        """When the bytes pending began to come, `None` if there are none; to be read only."""
+        self.frame_since = None
         self._closing_since = now
         self._close_reason = CloseReason.LOCAL
         self._reading = True
@@ -125,39 +111,6 @@ class Connection:
         if self._seldom is None:
             self._seldom = Stats()
         return self._seldom
-
-    def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
-        """Take bytes that came from the peer, in order, cut anywhere; none mean nothing.
-
-        Returns:
-            What they complete. After a `Closed` there is nothing more to feed.
-
-        Raises:
-            LocalProtocolError: the peer's stream has ended already.
-        """
-        if self.state is not _OPEN:
-            self._step(Input.DATA)
-            self._advance(now)
-            self._stats.bytes_discarded += len(data)
-            return []
-        if now < self._now:
-            now = self._now
-        self._now = now
-        if not data:
-            return []
-        self._heard = now
-        decoder = self._decoder
-        frames = decoder.feed(data)
-        # An event ends all bytes before it, so what is pending after one began just now.
-        if not decoder.pending:
-            self.frame_since = None
-        elif frames or self.frame_since is None:
-            self.frame_since = now
-        self._bytes_received += len(data)
-        if self._joiner is None and only_packets(frames):
-            self._packets_received += len(frames)
-            return [*frames]
-        return self._deliver(frames)
 
     def receive_eof(self, now: float) -> list[Event]:
         """The peer has finished sending. Reply if you like, then `close`.
@@ -186,7 +139,7 @@ class Connection:
             SessionClosed: this side has closed, or the connection has.
             LocalProtocolError: the payload exceeds `max_payload`.
         """
-        if self.state is not _OPEN:
+        if self.state is not State.OPEN:
             self.check_sending()
         self.output.put(packet)
 
@@ -369,6 +322,12 @@ class Connection:
         self._step(Input.FAIL)
         self.frame_since = None
         return Closed(self._close_reason)
+
+    def _receive_late(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
+        self._step(Input.DATA)
+        self._advance(now)
+        self._stats.bytes_discarded += len(data)
+        return []
 
     def _deliver(self, frames: Sequence[Packet | Malformed]) -> list[Event]:
         """Turn what the decoder gave into events."""

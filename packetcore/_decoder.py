@@ -185,11 +185,6 @@ class Decoder:
             self._sample = b""
 
 
-def only_packets(frames: list[Packet | Malformed], /) -> bool:
-    """Whether nothing that a decoder gave is malformed."""
-    return Malformed not in map(type, frames)
-
-
 def decode(frame: bytes | bytearray | memoryview) -> Packet:
     """Give the packet of exactly one frame: a flag, a body, a flag and nothing else.
 

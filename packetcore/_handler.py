@@ -28,6 +28,12 @@ class Handler:
         """A packet came. What is sent here leaves in one write, after the last packet of
         the same chunk. Not called where `join_messages` is set."""
 
+    def packets_received(self, session: Session, packets: list[Packet]) -> None:
+        """Packets came together. Calls `packet_received` for each; override it to take all of
+        a chunk at once, which costs a call for each chunk and not for each packet."""
+        for packet in packets:
+            self.packet_received(session, packet)
+
     def message_received(self, session: Session, message: Message) -> None:
         """A message is whole. Called only where `join_messages` is set."""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from packetcore._built import speedups
 
-__all__ = ["Decoder", "Output", "Sender", "encode", "only_packets"]
+__all__ = ["Decoder", "Output", "Pump", "Receiver", "encode"]
 
 if speedups:
-    from packetcore._speedups import Decoder, Output, Sender, encode, only_packets
+    from packetcore._speedups import Decoder, Output, Pump, Receiver, encode
 else:
     from packetcore._codec import encode
-    from packetcore._decoder import Decoder, only_packets
-    from packetcore._output import Output, Sender
+    from packetcore._decoder import Decoder
+    from packetcore._output import Output
+    from packetcore._pump import Pump
+    from packetcore._receiver import Receiver

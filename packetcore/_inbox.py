@@ -7,8 +7,9 @@ stops and goes on, and what the reader is told at the end are decided here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from packetcore._errors import SessionClosed
@@ -21,11 +22,14 @@ from packetcore._session import Session
 F = TypeVar("F", bound=Callable[..., Any])
 
 HIGH_WATER = 64 * 1024
-"""Queued bytes above which the session stops reading: what one read brings at most, so
-that the socket's own buffers do the waiting."""
+"""Bytes that may come while the reader has something left; after more of them the session stops
+reading until he has taken all. It is what one read brings at most, so that the socket's own
+buffers do the waiting."""
 
 _FRAME = 11
 """What a packet counts beside its payload: the flags and the header."""
+
+_payload = attrgetter("payload")
 
 
 class Inbox(Handler):
@@ -44,7 +48,10 @@ class Inbox(Handler):
         has come: set it to what wakes whoever waits."""
         self._on_connected = on_connected
         self._queue: deque[Packet | Message] = deque()
-        self._size = 0
+        self.take_queued: Callable[[], Packet | Message] = self._queue.popleft
+        """Gives the next packet, or message, and raises `IndexError` where there is none: `take`
+        knows more, but a call of Python's own costs less."""
+        self._came = 0  # bytes since nothing was left
         self._full = False
         self._end: CloseReason | None = None
         self._error: OSError | None = None
@@ -63,37 +70,38 @@ class Inbox(Handler):
                 finished sending, though a reply may still be possible then.
             OSError: the system reported an error of this peer (UDP); the session goes on.
         """
+        if self._queue:
+            return self._queue.popleft()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
-        if not self._queue:
-            if self._end is not None:
-                raise SessionClosed(self._end)
-            return None
-        item = self._queue.popleft()
-        self._size -= len(item.payload) + _FRAME
-        if self._full and self._size <= HIGH_WATER // 2:
+        if self._end is not None:
+            raise SessionClosed(self._end)
+        if self._full:
             self._full = False
             self.session.resume()
-        return item
+        return None
 
     def connected(self, session: Session) -> None:
         self.session = session
         if self._on_connected is not None:
             self._on_connected(self)
 
-    def packet_received(self, session: Session, packet: Packet | Message) -> None:
+    def packets_received(self, session: Session, packets: Sequence[Packet | Message]) -> None:
         queue = self._queue
-        queue.append(packet)
-        self._size += len(packet.payload) + _FRAME
-        if self._size > HIGH_WATER and not self._full:
+        if not queue:
+            self._came = 0
+            queue.extend(packets)
+            self.on_change()  # who waits for a packet found none
+        else:
+            queue.extend(packets)
+        self._came += sum(map(len, map(_payload, packets))) + _FRAME * len(packets)
+        if self._came > HIGH_WATER and not self._full:
             self._full = True
             session.pause()
-        if len(queue) == 1:  # who waits for a packet found none
-            self.on_change()
 
     def message_received(self, session: Session, message: Message) -> None:
-        self.packet_received(session, message)
+        self.packets_received(session, [message])
 
     def writable(self, session: Session) -> None:
         self.on_change()

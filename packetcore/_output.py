@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from packetcore._errors import LocalProtocolError
-from packetcore._events import Message
 from packetcore._packet import Packet
-from packetcore._state import State
-
-if TYPE_CHECKING:
-    from packetcore._connection import Connection
-
-_OPEN = State.OPEN
 
 
 class Output:
@@ -65,53 +57,6 @@ class Output:
     def join(self) -> bytes:
         """Take what waits as one, `b""` if nothing does."""
         return b"".join(self.take())
-
-
-class Sender:
-    """The part of a session that is done for each packet it sends."""
-
-    __slots__ = ("_connection", "_ease", "_output", "_room", "_running", "_woken")
-
-    _connection: Connection
-    _output: Output
-    _ease: int  # how much of the output may wait before a sender should
-    _room: int  # how much of the output may wait before it is too much
-    _running: bool  # the pump is, and writes what is sent in the end
-    _woken: bool  # the host was woken for what was sent
-
-    def send(self, packet: Packet | Message, /) -> bool:
-        """Send a packet, or a message: at the end of the chunk under way, or soon.
-
-        A peer that leaves more than `max_outstanding` bytes unread is closed with
-        SLOW_CONSUMER.
-
-        Returns:
-            Whether there is room for more; if not, better wait for `Handler.writable`.
-
-        Raises:
-            SessionClosed: the session is closing or closed.
-            LocalProtocolError: the payload exceeds `max_payload`.
-            TypeError: it is neither.
-        """
-        if packet.__class__ is not Packet:
-            return self._send_other(packet)
-        if self._connection.state is not _OPEN:
-            self._connection.check_sending()
-        size = self._output.put(packet)
-        if size > self._room:
-            self._overflow()
-        if not (self._running or self._woken):
-            self._wake()
-        return size <= self._ease
-
-    def _send_other(self, item: object) -> bool:
-        raise NotImplementedError
-
-    def _overflow(self) -> None:
-        raise NotImplementedError
-
-    def _wake(self) -> None:
-        raise NotImplementedError
 
 
 def check_packet(packet: object, max_payload: int) -> None:

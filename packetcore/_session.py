@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Hashable
 from sys import maxsize
-from typing import Concatenate, Literal, ParamSpec
+from typing import Any, Concatenate, Literal, ParamSpec
 
 from packetcore._connection import Connection, earlier
 from packetcore._endpoint import Endpoint
@@ -23,8 +23,7 @@ from packetcore._errors import PoolFull, SessionClosed
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._handler import Handler
 from packetcore._host import Address, Host
-from packetcore._implementation import Sender
-from packetcore._output import check_packet
+from packetcore._implementation import Pump
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
 from packetcore._requests import Reply, Request, Requests
@@ -58,7 +57,7 @@ class _HangUp(enum.Enum):
 _NOT_YET = _HangUp.NOT_YET
 
 
-class Session(Sender):
+class Session(Pump):
     """One conversation with one peer.
 
     For the application: `id`, `peer`, `send`, `send_message`, `close` and what follows
@@ -84,23 +83,12 @@ class Session(Sender):
         "_finished",
         "_handler",
         "_hang_up_told",
-        "_host",
-        "_lost",
         "_max_outstanding",
-        "_must_arm",
-        "_now",
-        "_on_packet",
-        "_on_sent",
-        "_paused",
-        "_queue",
         "_reading",
         "_reading_told",
         "_reason",
-        "_refresh_at",
         "_requests",
         "_timer_at",
-        "_unsent",
-        "_write_paused",
         "id",
         "identity",
         "peer",
@@ -118,22 +106,24 @@ class Session(Sender):
         self._host = host
         self._handler = handler
         self._on_packet = handler.packet_received
+        self._on_packets = (
+            None if _inherited(handler.packets_received, Handler.packets_received) else handler.packets_received
+        )
         self._on_sent = None if _inherited(handler.sent, Handler.sent) else handler.sent
         self._connection = Connection(endpoint.connection_config, now=now, codec=endpoint.codec)
         self._output = self._connection.output
         limit = endpoint.config.max_outstanding
         self._max_outstanding = maxsize if limit is None else limit
-        self._queue: list[Event] = []  # backwards: an empty deque holds 600 bytes more
+        self._queue = []  # an empty deque holds 600 bytes more
         self._now = self._refresh_at = now
-        self._unsent = 0  # bytes that the host was given and the operating system did not take
+        self._unsent = 0
         self._timer_at = _NEVER
         self._must_arm = True  # what comes and goes between frames only puts a deadline off
         self._abort_at = _NEVER  # when patience with a closing socket is over
         self._hang_up_told = _HangUp.NOT_YET
         self._reason: CloseReason | None = None
         self._requests: Requests | None = None
-        self._paused = False  # by the application
-        self._write_paused = False  # by the peer, who does not read
+        self._paused = self._write_paused = False
         self._set_room()
         self._reading = self._reading_told = True
         self._draining = False
@@ -254,6 +244,8 @@ class Session(Sender):
         if self._requests is None:
             self._requests = Requests()
             self._on_packet = self._packet_or_reply
+            if self._on_packets is not None:
+                self._on_packets = self._packets_or_replies
         self._must_arm = True
         # Outside an input the time is not known before the flush. Add it first: the send may find
         # out that the socket is gone, and then all that wait are told.
@@ -314,20 +306,6 @@ class Session(Sender):
             self._call(self._handler.connected)
             endpoint.opened(self)
         self._pump()
-
-    def received(self, data: bytes | bytearray | memoryview, now: float) -> None:
-        """The peer sent `data`, cut anywhere."""
-        connection = self._connection
-        if connection.state is _OPEN and data:
-            self._now = now
-            events = connection.receive_data(data, now)  # no Closed among them
-            if now >= self._refresh_at:
-                self._refresh_at = now + _REFRESH
-                self._endpoint.sessions.refresh(self.id, now)
-            self._queue[:0] = events[::-1]
-            self._pump()
-        elif connection.state is State.CLOSING:
-            connection.receive_data(data, now)
 
     def eof(self, now: float) -> None:
         """The peer has finished sending."""
@@ -426,45 +404,23 @@ class Session(Sender):
 
     # The pump.
 
-    def _pump(self) -> None:
-        if self._running:
-            return
-        connection, output, queue = self._connection, self._output, self._queue
-        if queue or output.size:
-            self._running = True
-            try:
-                # A handler that hears of a write may send more, and one that ran into the end
-                # of the session still gets the rest of what came before it.
-                while True:
-                    if queue and (not self._paused or self._lost):
-                        try:
-                            while queue:
-                                event = queue.pop()
-                                if event.__class__ is Packet:
-                                    self._on_packet(self, event)
-                                else:
-                                    self._deliver(event)
-                                if self._paused:
-                                    break
-                        except Exception as error:
-                            self._handler_failed(error)
-                    elif output.size and not self._lost:
-                        self._write()
-                    else:
-                        break
-            finally:
-                self._running = False
-        if self._lost:
-            self._finish()
-            return
-        if connection.state is not _OPEN or connection.frame_since is not None or self._must_arm:
-            if connection.state not in _SENDING:
-                self._hang_up()
-            self._arm()
+    def _received_late(self, data: bytes | bytearray | memoryview, now: float) -> None:
+        if self._connection.state is State.CLOSING:
+            self._connection.receive_data(data, now)
+
+    def _refresh(self) -> None:
+        self._refresh_at = self._now + _REFRESH
+        self._endpoint.sessions.refresh(self.id, self._now)
 
     def _packet_or_reply(self, session: Session, packet: Packet) -> None:
         if self._requests is None or not self._requests.take(packet):
             self._handler.packet_received(self, packet)
+
+    def _packets_or_replies(self, session: Session, packets: list[Packet]) -> None:
+        if self._requests is not None:
+            packets = [packet for packet in packets if not self._requests.take(packet)]
+        if packets:
+            self._handler.packets_received(self, packets)
 
     def _deliver(self, event: Event) -> None:
         match event:
@@ -479,20 +435,11 @@ class Session(Sender):
                 if self._requests is not None:
                     self._call(_give_up, self._requests, SessionClosed(CloseReason.PEER))
                 self._handler.eof_received(self)
-            case Packet():
-                self._on_packet(self, event)
-            case Closed():
-                raise AssertionError("_take keeps it out of the queue")
+            case Packet() | Closed():
+                raise AssertionError("the pump has its own way for packets, and _take keeps Closed out of the queue")
 
-    def _write(self) -> None:
-        connection = self._connection
-        connection.sent_at = self._now
-        data = self._output.join()
-        taken = self._host.write(data)
-        is_plain = not (self._unsent or self._on_sent or self._write_paused) and connection.state is _OPEN
-        if is_plain and taken == len(data):
-            return  # all has gone, as nearly always
-        self._unsent += len(data)
+    def _written(self, size: int, taken: int) -> None:
+        self._unsent += size
         if taken:
             self.sent_bytes(taken, self._now)
         if self._unsent > self._endpoint.config.write_high_water:
@@ -503,6 +450,14 @@ class Session(Sender):
     def _set_room(self) -> None:
         self._room = self._max_outstanding - self._unsent
         self._ease = -1 if self._write_paused else self._endpoint.config.write_high_water - self._unsent
+
+    def _settle(self) -> None:
+        if self._lost:
+            self._finish()
+            return
+        if self._connection.state not in _SENDING:
+            self._hang_up()
+        self._arm()
 
     def _hang_up(self) -> None:
         """Tell the host how far the closing has come; each thing once."""
@@ -570,11 +525,14 @@ class Session(Sender):
             self._connection.count_discarded(sum(isinstance(event, Packet) for event in self._queue))
             self._queue.clear()
 
-    def _send_other(self, item: object) -> bool:
+    def _send_other(self, item: Any) -> bool:
         if isinstance(item, Message):
             self.send_message(item.payload, id=item.id, type=item.type)
-        else:
-            check_packet(item, 0)
+            return self.has_room
+        self._connection.check_sending()
+        if self._output.put(item) > self._room:  # raises for what is no packet
+            self._overflow()
+        self._wake()
         return self.has_room
 
     def _wake(self) -> None:

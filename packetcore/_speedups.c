@@ -1,5 +1,5 @@
-/* The codec in C: `Packet`, `encode`, `Output`, `Sender` and `Decoder`, the fast twins of those
-   in _packet.py, _codec.py, _output.py and _decoder.py.
+/* The codec in C, and what is done for each chunk and each packet around it: `Packet`, `encode`,
+   `Output`, `Decoder`, `Receiver` and `Pump`, the fast twins of those in the modules of these names.
 
    The Python is the reference: what is a frame, which reason a bad one gets, and where each
    event is given are decided there and only repeated here. A Python decoder keeps the raw
@@ -58,13 +58,20 @@ static const char *const REASON_NAMES[REASONS] = {
 typedef struct {
     PyTypeObject *packet;
     PyTypeObject *output;
-    PyObject *encode;     /* the function below */
-    PyObject *state_name; /* "state" */
+    PyTypeObject *decoder;
+    PyTypeObject *receiver;
+    PyTypeObject *pump;
+    PyObject *encode; /* the function below */
+    PyObject *name_write;
+    PyObject *name_own_write;
+    PyObject *name_sent_at;
     /* The rest is imported when first needed: those modules need `Packet` themselves. */
     PyObject *malformed;
     PyObject *open;
     PyObject *reasons[REASONS];
 } State;
+
+static struct PyModuleDef module_def;
 
 static PyObject *
 import_from(const char *name, const char *attribute)
@@ -529,9 +536,9 @@ PyDoc_STRVAR(put_doc,
 "put($self, packet, /)\n--\n\n"
 "Add a packet's frame. Gives how many bytes wait now.");
 
-/* Gives how many bytes wait now, -1 with an exception set. */
-static Py_ssize_t
-put(Output *self, State *state, PyObject *packet)
+/* A packet's frame; and a list to put it into, so that `add` runs nobody's code. */
+static PyObject *
+prepare(Output *self, State *state, PyObject *packet)
 {
     if (Py_TYPE(packet) != state->packet ||
         (uint64_t)PyBytes_GET_SIZE(((Packet *)packet)->payload) > self->max_payload) {
@@ -540,24 +547,37 @@ put(Output *self, State *state, PyObject *packet)
             check == NULL ? NULL : PyObject_CallFunction(check, "OK", packet, (unsigned long long)self->max_payload);
         Py_XDECREF(check);
         if (nothing == NULL) {
-            return -1;
+            return NULL;
         }
         Py_DECREF(nothing);
     }
     PyObject *frame = self->encode == NULL ? frame_of((Packet *)packet) : PyObject_CallOneArg(self->encode, packet);
-    if (frame == NULL) {
-        return -1;
-    }
-    if (!PyBytes_Check(frame)) {
+    if (frame != NULL && !PyBytes_Check(frame)) {
         PyErr_Format(PyExc_TypeError, "encode() must give bytes, not %.200s", Py_TYPE(frame)->tp_name);
-        Py_DECREF(frame);
-        return -1;
+        Py_CLEAR(frame);
     }
+    if (frame != NULL && self->frames == NULL) {
+        PyObject *frames = PyList_New(0); /* may run the garbage collector, and that anything */
+        if (frames == NULL) {
+            Py_CLEAR(frame);
+        }
+        else if (self->frames == NULL) {
+            self->frames = frames;
+        }
+        else {
+            Py_DECREF(frames);
+        }
+    }
+    return frame;
+}
+
+/* Add a frame that `prepare` gave, and take it over. Gives how many bytes wait now, -1 with an
+   exception set. */
+static Py_ssize_t
+add(Output *self, PyObject *frame)
+{
     Py_ssize_t size = PyBytes_GET_SIZE(frame);
-    if (self->frames == NULL) {
-        self->frames = PyList_New(0);
-    }
-    int failed = self->frames == NULL || PyList_Append(self->frames, frame) < 0;
+    int failed = PyList_Append(self->frames, frame);
     Py_DECREF(frame);
     if (failed) {
         return -1;
@@ -575,7 +595,8 @@ output_put(Output *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t c
         PyErr_SetString(PyExc_TypeError, "put() takes one positional argument, packet");
         return NULL;
     }
-    Py_ssize_t size = put(self, PyType_GetModuleState(type), args[0]);
+    PyObject *frame = prepare(self, PyType_GetModuleState(type), args[0]);
+    Py_ssize_t size = frame == NULL ? -1 : add(self, frame);
     return size < 0 ? NULL : PyLong_FromSsize_t(size);
 }
 
@@ -693,140 +714,6 @@ static PyType_Spec output_spec = {
     .basicsize = sizeof(Output),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = output_slots,
-};
-
-
-/* Sender */
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *connection;
-    PyObject *output;
-    PyObject *running;
-    PyObject *woken;
-    Py_ssize_t room;
-    Py_ssize_t ease;
-} Sender;
-
-/* Call one of a session's own methods that gives nothing. */
-static int
-call_own(Sender *self, const char *name)
-{
-    PyObject *nothing = PyObject_CallMethod((PyObject *)self, name, NULL);
-    Py_XDECREF(nothing);
-    return nothing == NULL ? -1 : 0;
-}
-
-PyDoc_STRVAR(send_doc,
-"send($self, packet, /)\n--\n\n"
-"Send a packet, or a message: at the end of the chunk under way, or soon. Gives whether there\n"
-"is room for more.");
-
-static PyObject *
-sender_send(Sender *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t count, PyObject *names)
-{
-    if (count != 1 || names != NULL) {
-        PyErr_SetString(PyExc_TypeError, "send() takes one positional argument, packet");
-        return NULL;
-    }
-    State *state = PyType_GetModuleState(type);
-    if (load(state) < 0) {
-        return NULL;
-    }
-    if (Py_TYPE(args[0]) != state->packet) {
-        return PyObject_CallMethod((PyObject *)self, "_send_other", "O", args[0]);
-    }
-    if (self->connection == NULL || self->output == NULL || Py_TYPE(self->output) != state->output) {
-        PyErr_SetString(PyExc_TypeError, "send() needs a connection and its output");
-        return NULL;
-    }
-    PyObject *now = PyObject_GetAttr(self->connection, state->state_name);
-    if (now == NULL) {
-        return NULL;
-    }
-    Py_DECREF(now); /* its enum holds it */
-    if (now != state->open) {
-        PyObject *nothing = PyObject_CallMethod(self->connection, "check_sending", NULL);
-        if (nothing == NULL) {
-            return NULL;
-        }
-        Py_DECREF(nothing);
-    }
-    PyObject *output = Py_NewRef(self->output); /* another framing's code may do anything */
-    Py_ssize_t size = put((Output *)output, state, args[0]);
-    Py_DECREF(output);
-    if (size < 0 || (size > self->room && call_own(self, "_overflow") < 0) ||
-        (self->running != Py_True && self->woken != Py_True && call_own(self, "_wake") < 0)) {
-        return NULL;
-    }
-    return PyBool_FromLong(size <= self->ease);
-}
-
-static int
-sender_traverse(Sender *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->connection);
-    Py_VISIT(self->output);
-    Py_VISIT(self->running);
-    Py_VISIT(self->woken);
-    return 0;
-}
-
-static int
-sender_clear(Sender *self)
-{
-    Py_CLEAR(self->connection);
-    Py_CLEAR(self->output);
-    Py_CLEAR(self->running);
-    Py_CLEAR(self->woken);
-    return 0;
-}
-
-static void
-sender_dealloc(Sender *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    sender_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyMethodDef sender_methods[] = {
-    {"send", (PyCFunction)(void (*)(void))sender_send, METH_METHOD | METH_FASTCALL | METH_KEYWORDS, send_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMemberDef sender_members[] = {
-    {"_connection", T_OBJECT_EX, offsetof(Sender, connection), 0, NULL},
-    {"_output", T_OBJECT_EX, offsetof(Sender, output), 0, NULL},
-    {"_ease", T_PYSSIZET, offsetof(Sender, ease), 0, NULL},
-    {"_room", T_PYSSIZET, offsetof(Sender, room), 0, NULL},
-    {"_running", T_OBJECT_EX, offsetof(Sender, running), 0, NULL},
-    {"_woken", T_OBJECT_EX, offsetof(Sender, woken), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-PyDoc_STRVAR(sender_doc,
-"The part of a session that is done for each packet it sends.");
-
-static PyType_Slot sender_slots[] = {
-    {Py_tp_doc, (void *)sender_doc},
-    {Py_tp_new, PyType_GenericNew},
-    {Py_tp_traverse, sender_traverse},
-    {Py_tp_clear, sender_clear},
-    {Py_tp_dealloc, sender_dealloc},
-    {Py_tp_methods, sender_methods},
-    {Py_tp_members, sender_members},
-    {0, NULL},
-};
-
-static PyType_Spec sender_spec = {
-    .name = "packetcore._speedups.Sender",
-    .basicsize = sizeof(Sender),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
-    .slots = sender_slots,
 };
 
 
@@ -1208,15 +1095,11 @@ PyDoc_STRVAR(feed_doc,
 "Take the next bytes of the stream and give what they complete.");
 
 static PyObject *
-feed(Decoder *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t count, PyObject *names)
+feed_object(Decoder *self, State *state, PyObject *object)
 {
     Py_buffer view;
-    if (count != 1 || names != NULL) {
-        PyErr_SetString(PyExc_TypeError, "feed() takes one positional argument, data");
-        return NULL;
-    }
     PyObject *events = PyList_New(0);
-    if (events == NULL || get_bytes(args[0], &view) < 0) {
+    if (events == NULL || get_bytes(object, &view) < 0) {
         Py_XDECREF(events);
         return NULL;
     }
@@ -1224,13 +1107,23 @@ feed(Decoder *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t count,
        its turn, has no need to walk it again and again. */
     PyObject_GC_UnTrack(events);
     const uint8_t *data = view.buf;
-    int failed = view.len ? feed_bytes(self, PyType_GetModuleState(type), events, data, data + view.len) : 0;
+    int failed = view.len ? feed_bytes(self, state, events, data, data + view.len) : 0;
     PyBuffer_Release(&view);
     if (failed) {
         return give_up(self, events);
     }
     PyObject_GC_Track(events);
     return events;
+}
+
+static PyObject *
+feed(Decoder *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (count != 1 || names != NULL) {
+        PyErr_SetString(PyExc_TypeError, "feed() takes one positional argument, data");
+        return NULL;
+    }
+    return feed_object(self, PyType_GetModuleState(type), args[0]);
 }
 
 PyDoc_STRVAR(feed_eof_doc,
@@ -1343,7 +1236,671 @@ static PyType_Spec decoder_spec = {
 };
 
 
+/* What Receiver and Pump share */
+
+/* The state of the module that a type, or one that it inherits from, belongs to. */
+static State *
+state_of(PyTypeObject *type)
+{
+    for (; type != NULL; type = type->tp_base) {
+        PyObject *module = PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) ? PyType_GetModule(type) : NULL;
+        if (module != NULL && PyModule_GetDef(module) == &module_def) {
+            return PyModule_GetState(module);
+        }
+        PyErr_Clear();
+    }
+    PyErr_SetString(PyExc_SystemError, "a type without its module");
+    return NULL;
+}
+
+static void
+set(PyObject **field, PyObject *value)
+{
+    Py_INCREF(value);
+    Py_XSETREF(*field, value);
+}
+
+/* Call a method by its name. The arguments end with the first NULL. */
+static PyObject *
+call(void *object, const char *name, PyObject *first, PyObject *second)
+{
+    PyObject *method = PyUnicode_FromString(name);
+    PyObject *result = method == NULL ? NULL : PyObject_CallMethodObjArgs(object, method, first, second, NULL);
+    Py_XDECREF(method);
+    return result;
+}
+
+/* The same where the result does not matter, also that of a call made already. */
+static int
+done(PyObject *result)
+{
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static int
+not_set_up(void *object)
+{
+    PyErr_Format(PyExc_TypeError, "a %.200s that was not set up", Py_TYPE(object)->tp_name);
+    return -1;
+}
+
+
+/* Receiver */
+
+typedef struct {
+    PyObject_HEAD
+    State *module; /* kept alive by the type */
+    PyObject *state;
+    PyObject *decoder;
+    PyObject *joiner;
+    PyObject *now;
+    PyObject *heard;
+    PyObject *frame_since;
+    uint64_t packets_received;
+    uint64_t bytes_received;
+} Receiver;
+
+static int
+is_earlier(PyObject *one, PyObject *other)
+{
+    if (PyFloat_CheckExact(one) && PyFloat_CheckExact(other)) {
+        return PyFloat_AS_DOUBLE(one) < PyFloat_AS_DOUBLE(other);
+    }
+    return PyObject_RichCompareBool(one, other, Py_LT);
+}
+
+static bool
+only_packets(State *state, PyObject *frames)
+{
+    for (Py_ssize_t index = 0; index < PyList_GET_SIZE(frames); index++) {
+        if (Py_TYPE(PyList_GET_ITEM(frames, index)) != state->packet) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Feed the decoder. Gives a list, and whether a frame is pending. */
+static PyObject *
+frames_in(Receiver *self, PyObject *data, int *pending)
+{
+    PyObject *decoder = Py_NewRef(self->decoder);
+    PyObject *frames;
+    if (Py_TYPE(decoder) == self->module->decoder) {
+        frames = feed_object((Decoder *)decoder, self->module, data);
+        *pending = ((Decoder *)decoder)->size != 0;
+    }
+    else {
+        PyObject *given = call(decoder, "feed", data, NULL);
+        frames = given == NULL ? NULL : PySequence_List(given);
+        Py_XDECREF(given);
+        PyObject *bytes = frames == NULL ? NULL : PyObject_GetAttrString(decoder, "pending");
+        *pending = bytes == NULL ? -1 : PyObject_IsTrue(bytes);
+        Py_XDECREF(bytes);
+        if (*pending < 0) {
+            Py_CLEAR(frames);
+        }
+    }
+    Py_DECREF(decoder);
+    return frames;
+}
+
+/* What is made of a chunk that came while the state was OPEN. */
+static PyObject *
+events_in(Receiver *self, PyObject *data, Py_ssize_t size, PyObject *now)
+{
+    set(&self->now, now);
+    if (size == 0) {
+        return PyList_New(0);
+    }
+    set(&self->heard, now);
+    int pending;
+    PyObject *frames = frames_in(self, data, &pending);
+    if (frames == NULL) {
+        return NULL;
+    }
+    Py_ssize_t count = PyList_GET_SIZE(frames);
+    /* An event ends all bytes before it, so what is pending after one began just now. */
+    if (!pending) {
+        set(&self->frame_since, Py_None);
+    }
+    else if (count || self->frame_since == Py_None) {
+        set(&self->frame_since, now);
+    }
+    self->bytes_received += (uint64_t)size;
+    if (self->joiner == Py_None && only_packets(self->module, frames)) {
+        self->packets_received += (uint64_t)count;
+        return frames;
+    }
+    PyObject *events = call(self, "_deliver", frames, NULL);
+    Py_DECREF(frames);
+    return events;
+}
+
+static PyObject *
+receive(Receiver *self, PyObject *data, PyObject *now)
+{
+    if (load(self->module) < 0) {
+        return NULL;
+    }
+    if (self->state != self->module->open) {
+        return call(self, "_receive_late", data, now);
+    }
+    if (self->decoder == NULL || self->joiner == NULL || self->now == NULL || self->frame_since == NULL) {
+        not_set_up(self);
+        return NULL;
+    }
+    Py_ssize_t size = PyObject_Size(data);
+    int went_back = is_earlier(now, self->now);
+    if (size < 0 || went_back < 0) {
+        return NULL;
+    }
+    now = Py_NewRef(went_back ? self->now : now); /* another framing's code may do anything */
+    PyObject *events = events_in(self, data, size, now);
+    Py_DECREF(now);
+    return events;
+}
+
+PyDoc_STRVAR(receive_data_doc,
+"receive_data($self, data, now)\n--\n\n"
+"Take bytes that came from the peer, in order, cut anywhere. Gives what they complete.");
+
+static PyObject *
+receive_data(Receiver *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"data", "now", NULL};
+    PyObject *data, *now;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:receive_data", names, &data, &now)) {
+        return NULL;
+    }
+    return receive(self, data, now);
+}
+
+static PyObject *
+receiver_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    State *state = state_of(type);
+    Receiver *self = state == NULL ? NULL : (Receiver *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->module = state;
+    }
+    return (PyObject *)self;
+}
+
+static int
+receiver_traverse(Receiver *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->state);
+    Py_VISIT(self->decoder);
+    Py_VISIT(self->joiner);
+    Py_VISIT(self->now);
+    Py_VISIT(self->heard);
+    Py_VISIT(self->frame_since);
+    return 0;
+}
+
+static int
+receiver_clear(Receiver *self)
+{
+    Py_CLEAR(self->state);
+    Py_CLEAR(self->decoder);
+    Py_CLEAR(self->joiner);
+    Py_CLEAR(self->now);
+    Py_CLEAR(self->heard);
+    Py_CLEAR(self->frame_since);
+    return 0;
+}
+
+static void
+receiver_dealloc(Receiver *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    receiver_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef receiver_methods[] = {
+    {"receive_data", (PyCFunction)(void (*)(void))receive_data, METH_VARARGS | METH_KEYWORDS, receive_data_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef receiver_members[] = {
+    {"state", T_OBJECT_EX, offsetof(Receiver, state), 0, "Where the conversation stands."},
+    {"frame_since", T_OBJECT_EX, offsetof(Receiver, frame_since), 0, "When the bytes pending began to come."},
+    {"_decoder", T_OBJECT_EX, offsetof(Receiver, decoder), 0, NULL},
+    {"_joiner", T_OBJECT_EX, offsetof(Receiver, joiner), 0, NULL},
+    {"_now", T_OBJECT_EX, offsetof(Receiver, now), 0, NULL},
+    {"_heard", T_OBJECT_EX, offsetof(Receiver, heard), 0, NULL},
+    {"_packets_received", T_ULONGLONG, offsetof(Receiver, packets_received), 0, NULL},
+    {"_bytes_received", T_ULONGLONG, offsetof(Receiver, bytes_received), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(receiver_doc,
+"The part of a connection that is done for each chunk it receives.");
+
+static PyType_Slot receiver_slots[] = {
+    {Py_tp_doc, (void *)receiver_doc},
+    {Py_tp_new, receiver_new},
+    {Py_tp_traverse, receiver_traverse},
+    {Py_tp_clear, receiver_clear},
+    {Py_tp_dealloc, receiver_dealloc},
+    {Py_tp_methods, receiver_methods},
+    {Py_tp_members, receiver_members},
+    {0, NULL},
+};
+
+static PyType_Spec receiver_spec = {
+    .name = "packetcore._speedups.Receiver",
+    .basicsize = sizeof(Receiver),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = receiver_slots,
+};
+
+
+/* Pump */
+
+typedef struct {
+    PyObject_HEAD
+    State *module; /* kept alive by the type */
+    PyObject *connection;
+    PyObject *output;
+    PyObject *host;
+    PyObject *queue;
+    PyObject *on_packet;
+    PyObject *on_packets;
+    PyObject *on_sent;
+    PyObject *now;
+    double refresh_at;
+    Py_ssize_t unsent;
+    Py_ssize_t room;
+    Py_ssize_t ease;
+    char paused;
+    char write_paused;
+    char lost;
+    char must_arm;
+    char running;
+    char woken;
+} Pump;
+
+/* Anybody's code runs in between and may delete an attribute, so it is asked for again and again. */
+static int
+check_set_up(Pump *self)
+{
+    State *state = self->module;
+    if (load(state) < 0) {
+        return -1;
+    }
+    bool is_set_up = self->connection != NULL && PyObject_TypeCheck(self->connection, state->receiver) &&
+                     self->output != NULL && Py_TYPE(self->output) == state->output && self->queue != NULL &&
+                     PyList_CheckExact(self->queue) && self->host != NULL && self->on_packet != NULL &&
+                     self->on_packets != NULL && self->on_sent != NULL && self->now != NULL;
+    return is_set_up ? 0 : not_set_up(self);
+}
+
+static bool
+is_open(Pump *self)
+{
+    return ((Receiver *)self->connection)->state == self->module->open;
+}
+
+PyDoc_STRVAR(send_doc,
+"send($self, packet, /)\n--\n\n"
+"Send a packet, or a message: at the end of the chunk under way, or soon. Gives whether there\n"
+"is room for more.");
+
+/* Another thread may run while a packet is encoded, and not between the look at the state and
+   the end of `add`: so this needs no lock. */
+static PyObject *
+pump_send(Pump *self, PyObject *packet)
+{
+    State *state = self->module;
+    if (check_set_up(self) < 0) {
+        return NULL;
+    }
+    if (Py_TYPE(packet) != state->packet || !is_open(self)) {
+        return call(self, "_send_other", packet, NULL);
+    }
+    Output *output = (Output *)Py_NewRef(self->output);
+    PyObject *frame = prepare(output, state, packet);
+    if (frame == NULL || check_set_up(self) < 0 || !is_open(self)) {
+        PyObject *result = frame == NULL || PyErr_Occurred() ? NULL : call(self, "_send_other", packet, NULL);
+        Py_XDECREF(frame);
+        Py_DECREF(output);
+        return result;
+    }
+    Py_ssize_t size = add(output, frame);
+    Py_DECREF(output);
+    if (size < 0 || (size > self->room && done(call(self, "_overflow", NULL, NULL)) < 0) ||
+        (!self->running && !self->woken && done(call(self, "_wake", NULL, NULL)) < 0)) {
+        return NULL;
+    }
+    return PyBool_FromLong(size <= self->ease);
+}
+
+/* Take the last item off a list, which has one. */
+static PyObject *
+pop(PyObject *list)
+{
+    Py_ssize_t last = PyList_GET_SIZE(list) - 1;
+    PyObject *item = PyList_GET_ITEM(list, last);
+    if (last > 0) {
+        Py_SET_SIZE(list, last);
+        return item;
+    }
+    Py_INCREF(item);
+    if (PyList_SetSlice(list, 0, 1, NULL) < 0) { /* which lets go of its memory, too */
+        Py_CLEAR(item);
+    }
+    return item;
+}
+
+/* Take the packets off the end of a list, the last one first. */
+static PyObject *
+pop_packets(State *state, PyObject *list)
+{
+    Py_ssize_t end = PyList_GET_SIZE(list), begin = end;
+    while (begin > 0 && Py_TYPE(PyList_GET_ITEM(list, begin - 1)) == state->packet) {
+        begin--;
+    }
+    PyObject *packets = PyList_GetSlice(list, begin, end);
+    if (packets != NULL && (PyList_Reverse(packets) < 0 || PyList_SetSlice(list, begin, end, NULL) < 0)) {
+        Py_CLEAR(packets);
+    }
+    return packets;
+}
+
+static int
+deliver_next(Pump *self)
+{
+    PyObject *queue = self->queue;
+    bool is_packet = Py_TYPE(PyList_GET_ITEM(queue, PyList_GET_SIZE(queue) - 1)) == self->module->packet;
+    bool is_batch = is_packet && self->on_packets != Py_None;
+    PyObject *event = is_batch ? pop_packets(self->module, queue) : pop(queue);
+    if (event == NULL) {
+        return -1;
+    }
+    PyObject *result;
+    if (is_packet) {
+        PyObject *deliver = Py_NewRef(is_batch ? self->on_packets : self->on_packet);
+        PyObject *args[] = {NULL, (PyObject *)self, event};
+        result = PyObject_Vectorcall(deliver, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        Py_DECREF(deliver);
+    }
+    else {
+        result = call(self, "_deliver", event, NULL);
+    }
+    Py_DECREF(event);
+    return done(result);
+}
+
+/* The handler raised: say so while its exception is being handled, as `except` would have it. */
+static int
+handler_failed(Pump *self)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        return -1;
+    }
+    PyObject *type, *error, *traceback, *outer_type, *outer, *outer_traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(error, traceback);
+    }
+    PyErr_GetExcInfo(&outer_type, &outer, &outer_traceback);
+    PyErr_SetExcInfo(type, Py_NewRef(error), traceback);
+    int failed = done(call(self, "_handler_failed", error, NULL));
+    PyErr_SetExcInfo(outer_type, outer, outer_traceback);
+    Py_DECREF(error);
+    return failed;
+}
+
+static int
+run(Pump *self)
+{
+    /* A handler that hears of a write may send more, and one that ran into the end of the
+       session still gets the rest of what came before it. */
+    while (check_set_up(self) == 0) {
+        if (PyList_GET_SIZE(self->queue) && (!self->paused || self->lost)) {
+            if (deliver_next(self) < 0 && handler_failed(self) < 0) {
+                return -1;
+            }
+        }
+        else if (((Output *)self->output)->size && !self->lost) {
+            if (done(PyObject_CallMethodNoArgs((PyObject *)self, self->module->name_own_write)) < 0) {
+                return -1;
+            }
+        }
+        else {
+            return 0;
+        }
+    }
+    return -1;
+}
+
+static int
+pump(Pump *self)
+{
+    if (self->running) {
+        return 0;
+    }
+    if (check_set_up(self) < 0) {
+        return -1;
+    }
+    if (PyList_GET_SIZE(self->queue) || ((Output *)self->output)->size) {
+        self->running = true;
+        int failed = run(self);
+        self->running = false;
+        if (failed) {
+            return -1;
+        }
+    }
+    if (self->lost || self->must_arm || !is_open(self) || ((Receiver *)self->connection)->frame_since != Py_None) {
+        return done(call(self, "_settle", NULL, NULL));
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(pump_doc,
+"_pump($self, /)\n--\n\n"
+"Deliver, write once, and see what the state and the times ask for.");
+
+static PyObject *
+pump_pump(Pump *self, PyObject *Py_UNUSED(ignored))
+{
+    return pump(self) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(received_doc,
+"received($self, data, now, /)\n--\n\n"
+"The peer sent `data`, cut anywhere.");
+
+static PyObject *
+pump_received(Pump *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "received() takes two positional arguments, data and now");
+        return NULL;
+    }
+    PyObject *data = args[0], *now = args[1];
+    int is_something = PyObject_IsTrue(data);
+    double time = PyFloat_AsDouble(now);
+    if (is_something < 0 || (time == -1.0 && PyErr_Occurred()) || check_set_up(self) < 0) {
+        return NULL;
+    }
+    if (!is_something || !is_open(self)) {
+        return call(self, "_received_late", data, now);
+    }
+    set(&self->now, now);
+    PyObject *connection = Py_NewRef(self->connection);
+    PyObject *events = receive((Receiver *)connection, data, now); /* no Closed among them */
+    Py_DECREF(connection);
+    if (events == NULL) {
+        return NULL;
+    }
+    int failed = !PyList_CheckExact(events) || (time >= self->refresh_at && done(call(self, "_refresh", NULL, NULL)) < 0) ||
+                 check_set_up(self) < 0 || PyList_Reverse(events) < 0;
+    if (!failed && PyList_GET_SIZE(self->queue) == 0) {
+        set(&self->queue, events);
+    }
+    else if (!failed) {
+        failed = PyList_SetSlice(self->queue, 0, 0, events);
+    }
+    Py_DECREF(events);
+    return failed || pump(self) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(own_write_doc,
+"_write($self, /)\n--\n\n"
+"Hand the host all that waits, as one.");
+
+static PyObject *
+pump_write(Pump *self, PyObject *Py_UNUSED(ignored))
+{
+    State *state = self->module;
+    if (check_set_up(self) < 0 || PyObject_SetAttr(self->connection, state->name_sent_at, self->now) < 0) {
+        return NULL;
+    }
+    PyObject *data = output_join((Output *)self->output, NULL);
+    if (data == NULL) {
+        return NULL;
+    }
+    Py_ssize_t size = PyBytes_GET_SIZE(data);
+    PyObject *args[] = {NULL, Py_NewRef(self->host), data};
+    PyObject *result = PyObject_VectorcallMethod(state->name_write, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    Py_DECREF(args[1]);
+    Py_DECREF(data);
+    Py_ssize_t taken = result == NULL ? -1 : PyLong_AsSsize_t(result);
+    if ((taken == -1 && PyErr_Occurred()) || check_set_up(self) < 0) {
+        Py_XDECREF(result);
+        return NULL;
+    }
+    bool is_plain = !self->unsent && self->on_sent == Py_None && !self->write_paused && is_open(self);
+    if (is_plain && taken == size) { /* all has gone, as nearly always */
+        Py_DECREF(result);
+        Py_RETURN_NONE;
+    }
+    PyObject *written = PyLong_FromSsize_t(size);
+    PyObject *nothing = written == NULL ? NULL : call(self, "_written", written, result);
+    Py_XDECREF(written);
+    Py_DECREF(result);
+    return nothing;
+}
+
+static PyObject *
+pump_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    State *state = state_of(type);
+    Pump *self = state == NULL ? NULL : (Pump *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->module = state;
+    }
+    return (PyObject *)self;
+}
+
+static int
+pump_traverse(Pump *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->connection);
+    Py_VISIT(self->output);
+    Py_VISIT(self->host);
+    Py_VISIT(self->queue);
+    Py_VISIT(self->on_packet);
+    Py_VISIT(self->on_packets);
+    Py_VISIT(self->on_sent);
+    Py_VISIT(self->now);
+    return 0;
+}
+
+static int
+pump_clear(Pump *self)
+{
+    Py_CLEAR(self->connection);
+    Py_CLEAR(self->output);
+    Py_CLEAR(self->host);
+    Py_CLEAR(self->queue);
+    Py_CLEAR(self->on_packet);
+    Py_CLEAR(self->on_packets);
+    Py_CLEAR(self->on_sent);
+    Py_CLEAR(self->now);
+    return 0;
+}
+
+static void
+pump_dealloc(Pump *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    pump_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef pump_methods[] = {
+    {"send", (PyCFunction)pump_send, METH_O, send_doc},
+    {"received", (PyCFunction)(void (*)(void))pump_received, METH_FASTCALL, received_doc},
+    {"_pump", (PyCFunction)pump_pump, METH_NOARGS, pump_doc},
+    {"_write", (PyCFunction)pump_write, METH_NOARGS, own_write_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef pump_members[] = {
+    {"_connection", T_OBJECT_EX, offsetof(Pump, connection), 0, NULL},
+    {"_output", T_OBJECT_EX, offsetof(Pump, output), 0, NULL},
+    {"_host", T_OBJECT_EX, offsetof(Pump, host), 0, NULL},
+    {"_queue", T_OBJECT_EX, offsetof(Pump, queue), 0, NULL},
+    {"_on_packet", T_OBJECT_EX, offsetof(Pump, on_packet), 0, NULL},
+    {"_on_packets", T_OBJECT_EX, offsetof(Pump, on_packets), 0, NULL},
+    {"_on_sent", T_OBJECT_EX, offsetof(Pump, on_sent), 0, NULL},
+    {"_now", T_OBJECT_EX, offsetof(Pump, now), 0, NULL},
+    {"_refresh_at", T_DOUBLE, offsetof(Pump, refresh_at), 0, NULL},
+    {"_unsent", T_PYSSIZET, offsetof(Pump, unsent), 0, NULL},
+    {"_room", T_PYSSIZET, offsetof(Pump, room), 0, NULL},
+    {"_ease", T_PYSSIZET, offsetof(Pump, ease), 0, NULL},
+    {"_paused", T_BOOL, offsetof(Pump, paused), 0, NULL},
+    {"_write_paused", T_BOOL, offsetof(Pump, write_paused), 0, NULL},
+    {"_lost", T_BOOL, offsetof(Pump, lost), 0, NULL},
+    {"_must_arm", T_BOOL, offsetof(Pump, must_arm), 0, NULL},
+    {"_running", T_BOOL, offsetof(Pump, running), 0, NULL},
+    {"_woken", T_BOOL, offsetof(Pump, woken), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(pump_type_doc,
+"The part of a session that is done for each chunk and for each packet.");
+
+static PyType_Slot pump_slots[] = {
+    {Py_tp_doc, (void *)pump_type_doc},
+    {Py_tp_new, pump_new},
+    {Py_tp_traverse, pump_traverse},
+    {Py_tp_clear, pump_clear},
+    {Py_tp_dealloc, pump_dealloc},
+    {Py_tp_methods, pump_methods},
+    {Py_tp_members, pump_members},
+    {0, NULL},
+};
+
+static PyType_Spec pump_spec = {
+    .name = "packetcore._speedups.Pump",
+    .basicsize = sizeof(Pump),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = pump_slots,
+};
+
+
 /* The module */
+
+static int
+add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type)
+{
+    *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    return *type == NULL ? -1 : PyModule_AddType(module, *type);
+}
 
 static int
 module_exec(PyObject *module)
@@ -1370,22 +1927,13 @@ module_exec(PyObject *module)
     if (state->encode == NULL) {
         return -1;
     }
-    state->state_name = PyUnicode_InternFromString("state");
-    state->output = (PyTypeObject *)PyType_FromModuleAndSpec(module, &output_spec, NULL);
-    if (state->state_name == NULL || state->output == NULL || PyModule_AddType(module, state->output) < 0) {
+    state->name_write = PyUnicode_InternFromString("write");
+    state->name_own_write = PyUnicode_InternFromString("_write");
+    state->name_sent_at = PyUnicode_InternFromString("sent_at");
+    if (state->name_write == NULL || state->name_own_write == NULL || state->name_sent_at == NULL ||
+        add_type(module, &output_spec, &state->output) < 0 || add_type(module, &decoder_spec, &state->decoder) < 0 ||
+        add_type(module, &receiver_spec, &state->receiver) < 0 || add_type(module, &pump_spec, &state->pump) < 0) {
         return -1;
-    }
-    PyType_Spec *specs[] = {&sender_spec, &decoder_spec};
-    for (size_t index = 0; index < sizeof(specs) / sizeof(*specs); index++) {
-        PyObject *type = PyType_FromModuleAndSpec(module, specs[index], NULL);
-        if (type == NULL) {
-            return -1;
-        }
-        failed = PyModule_AddType(module, (PyTypeObject *)type);
-        Py_DECREF(type);
-        if (failed) {
-            return -1;
-        }
     }
     return 0;
 }
@@ -1396,6 +1944,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     State *state = PyModule_GetState(module);
     Py_VISIT(state->packet);
     Py_VISIT(state->output);
+    Py_VISIT(state->decoder);
+    Py_VISIT(state->receiver);
+    Py_VISIT(state->pump);
     Py_VISIT(state->encode);
     Py_VISIT(state->malformed);
     Py_VISIT(state->open);
@@ -1411,7 +1962,12 @@ module_clear(PyObject *module)
     State *state = PyModule_GetState(module);
     Py_CLEAR(state->packet);
     Py_CLEAR(state->output);
-    Py_CLEAR(state->state_name);
+    Py_CLEAR(state->decoder);
+    Py_CLEAR(state->receiver);
+    Py_CLEAR(state->pump);
+    Py_CLEAR(state->name_write);
+    Py_CLEAR(state->name_own_write);
+    Py_CLEAR(state->name_sent_at);
     Py_CLEAR(state->encode);
     Py_CLEAR(state->malformed);
     Py_CLEAR(state->open);
@@ -1431,29 +1987,8 @@ PyDoc_STRVAR(encode_doc,
 "encode($module, packet, /)\n--\n\n"
 "Give one packet as one frame.");
 
-PyDoc_STRVAR(only_packets_doc,
-"only_packets($module, frames, /)\n--\n\n"
-"Whether nothing that a decoder gave is malformed.");
-
-static PyObject *
-only_packets(PyObject *module, PyObject *frames)
-{
-    State *state = PyModule_GetState(module);
-    if (!PyList_Check(frames)) {
-        PyErr_SetString(PyExc_TypeError, "only_packets() takes a list");
-        return NULL;
-    }
-    for (Py_ssize_t index = 0; index < PyList_GET_SIZE(frames); index++) {
-        if (Py_TYPE(PyList_GET_ITEM(frames, index)) != state->packet) {
-            Py_RETURN_FALSE;
-        }
-    }
-    Py_RETURN_TRUE;
-}
-
 static PyMethodDef module_methods[] = {
     {"encode", encode, METH_O, encode_doc},
-    {"only_packets", only_packets, METH_O, only_packets_doc},
     {"new_packet", new_sound_packet, METH_VARARGS, new_packet_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -1,8 +1,8 @@
 # What the extension offers is what its Python twins do.
 from packetcore._codec import encode as encode
 from packetcore._decoder import Decoder as Decoder
-from packetcore._decoder import only_packets as only_packets
 from packetcore._output import Output as Output
-from packetcore._output import Sender as Sender
 from packetcore._packet import Packet as Packet
 from packetcore._packet import new_packet as new_packet
+from packetcore._pump import Pump as Pump
+from packetcore._receiver import Receiver as Receiver

@@ -74,8 +74,11 @@ class AsyncStream(StreamBase, ABC):
 
     async def __anext__(self) -> Packet | Message:
         try:
-            item = self._inbox.take()  # spares a coroutine where there is one
-            return item if item is not None else await self.recv()
+            return self._inbox.take_queued()  # spares a coroutine where there is one
+        except IndexError:
+            pass
+        try:
+            return await self.recv()
         except SessionClosed as closed:
             if closed.is_clean:
                 raise StopAsyncIteration from None
@@ -105,8 +108,6 @@ class SyncStream(StreamBase, ABC):
     def __init__(self, inbox: Inbox, wake: Callable[[], object], clock: Callable[[], float]) -> None:
         super().__init__(inbox, wake)
         self._clock = clock
-        self._take = inbox.take
-        """Gives what is there already."""
 
     def send(self, item: Packet | Message, *, timeout: float | None = None) -> None:
         """Send a packet, or a message; wait while more than `write_high_water` bytes are unsent.
@@ -139,19 +140,23 @@ class SyncStream(StreamBase, ABC):
             SessionClosed: there will be no more. After PEER a reply is still possible.
             TimeoutError: none came in time; none is lost.
         """
-        item = self._take()
-        if item is None:
-            item = self._wait(self._inbox.take, timeout)
+        try:
+            return self._inbox.take_queued()
+        except IndexError:
+            item: Packet | Message | None = self._wait(self._inbox.take, timeout)
         if item is None:
             raise TimeoutError(f"nothing was received within timeout={timeout} s")
         return item
 
     def __iter__(self) -> Iterator[Packet | Message]:
-        take = self._take
+        take = self._inbox.take_queued
         try:
             while True:
-                item = take()  # spares a call where there is one
-                yield self.recv() if item is None else item
+                try:
+                    item = take()  # spares a call where there is one
+                except IndexError:
+                    item = self.recv()
+                yield item
         except SessionClosed as closed:
             if not closed.is_clean:
                 raise

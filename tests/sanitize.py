@@ -10,6 +10,8 @@ python tests/sanitize.py warnings     a build with all warnings, each an error
 from __future__ import annotations
 
 import importlib
+import math
+import operator
 import os
 import random
 import shlex
@@ -19,11 +21,12 @@ import sysconfig
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from packetcore import Connection, Packet
 from packetcore._codec import encode as python_encode
 from packetcore._decoder import Decoder as PythonDecoder
-from packetcore._implementation import Sender
+from packetcore._implementation import Pump
 
 ROOT = Path(__file__).resolve().parent.parent
 STREAMS = 10_000
@@ -166,7 +169,9 @@ def allocations() -> None:
 
     output = _speedups.Output(_speedups.encode, 1_000)
 
-    sending = Sending()  # not in the call: what Python itself does there need not be sound
+    # Not made in the call: what Python itself does there need not be sound.
+    pump, batches = Pumping(Pump.send), Pumping(operator.is_)
+    batches._on_packets = operator.is_
 
     def begin_output() -> None:
         output.take()
@@ -187,7 +192,9 @@ def allocations() -> None:
         "another packet": (decoder.feed_eof, lambda: packet._replace(type=200)),
         "what a packet shows": (decoder.feed_eof, lambda: (repr(packet), tuple(packet), hash(packet))),
         "an output": (decoder.feed_eof, lambda: _speedups.Output(_speedups.encode, 10)),
-        "sending": (sending.begin, lambda: sending.send(packet)),
+        "sending": (pump.begin, lambda: pump.send(packet)),
+        "a chunk that is echoed": (pump.begin, lambda: pump.received(frame * 3, 1.0)),
+        "a chunk's packets together": (batches.begin, lambda: batches.received(frame * 3, 1.0)),
         "putting": (output.take, lambda: output.put(packet)),
         "taking": (begin_output, lambda: output.take()),
         "joining": (begin_output, lambda: output.join()),
@@ -219,24 +226,45 @@ def allocations() -> None:
     say(f"{failures} allocations failed: a MemoryError each, and the decoder goes on")
 
 
-class Sending(Sender):
-    """A sender of an open connection, with too little room and nobody to write."""
+class Swallow:
+    """A host that takes everything."""
 
-    def __init__(self) -> None:
+    write = staticmethod(len)
+
+
+class Pumping(Pump):
+    """The pump of an open connection, in which nothing but what is asked for runs Python's code."""
+
+    def __init__(self, on_packet: Callable[[Any, Any], object]) -> None:
         self._connection = Connection(now=0.0)
         self._output = self._connection.output
-        self._ease = 0
+        self._host: Any = Swallow()
+        self._on_packet = on_packet
+        self._on_packets = self._on_sent = None
+        self._now = 0.0
+        self._refresh_at = math.inf
+        self._unsent = 0
+        self._ease = self._room = 10
+        self._paused = self._write_paused = self._lost = self._must_arm = False
 
     def begin(self) -> None:
         self._output.take()
-        self._room = 10
+        self._connection._decoder.feed_eof()
+        self._connection.frame_since = None
+        self._queue = []
         self._running = self._woken = False
 
     def _overflow(self) -> None:
-        self._room = 1_000
+        pass
 
     def _wake(self) -> None:
         self._woken = True
+
+    def _settle(self) -> None:
+        pass
+
+    def _handler_failed(self, error: Exception) -> None:
+        raise error
 
 
 def say(text: str) -> None:

@@ -19,7 +19,6 @@ import packetcore
 from packetcore import Malformed, Packet, Reason
 from packetcore._codec import encode as python_encode
 from packetcore._decoder import Decoder as PythonDecoder
-from packetcore._decoder import only_packets as python_only_packets
 from packetcore._output import Output as PythonOutput
 from packetcore_conformance.strategies import chunked, packets, special_bytes, streams
 from tests.hostile import hostile_stream, random_chunks
@@ -116,19 +115,6 @@ def test_both_outputs_take_nothing_but_packets_and_frames_that_are_bytes(odd: ob
         assert (output.size, output.packets) == (0, 0)
     with pytest.raises(TypeError, match="encode\\(\\) must give bytes, not str"):
         speedups.Output(lambda packet: "text", 10).put(Packet(1))
-
-
-def test_both_tell_packets_from_what_is_malformed() -> None:
-    malformed = Malformed(Reason.NOISE, 1, b"a")
-    cases: list[list[Packet | Malformed]] = [
-        [],
-        [Packet(1)],
-        [malformed],
-        [Packet(1), Packet(2), malformed],
-        [Packet(1)] * 3,
-    ]
-    for frames in cases:
-        assert speedups.only_packets(frames) == python_only_packets(frames) == (malformed not in frames)
 
 
 @pytest.mark.parametrize("odd", ["text", None, 7, [1], object()])

@@ -34,12 +34,13 @@ class SocketProtocol(asyncio.Protocol):
         self._is_greedy = type(loop).__module__.startswith("uvloop")
         self._paused = False
         self._unreported = 0  # bytes written of which the session was not told that they went
+        self._is_behind = False  # some of them may wait
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
-        # Pausing at one byte is how asyncio says that the system did not take everything.
+        # It pauses at one byte, from within `write`: so the system did not take everything.
         transport.set_write_buffer_limits(high=0)
         peer = transport.get_extra_info("peername") or ("unknown", 0)  # it may be gone already
         self._is_open = True
@@ -78,10 +79,11 @@ class SocketProtocol(asyncio.Protocol):
     # What the session calls.
 
     def write(self, data: bytes) -> int:
-        transport = self._transport
-        transport.write(data)
+        self._transport.write(data)
+        if not self._is_behind:
+            return len(data)
         written = self._unreported + len(data)
-        self._unreported = transport.get_write_buffer_size()
+        self._unreported = self._transport.get_write_buffer_size()
         return written - self._unreported
 
     def write_eof(self) -> None:
@@ -126,4 +128,9 @@ class SocketProtocol(asyncio.Protocol):
             taken, self._unreported = self._unreported - waiting, waiting
             self.session.sent_bytes(taken, self._time())
 
-    resume_writing = _report  # asyncio says so once everything has gone
+    def pause_writing(self) -> None:
+        self._is_behind = True
+
+    def resume_writing(self) -> None:
+        self._report()
+        self._is_behind = self._unreported > 0

@@ -25,7 +25,6 @@ class Stream(SyncStream):
         self._loop = loop
         self._changed = Condition(loop.lock)
         super().__init__(inbox, partial(loop.notify, self._changed), monotonic)
-        self._take = self._take_locked
 
     def request(
         self, packet: Packet, *, match: Callable[[Reply], bool] | None = None, timeout: float | None = None
@@ -65,10 +64,6 @@ class Stream(SyncStream):
         """See `packetcore.SyncStream`."""
         if not self.session.send(item) or self._loop.thread is None:
             self._drain(timeout)
-
-    def _take_locked(self) -> Packet | Message | None:
-        with self._loop:
-            return self._inbox.take()
 
     def _has_room(self) -> bool | None:
         if self._loop.thread is None:

@@ -1,0 +1,180 @@
+"""The pump of a session: what is done for each chunk that comes and each packet that goes.
+
+    chunk -> events -> handler -> frames -> one write
+
+`Session` has the rest: how it begins and ends, what its times are, when the peer has to wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from packetcore._events import Event, Message
+from packetcore._packet import Packet
+from packetcore._state import State
+
+if TYPE_CHECKING:
+    from packetcore._connection import Connection
+    from packetcore._host import Host
+    from packetcore._output import Output
+
+_OPEN = State.OPEN
+"""Looking a member up in its enum takes longer than all else that a check costs."""
+
+
+class Pump:
+    """The part of a session that is done for each chunk and for each packet."""
+
+    __slots__ = (
+        "_connection",
+        "_ease",
+        "_host",
+        "_lost",
+        "_must_arm",
+        "_now",
+        "_on_packet",
+        "_on_packets",
+        "_on_sent",
+        "_output",
+        "_paused",
+        "_queue",
+        "_refresh_at",
+        "_room",
+        "_running",
+        "_unsent",
+        "_woken",
+        "_write_paused",
+    )
+
+    _connection: Connection
+    _host: Host
+    _output: Output  # the connection's
+    _queue: list[Event]  # what the handler has not heard of, the oldest last
+    _on_packet: Callable[[Any, Packet], object]
+    _on_packets: Callable[[Any, list[Packet]], object] | None  # in its place, for several at once
+    _on_sent: Callable[[Any, int], object] | None
+    _now: float
+    _refresh_at: float  # from when on a chunk renews the session's place in the pool
+    _unsent: int  # bytes that the host was given and the operating system did not take
+    _room: int  # how much of the output may wait before it is too much
+    _ease: int  # how much of the output may wait before a sender should
+    _paused: bool  # by the application
+    _write_paused: bool  # by the peer, who does not read
+    _lost: bool  # the socket is gone
+    _must_arm: bool  # the timer may have to fire earlier
+    _running: bool  # and writes in the end what is sent meanwhile
+    _woken: bool  # the host was, for what was sent while it was not running
+
+    def send(self, packet: Packet | Message, /) -> bool:
+        """Send a packet, or a message: at the end of the chunk under way, or soon.
+
+        A peer that leaves more than `max_outstanding` bytes unread is closed with
+        SLOW_CONSUMER.
+
+        Returns:
+            Whether there is room for more; if not, better wait for `Handler.writable`.
+
+        Raises:
+            SessionClosed: the session is closing or closed.
+            LocalProtocolError: the payload exceeds `max_payload`.
+            TypeError: it is neither.
+        """
+        if packet.__class__ is not Packet or self._connection.state is not _OPEN:
+            return self._send_other(packet)
+        size = self._output.put(packet)
+        if size > self._room:
+            self._overflow()
+        if not (self._running or self._woken):
+            self._wake()
+        return size <= self._ease
+
+    def received(self, data: bytes | bytearray | memoryview, now: float, /) -> None:
+        """The peer sent `data`, cut anywhere."""
+        connection = self._connection
+        if connection.state is not _OPEN or not data:
+            self._received_late(data, now)
+            return
+        self._now = now
+        events = connection.receive_data(data, now)  # no Closed among them
+        if now >= self._refresh_at:
+            self._refresh()
+        events.reverse()
+        self._queue[:0] = events
+        self._pump()
+
+    def _pump(self) -> None:
+        """Deliver, write once, and see what the state and the times ask for."""
+        if self._running:
+            return
+        if self._queue or self._output.size:
+            self._running = True
+            try:
+                # A handler that hears of a write may send more, and one that ran into the end
+                # of the session still gets the rest of what came before it.
+                while True:
+                    if self._queue and (not self._paused or self._lost):
+                        try:
+                            self._deliver_next()
+                        except Exception as error:
+                            self._handler_failed(error)
+                    elif self._output.size and not self._lost:
+                        self._write()
+                    else:
+                        break
+            finally:
+                self._running = False
+        connection = self._connection
+        if self._lost or self._must_arm or connection.state is not _OPEN or connection.frame_since is not None:
+            self._settle()
+
+    def _deliver_next(self) -> None:
+        queue = self._queue
+        event = queue.pop()
+        if type(event) is not Packet:
+            self._deliver(event)
+        elif self._on_packets is None:
+            self._on_packet(self, event)
+        else:
+            packets = [event]
+            while queue and type(event := queue[-1]) is Packet:
+                packets.append(event)
+                queue.pop()
+            self._on_packets(self, packets)
+
+    def _write(self) -> None:
+        """Hand the host all that waits, as one."""
+        connection = self._connection
+        connection.sent_at = self._now
+        data = self._output.join()
+        taken = self._host.write(data)
+        is_plain = not (self._unsent or self._on_sent or self._write_paused) and connection.state is _OPEN
+        if not is_plain or taken != len(data):  # else all has gone, as nearly always
+            self._written(len(data), taken)
+
+    def _send_other(self, item: object) -> bool:
+        raise NotImplementedError
+
+    def _overflow(self) -> None:
+        raise NotImplementedError
+
+    def _wake(self) -> None:
+        raise NotImplementedError
+
+    def _received_late(self, data: bytes | bytearray | memoryview, now: float) -> None:
+        raise NotImplementedError
+
+    def _refresh(self) -> None:
+        raise NotImplementedError
+
+    def _deliver(self, event: Event) -> None:
+        raise NotImplementedError
+
+    def _handler_failed(self, error: Exception) -> None:
+        raise NotImplementedError
+
+    def _written(self, size: int, taken: int) -> None:
+        raise NotImplementedError
+
+    def _settle(self) -> None:
+        raise NotImplementedError
