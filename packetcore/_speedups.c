@@ -1525,21 +1525,81 @@ typedef struct {
     char must_arm;
     char running;
     char woken;
+    bool is_set_up; /* all that is above has a value */
 } Pump;
 
-/* Anybody's code runs in between and may delete an attribute, so it is asked for again and again. */
+/* An attribute of a pump. Once set it is never without a value of its type, so that the pump need
+   not look again after each call of anybody's code. */
+typedef struct {
+    size_t offset;
+    PyTypeObject *(*type)(State *); /* NULL for any */
+} Field;
+
+static PyObject **
+field_of(Pump *self, const Field *field)
+{
+    return (PyObject **)((char *)self + field->offset);
+}
+
+static PyObject *
+get_field(Pump *self, void *field)
+{
+    PyObject *value = *field_of(self, field);
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "not set yet");
+    }
+    return Py_XNewRef(value);
+}
+
+static int
+set_field(Pump *self, PyObject *value, void *closure)
+{
+    const Field *field = closure;
+    PyTypeObject *type = field->type == NULL ? &PyBaseObject_Type : field->type(self->module);
+    if (value == NULL || !PyObject_TypeCheck(value, type)) {
+        PyErr_Format(PyExc_TypeError, "it has to be set to a %.200s", type->tp_name);
+        return -1;
+    }
+    set(field_of(self, field), value);
+    return 0;
+}
+
+static PyTypeObject *
+a_receiver(State *state)
+{
+    return state->receiver;
+}
+
+static PyTypeObject *
+an_output(State *state)
+{
+    return state->output;
+}
+
+static PyTypeObject *
+a_list(State *Py_UNUSED(state))
+{
+    return &PyList_Type;
+}
+
+static const Field CONNECTION = {offsetof(Pump, connection), a_receiver}, OUTPUT = {offsetof(Pump, output), an_output},
+                   QUEUE = {offsetof(Pump, queue), a_list}, HOST = {offsetof(Pump, host), NULL},
+                   ON_PACKET = {offsetof(Pump, on_packet), NULL}, ON_PACKETS = {offsetof(Pump, on_packets), NULL},
+                   ON_SENT = {offsetof(Pump, on_sent), NULL}, NOW = {offsetof(Pump, now), NULL};
+
 static int
 check_set_up(Pump *self)
 {
-    State *state = self->module;
-    if (load(state) < 0) {
-        return -1;
+    if (self->is_set_up) {
+        return 0;
     }
-    bool is_set_up = self->connection != NULL && PyObject_TypeCheck(self->connection, state->receiver) &&
-                     self->output != NULL && Py_TYPE(self->output) == state->output && self->queue != NULL &&
-                     PyList_CheckExact(self->queue) && self->host != NULL && self->on_packet != NULL &&
-                     self->on_packets != NULL && self->on_sent != NULL && self->now != NULL;
-    return is_set_up ? 0 : not_set_up(self);
+    bool has_all = self->connection != NULL && self->output != NULL && self->queue != NULL && self->host != NULL &&
+                   self->on_packet != NULL && self->on_packets != NULL && self->on_sent != NULL && self->now != NULL;
+    if (!has_all) {
+        return not_set_up(self);
+    }
+    self->is_set_up = load(self->module) == 0;
+    return self->is_set_up ? 0 : -1;
 }
 
 static bool
@@ -1567,8 +1627,8 @@ pump_send(Pump *self, PyObject *packet)
     }
     Output *output = (Output *)Py_NewRef(self->output);
     PyObject *frame = prepare(output, state, packet);
-    if (frame == NULL || check_set_up(self) < 0 || !is_open(self)) {
-        PyObject *result = frame == NULL || PyErr_Occurred() ? NULL : call(self, "_send_other", packet, NULL);
+    if (frame == NULL || !is_open(self)) {
+        PyObject *result = frame == NULL ? NULL : call(self, "_send_other", packet, NULL);
         Py_XDECREF(frame);
         Py_DECREF(output);
         return result;
@@ -1664,7 +1724,7 @@ run(Pump *self)
 {
     /* A handler that hears of a write may send more, and one that ran into the end of the
        session still gets the rest of what came before it. */
-    while (check_set_up(self) == 0) {
+    for (;;) {
         if (PyList_GET_SIZE(self->queue) && (!self->paused || self->lost)) {
             if (deliver_next(self) < 0 && handler_failed(self) < 0) {
                 return -1;
@@ -1679,7 +1739,6 @@ run(Pump *self)
             return 0;
         }
     }
-    return -1;
 }
 
 static int
@@ -1743,7 +1802,7 @@ pump_received(Pump *self, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     int failed = !PyList_CheckExact(events) || (time >= self->refresh_at && done(call(self, "_refresh", NULL, NULL)) < 0) ||
-                 check_set_up(self) < 0 || PyList_Reverse(events) < 0;
+                 PyList_Reverse(events) < 0;
     if (!failed && PyList_GET_SIZE(self->queue) == 0) {
         set(&self->queue, events);
     }
@@ -1775,7 +1834,7 @@ pump_write(Pump *self, PyObject *Py_UNUSED(ignored))
     Py_DECREF(args[1]);
     Py_DECREF(data);
     Py_ssize_t taken = result == NULL ? -1 : PyLong_AsSsize_t(result);
-    if ((taken == -1 && PyErr_Occurred()) || check_set_up(self) < 0) {
+    if (taken == -1 && PyErr_Occurred()) {
         Py_XDECREF(result);
         return NULL;
     }
@@ -1820,6 +1879,7 @@ pump_traverse(Pump *self, visitproc visit, void *arg)
 static int
 pump_clear(Pump *self)
 {
+    self->is_set_up = false;
     Py_CLEAR(self->connection);
     Py_CLEAR(self->output);
     Py_CLEAR(self->host);
@@ -1850,14 +1910,6 @@ static PyMethodDef pump_methods[] = {
 };
 
 static PyMemberDef pump_members[] = {
-    {"_connection", T_OBJECT_EX, offsetof(Pump, connection), 0, NULL},
-    {"_output", T_OBJECT_EX, offsetof(Pump, output), 0, NULL},
-    {"_host", T_OBJECT_EX, offsetof(Pump, host), 0, NULL},
-    {"_queue", T_OBJECT_EX, offsetof(Pump, queue), 0, NULL},
-    {"_on_packet", T_OBJECT_EX, offsetof(Pump, on_packet), 0, NULL},
-    {"_on_packets", T_OBJECT_EX, offsetof(Pump, on_packets), 0, NULL},
-    {"_on_sent", T_OBJECT_EX, offsetof(Pump, on_sent), 0, NULL},
-    {"_now", T_OBJECT_EX, offsetof(Pump, now), 0, NULL},
     {"_refresh_at", T_DOUBLE, offsetof(Pump, refresh_at), 0, NULL},
     {"_unsent", T_PYSSIZET, offsetof(Pump, unsent), 0, NULL},
     {"_room", T_PYSSIZET, offsetof(Pump, room), 0, NULL},
@@ -1871,6 +1923,20 @@ static PyMemberDef pump_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+#define FIELD(name, field) {name, (getter)get_field, (setter)set_field, NULL, (void *)&field}
+
+static PyGetSetDef pump_fields[] = {
+    FIELD("_connection", CONNECTION),
+    FIELD("_output", OUTPUT),
+    FIELD("_queue", QUEUE),
+    FIELD("_host", HOST),
+    FIELD("_on_packet", ON_PACKET),
+    FIELD("_on_packets", ON_PACKETS),
+    FIELD("_on_sent", ON_SENT),
+    FIELD("_now", NOW),
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 PyDoc_STRVAR(pump_type_doc,
 "The part of a session that is done for each chunk and for each packet.");
 
@@ -1882,6 +1948,7 @@ static PyType_Slot pump_slots[] = {
     {Py_tp_dealloc, pump_dealloc},
     {Py_tp_methods, pump_methods},
     {Py_tp_members, pump_members},
+    {Py_tp_getset, pump_fields},
     {0, NULL},
 };
 

@@ -669,3 +669,24 @@ def test_a_function_that_receives_with_its_server_locked_holds_up_nobody() -> No
         assert other.recv(100) == encode(Packet(1))
         peer.sendall(encode(Packet(2)))
         assert peer.recv(100) == encode(Packet(2))
+
+
+def test_a_function_that_does_something_else_learns_meanwhile_what_came_and_that_its_peer_has_gone() -> None:
+    seen: list[str] = []
+
+    def busy(stream: Stream) -> None:
+        for at in range(3):  # each reads by itself while it waits, and then leaves that to the server
+            assert stream.recv() == Packet(at)
+            stream.send(Packet(at))
+            until(lambda: stream.has_received)
+            seen.append("more")
+        with pytest.raises(SessionClosed):
+            stream.recv()
+        seen.append("the end")
+
+    with Held(busy) as (_, peer):
+        for at in range(3):
+            peer.sendall(encode(Packet(at)))
+            assert peer.recv(100) == encode(Packet(at))
+        peer.shutdown(socket.SHUT_WR)
+        until(lambda: seen == ["more"] * 3 + ["the end"])

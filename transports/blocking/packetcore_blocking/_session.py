@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from packetcore import Address, DatagramSession, Endpoint, Host, Message, Packet, Session
+from packetcore import Address, DatagramSession, Endpoint, Host, Session, speedups
 from packetcore_blocking._loop import Loop
+
+if TYPE_CHECKING:
+    from packetcore_blocking._socket import Socket
 
 
 class LockedSession(Session):
     """A session of a stream."""
 
-    __slots__ = ("loop",)
+    __slots__ = ("_socket", "loop")
 
-    def __init__(self, loop: Loop, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
+    def __init__(self, loop: Loop, endpoint: Endpoint, host: Socket, peer: Address, now: float) -> None:
         super().__init__(endpoint, host, peer, now)
         self.loop = loop
+        self._socket = host
+
+    def read_here(self, timeout: float | None) -> bool:
+        """See `Socket.read_here`."""
+        return self._socket.read_here(timeout)
 
 
 class LockedDatagramSession(DatagramSession):
@@ -29,6 +37,10 @@ class LockedDatagramSession(DatagramSession):
     def __init__(self, loop: Loop, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
         super().__init__(endpoint, host, peer, now)
         self.loop = loop
+
+    def read_here(self, timeout: float | None) -> bool:
+        """No: one socket has many peers."""
+        return False
 
 
 def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,20 +54,14 @@ def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _locked_send(send: Callable[..., bool]) -> Callable[..., bool]:
-    @wraps(send)
-    def call(self: Any, item: Packet | Message) -> bool:
-        if self.loop.driver == get_ident():  # as above, but this is called for every packet
-            return send(self, item)
-        with self.loop:
-            return send(self, item)
-
-    return call
-
+_TO_LOCK = [
+    *("send_message", "request", "forget", "bind", "close", "abort", "pause", "resume", "failed"),
+    # In C `send` is one step, in which no other thread has its turn, until it calls one of these.
+    *(("_send_other", "_overflow", "_wake") if speedups else ("send",)),
+]
 
 _stats = _locked(lambda session: Session.stats.__get__(session))
 for _kind in (LockedSession, LockedDatagramSession):
-    for _name in ("send_message", "request", "forget", "bind", "close", "abort", "pause", "resume", "failed"):
+    for _name in _TO_LOCK:
         setattr(_kind, _name, _locked(getattr(_kind, _name)))
-    setattr(_kind, "send", _locked_send(_kind.send))  # noqa: B010
     setattr(_kind, "stats", property(_stats))  # noqa: B010
