@@ -20,7 +20,7 @@ from packetcore import (
     SessionClosed,
     encode,
 )
-from tests.made_up_host import Rig, open_on
+from tests.made_up_host import Recorder, Rig, open_on
 
 PING = Packet(1, b"ping")
 PONG = Packet(2, b"pong")
@@ -39,6 +39,69 @@ def test_what_a_handler_sends_for_one_chunk_leaves_in_one_write() -> None:
     assert host.packets() == [PONG] * 10
     assert rig.handler.named("sent") == [("sent", 10 * len(encode(PONG)))]
     assert "wake" not in host.verbs
+
+
+class Together(Recorder):
+    """Takes the packets of a chunk at once."""
+
+    def packets_received(self, session: Session, packets: list[Packet]) -> None:
+        self._note(session, "packets", packets)
+
+
+def test_a_handler_may_take_the_packets_of_a_chunk_at_once() -> None:
+    rig = Rig()
+    rig.handler = rig.endpoint._handler = Together()
+    session, host = rig.open()
+    rig.handler.on["packets"] = reply(PONG)
+    session.received(encode(PING) * 3 + b"\x01" + encode(PONG) * 2 + encode(PING)[:5], 101)
+    session.received(encode(PING)[5:], 102)
+    assert rig.handler.calls == [
+        ("connected",),
+        ("packets", [PING] * 3),
+        ("malformed", Reason.TOO_SHORT),
+        ("packets", [PONG] * 2),
+        ("sent", 2 * len(encode(PONG))),
+        ("packets", [PING]),
+        ("sent", len(encode(PONG))),
+    ]
+    assert host.packets() == [PONG] * 3
+    assert session.stats.packets_received == 6
+
+
+def test_packets_taken_at_once_are_those_that_answer_no_request_and_wait_for_a_resume() -> None:
+    rig = Rig()
+    rig.handler = rig.endpoint._handler = Together()
+    session, _ = rig.open()
+    replies: list[object] = []
+    session.request(PING, replies.append)
+    session.request(PING, replies.append)
+    rig.handler.on["packets"] = lambda session: session.pause()
+    session.received(encode(PING), 101)
+    session.received(encode(PONG) + encode(PING) + encode(PONG), 102)
+    session.received(encode(PING), 103)
+    session.received(encode(PONG), 104)
+    assert replies == [PING, PING]
+    assert rig.handler.named("packets") == [("packets", [PONG] * 2)]
+    session.resume()
+    session.flush(105)
+    assert rig.handler.named("packets")[1:] == [("packets", [PING, PONG])]
+
+
+def test_a_handler_that_fails_to_take_packets_at_once_ends_its_session_alone() -> None:
+    rig = Rig()
+    rig.handler = rig.endpoint._handler = Together()
+    session, _ = rig.open()
+    rig.handler.on["packets"] = lambda session: 1 // 0
+    session.received(encode(PING) * 3, 101)
+    assert session.close_reason is CloseReason.HANDLER_ERROR
+    assert len(rig.handler.named("packets")) == len(rig.log) == 1
+
+
+def test_a_handler_that_takes_packets_singly_is_given_each_also_where_they_come_together() -> None:
+    rig = Rig()
+    session, _ = rig.open()
+    rig.handler.packets_received(session, [PING, PONG])
+    assert rig.handler.named("packet") == [("packet", PING), ("packet", PONG)]
 
 
 def test_a_send_outside_an_input_wakes_the_host_once() -> None:
