@@ -478,7 +478,7 @@ frame_of(const Packet *packet)
     uint16_t id = packet->id, count = packet->count;
     const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(payload);
     size_t length = (size_t)PyBytes_GET_SIZE(payload);
-    const uint8_t header[HEADER_SIZE] = {
+    const uint8_t header[BLOCK] = { /* looked through as a whole */
         (uint8_t)(id >> 8),      (uint8_t)id,
         packet->type,            (uint8_t)(count >> 8),
         (uint8_t)count,          (uint8_t)(length >> 24),
@@ -486,7 +486,8 @@ frame_of(const Packet *packet)
         (uint8_t)length,
     };
     size_t in_payload = count_special(data, length);
-    size_t extra = 2 + HEADER_SIZE + count_special(header, HEADER_SIZE) + in_payload;
+    size_t in_header = count_special(header, BLOCK);
+    size_t extra = 2 + HEADER_SIZE + in_header + in_payload;
     if (extra > (size_t)PY_SSIZE_T_MAX - length) {
         return PyErr_NoMemory();
     }
@@ -496,7 +497,13 @@ frame_of(const Packet *packet)
     }
     uint8_t *out = (uint8_t *)PyBytes_AS_STRING(frame);
     *out++ = FLAG;
-    out = escape_bytes(out, header, HEADER_SIZE);
+    if (in_header) {
+        out = escape_bytes(out, header, HEADER_SIZE);
+    }
+    else {
+        memcpy(out, header, HEADER_SIZE);
+        out += HEADER_SIZE;
+    }
     if (in_payload) {
         out = escape_bytes(out, data, length);
     }
