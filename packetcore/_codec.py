@@ -30,6 +30,8 @@ LONG = 256
 FEW = 64
 """Bytes for each escape that make the escapes few. Random bytes have one in 128."""
 
+# What the byte after an escape byte makes of the two.
+_ESCAPED = {ESCAPED_FLAG[1]: FLAG_BYTE, ESCAPED_ESCAPE[1]: ESCAPE_BYTE}
 _pack = HEADER.pack
 
 
@@ -96,13 +98,12 @@ def _unescape_few(pieces: list[bytes]) -> bytes | None:
     """
     plain = bytearray().join(pieces)
     at = len(pieces.pop(0))
-    if pieces and not pieces[-1]:
-        return None  # nothing follows the last escape byte
-    for piece in pieces:
-        if not 1 <= plain[at] <= 2:
-            return None
-        plain[at] ^= 0xFF
-        at += len(piece)
+    try:
+        for piece in pieces:
+            plain[at] = _ESCAPED[piece[0]]
+            at += len(piece)
+    except (IndexError, KeyError):  # after an escape byte stands neither 01 nor 02, or nothing
+        return None
     return bytes(plain)
 
 

@@ -34,6 +34,7 @@ DEFAULT_MAX_PAYLOAD = 1 << 20
 peer holds at most 2 MiB."""
 
 _unpack = HEADER.unpack_from
+_PAYLOAD = slice(HEADER_SIZE, None)
 
 
 class Decoder:
@@ -81,11 +82,16 @@ class Decoder:
         if FLAG_BYTE not in data:
             self._hold(data, events)
             return events
-        runs = data.split(FLAG)
-        open_run = runs.pop()
         self._header_read = False
         if self._run or not self._in_frame:
-            runs[0] = self._end_open_run(runs[0], events)
+            # Long frames: what a chunk ends and what it leaves open are most of it. To search
+            # for one flag is cheap; to split looks at each byte in turn.
+            end, _, rest = data.partition(FLAG)
+            closed, _, open_run = rest.rpartition(FLAG)
+            runs = [self._end_open_run(end, events), *closed.split(FLAG)]
+        else:
+            runs = data.split(FLAG)
+            open_run = runs.pop()
         max_payload = self._max_payload
         for run in filter(None, runs):  # nothing between two flags is nothing
             plain: bytes | None = run
@@ -102,7 +108,7 @@ class Decoder:
                 id, type, count, length = _unpack(plain)
                 if length == size <= max_payload:
                     # The header's widths keep the fields in range: no second check.
-                    events.append(new_packet(Packet, (id, plain[HEADER_SIZE:], type, count)))
+                    events.append(new_packet(Packet, (id, plain[_PAYLOAD], type, count)))
                     continue
             self._refuse(run, plain, events)
         if open_run:
