@@ -1,8 +1,9 @@
 """Echo of raw bytes on each runtime with nothing of packetcore: what a connection costs anyway.
 
 Each is the leanest form that its runtime offers for a callback for each chunk: no timer, no
-buffer of its own, no limit. gevent has a second form, a greenlet for each connection, which is
-how servers are written for it. All send small writes at once, as packetcore does.
+buffer of its own, no limit. gevent and blocking sockets have a second form, a greenlet or a thread
+for each connection, which is how servers are written for them. All send small writes at once, as
+packetcore does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
@@ -195,6 +197,24 @@ def _selectors(certificate: str | None = None) -> int:
                     elif not _echo(key.data):
                         selector.unregister(key.data)
                         key.data.close()
+
+    return in_thread(run)
+
+
+def threads() -> int:
+    """A thread for each socket, which blocks in it."""
+
+    def serve(sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with sock, suppress(OSError):
+            while data := sock.recv(CHUNK):
+                sock.sendall(data)
+
+    def run(port: Future[int]) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
+            port.set_result(listener.getsockname()[1])
+            while True:
+                threading.Thread(target=serve, args=listener.accept()[:1], daemon=True).start()
 
     return in_thread(run)
 

@@ -14,7 +14,7 @@ from functools import partial
 from importlib.util import find_spec
 from multiprocessing.connection import Connection as Pipe
 
-from _bare_servers import BARE, BARE_TLS
+from _bare_servers import BARE, BARE_TLS, threads
 from _common import pin
 from _echo_by_hand import greenlets, int32_strings, readuntil
 from _processes import TRANSPORTS, Echo, answer, begin_child, load
@@ -39,7 +39,7 @@ _BY_HAND: dict[str, dict[str, Callable[[], int]]] = {
     "uvloop": {"readuntil": partial(readuntil, _new_uvloop)},
     "gevent": {"raw greenlet": BARE["gevent"]["greenlet"], "by hand": greenlets},
     "twisted": {"Int32StringReceiver": int32_strings},
-    "blocking": {},
+    "blocking": {"raw thread": threads},
 }
 
 SERVERS: dict[str, dict[str, Callable[[], int]]] = {
@@ -51,8 +51,9 @@ SERVERS: dict[str, dict[str, Callable[[], int]]] = {
     }
     for transport in TRANSPORTS
 }
-"""By transport and by name: functions that start one and give its port. On gevent `raw` is a
-watcher for each socket, the leanest there is, and `raw greenlet` is how servers are written."""
+"""By transport and by name: functions that start one and give its port. `raw` is
+the leanest there is; `raw greenlet` and `raw thread` are how servers are written on gevent and on
+blocking sockets."""
 
 SERVERS_TLS: dict[str, dict[str, Callable[[str], int]]] = {
     transport: {"raw TLS": BARE_TLS[transport], "handler TLS": partial(_packetcore, transport, Echo())}

@@ -42,6 +42,8 @@ PEER_BARS = {
     ("uvloop handler 32", "twisted Int32StringReceiver 32"): 3.0,
     ("twisted handler 32", "twisted Int32StringReceiver 32"): 1.8,
     ("gevent handler 32", "gevent by hand 32"): None,
+    ("gevent handler 32", "gevent raw greenlet 32"): None,
+    ("blocking stream 32", "blocking raw thread 32"): None,
     **{
         (f"{transport} stream {depth}", f"{transport} handler {depth}"): 0.5
         for depth in (MANY, ONE)

@@ -143,10 +143,7 @@ class SyncStream(StreamBase, ABC):
         try:
             return self._inbox.take_queued()
         except IndexError:
-            item: Packet | Message | None = self._wait(self._inbox.take, timeout)
-        if item is None:
-            raise TimeoutError(f"nothing was received within timeout={timeout} s")
-        return item
+            return self._next(timeout)
 
     def __iter__(self) -> Iterator[Packet | Message]:
         take = self._inbox.take_queued
@@ -155,7 +152,7 @@ class SyncStream(StreamBase, ABC):
                 try:
                     item = take()  # spares a call where there is one
                 except IndexError:
-                    item = self.recv()
+                    item = self._next(None)
                 yield item
         except SessionClosed as closed:
             if not closed.is_clean:
@@ -182,6 +179,13 @@ class SyncStream(StreamBase, ABC):
             self.session.failed(error, self._clock())
         finally:
             self.close()
+
+    def _next(self, timeout: float | None) -> Packet | Message:
+        """Wait for an item."""
+        item: Packet | Message | None = self._wait(self._inbox.take, timeout)
+        if item is None:
+            raise TimeoutError(f"nothing was received within timeout={timeout} s")
+        return item
 
     def _drain(self, timeout: float | None) -> None:
         if self._wait(self._has_room, timeout) is None:

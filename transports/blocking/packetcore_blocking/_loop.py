@@ -8,7 +8,6 @@ else by whichever thread waits for something. It lets others in only while it se
 from __future__ import annotations
 
 import heapq
-import selectors
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -23,16 +22,6 @@ T = TypeVar("T")
 
 LONGEST_WAIT = 86400.0
 """Seconds: a selector counts milliseconds, and refuses more than some days of them."""
-
-
-BRISK = 0.001
-"""Seconds after which who serves looks again if it was asked to, a short while ago: an alarm for
-each time would take longer than what it is for."""
-
-_SEE_CHANGES = tuple(
-    getattr(selectors, name) for name in ("EpollSelector", "KqueueSelector") if hasattr(selectors, name)
-)
-"""Selectors that need no new call to look at one more descriptor."""
 
 
 @dataclass(order=True, slots=True)
@@ -65,8 +54,6 @@ class Loop:
         self.lock = threading.RLock()
         self.open: set[Callable[[], object]] = set()
         """For each open socket, and each try to open one, what ends it at once."""
-        self.lent: set[Callable[[], object]] = set()
-        """For each socket that is read elsewhere for now, what looks whether it still is."""
         self.thread: threading.Thread | None = None
         """Its own thread."""
         self.driver = 0
@@ -75,8 +62,7 @@ class Loop:
         """How many servers use it, where each has to `leave`."""
         self.closed = False
         self._selector = DefaultSelector()
-        self._selecting = False  # until a descriptor is ready, or an alarm comes
-        self._asked = False  # for a look, since the last one
+        self._selecting = False
         self._timers: list[Timer] = []
         self._soon: deque[Callable[[], object]] = deque()
         self._followers: set[threading.Condition] = set()  # of threads that wait and do not serve
@@ -104,8 +90,7 @@ class Loop:
             self._selector.unregister(fd)
         if mask:
             self._selector.register(fd, mask, ready)
-        if not isinstance(self._selector, _SEE_CHANGES):
-            self.interrupt()
+        self.interrupt()  # not every selector sees a change while it waits
 
     def call_at(self, at: float, callback: Callable[[], object]) -> Timer:
         """Call something at a time of `time.monotonic`."""
@@ -121,7 +106,6 @@ class Loop:
 
     def interrupt(self) -> None:
         """Have whoever serves look again whether there is a change."""
-        self._asked = True
         if self._selecting:
             self._selecting = False
             self._alarm.send(b"\0")
@@ -134,24 +118,15 @@ class Loop:
         if self.thread is None:
             self.interrupt()  # who serves may wait for the same
 
-    def wait(
-        self,
-        condition: threading.Condition,
-        attempt: Callable[[], T],
-        until: float | None = None,
-        read: Callable[[float | None], bool] = lambda timeout: False,
-    ) -> T | None:
+    def wait(self, condition: threading.Condition, attempt: Callable[[], T], until: float | None = None) -> T | None:
         """Wait for an attempt to give something, and give that; `None` if none did by `until`.
-
-        Where another thread serves, `read` may wait for what the attempt needs in its place, for
-        a short while; it says whether that is worth trying again.
 
         Raises:
             RuntimeError: called in a handler, for which the whole loop would wait.
         """
         thread = threading.current_thread()
         with self:
-            is_last, has_read = False, True
+            is_last = False
             while not getattr(thread, "cancelled", False):
                 result = attempt()
                 if result is not None or is_last or self.closed:
@@ -163,12 +138,9 @@ class Loop:
                     continue
                 timeout = None if until is None else max(0.0, until - monotonic())
                 is_last = timeout == 0
-                if (self.driver or self.thread not in (None, thread)) and has_read:
-                    has_read = read(timeout)
-                elif self.driver or self.thread not in (None, thread):
+                if self.driver or self.thread not in (None, thread):
                     self._followers.add(condition)
                     condition.wait(timeout)
-                    has_read = True
                 else:
                     self._serve(timeout)
             raise Cancelled
@@ -242,13 +214,8 @@ class Loop:
         self.driver = threading.get_ident()
         try:
             due = self._timers[0].at - monotonic() if self._timers else LONGEST_WAIT
-            # Who was asked is likely to be asked again, and looks without being woken.
-            for look in [*self.lent]:
-                look()
-            is_brisk, self._asked = self._asked or bool(self.lent), False
-            longest = BRISK if is_brisk else LONGEST_WAIT
-            timeout = max(0.0, min(due, longest if timeout is None else timeout, longest))
-            self._selecting = not is_brisk
+            timeout = max(0.0, min(due, LONGEST_WAIT if timeout is None else timeout, LONGEST_WAIT))
+            self._selecting = True
             self.lock.release()
             try:
                 ready = self._selector.select(timeout)

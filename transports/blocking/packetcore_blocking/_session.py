@@ -5,28 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from packetcore import Address, DatagramSession, Endpoint, Host, Session, speedups
 from packetcore_blocking._loop import Loop
-
-if TYPE_CHECKING:
-    from packetcore_blocking._socket import Socket
 
 
 class LockedSession(Session):
     """A session of a stream."""
 
-    __slots__ = ("_socket", "loop")
+    __slots__ = ("loop",)
 
-    def __init__(self, loop: Loop, endpoint: Endpoint, host: Socket, peer: Address, now: float) -> None:
+    def __init__(self, loop: Loop, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
         super().__init__(endpoint, host, peer, now)
         self.loop = loop
-        self._socket = host
-
-    def read_here(self, timeout: float | None) -> bool:
-        """See `Socket.read_here`."""
-        return self._socket.read_here(timeout)
 
 
 class LockedDatagramSession(DatagramSession):
@@ -37,10 +29,6 @@ class LockedDatagramSession(DatagramSession):
     def __init__(self, loop: Loop, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
         super().__init__(endpoint, host, peer, now)
         self.loop = loop
-
-    def read_here(self, timeout: float | None) -> bool:
-        """No: one socket has many peers."""
-        return False
 
 
 def _locked(method: Callable[..., Any]) -> Callable[..., Any]:

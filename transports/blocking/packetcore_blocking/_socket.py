@@ -3,7 +3,6 @@ socket. Nothing is decided here."""
 
 from __future__ import annotations
 
-import select
 import socket
 from contextlib import suppress
 from selectors import EVENT_READ, EVENT_WRITE
@@ -20,9 +19,6 @@ READ_SIZE = 64 * 1024
 
 WRITE_SIZE = 256 * 1024
 """The most that one turn writes to one socket."""
-
-PATIENCE = 0.01
-"""Seconds for which a thread waits for one socket by itself before it leaves that to the loop."""
 
 TLS_RECORD = 16 * 1024
 """The most that TLS sends as one: of more it tells nothing until all of it has gone."""
@@ -54,9 +50,6 @@ class Socket:
         self.opened = False
         """Whether TLS is agreed on, where it has that, and the session has begun."""
         self._reading = True
-        self._is_lent = False  # to a thread that reads by itself
-        self._is_waiting = False  # that thread is, for what comes
-        self._was_here = False  # since the loop looked
         self._at_eof = False
         self._ending = False  # sending ends once nothing is unsent
         self._ended = False
@@ -112,51 +105,6 @@ class Socket:
 
     def wake(self) -> None:
         self._loop.call_soon(lambda: self.session.flush(monotonic()))
-
-    # What a thread calls that waits for what comes.
-
-    def read_here(self, timeout: float | None) -> bool:
-        """Wait and read in this thread, which has the lock, in place of the loop's: to have one
-        thread wake another takes longer than all else. Not for long, since nothing wakes this one
-        but bytes that come.
-
-        Returns:
-            Whether they did.
-        """
-        if self._is_waiting or not self._wants_to_read() or not (self._is_lent or self._lend()):
-            return False
-        self._is_waiting = self._was_here = True
-        fd = self._sock.fileno()
-        self._loop.lock.release()
-        try:
-            is_ready = _has_come(fd, PATIENCE if timeout is None else min(timeout, PATIENCE))
-        finally:
-            self._loop.lock.acquire()
-            self._is_waiting = False
-        if not is_ready:
-            self._take_back()
-        elif self._wants_to_read():
-            self._readable(EVENT_READ)
-        return is_ready
-
-    def _lend(self) -> bool:
-        if self._watched != EVENT_READ or not self._is_usual():
-            return False
-        self._is_lent = True
-        self._loop.lent.add(self._look)
-        self._watch()
-        return True
-
-    def _look(self) -> None:
-        """Have the loop read again, if its thread has not for a while."""
-        if not (self._is_waiting or self._was_here):
-            self._take_back()
-        self._was_here = False
-
-    def _take_back(self) -> None:
-        self._is_lent = False
-        self._loop.lent.discard(self._look)
-        self._watch()
 
     # What the loop calls.
 
@@ -278,37 +226,21 @@ class Socket:
         self._sock.shutdown(socket.SHUT_WR)
 
     def _watch(self) -> None:
-        wanted = self._to_read if self._wants_to_read() and not self._is_lent else 0
+        wanted = self._to_read if self._wants_to_read() else 0
         if self._unsent or (self._ending and not self._ended):
             wanted |= self._to_write
         if wanted != self._watched and not self._closed:
             self._watched = wanted
-            is_usual = wanted == EVENT_READ and self._is_usual()
+            is_usual = wanted == EVENT_READ and self.opened and not self._is_tls
             self._loop.watch(self._sock.fileno(), wanted, self._readable if is_usual else self._ready)
-
-    def _is_usual(self) -> bool:
-        return self.opened and not self._is_tls
 
     def _lose(self, error: OSError | None) -> None:
         if not self._closed:
             self._closed = True
             self._loop.watch(self._sock.fileno())
             self._loop.open.discard(self._shut)
-            self._loop.lent.discard(self._look)
             if self._unsent:
                 reset_on_close(self._sock)
             self._sock.close()
             self._unsent.clear()  # the session may live on for a while, and hold this
             self.session.lost(error, monotonic())
-
-
-def _has_come(fd: int, timeout: float) -> bool:
-    """Wait until there is something to read, or to notice: another thread may close it."""
-    if hasattr(select, "poll"):
-        poller = select.poll()
-        poller.register(fd, select.POLLIN)
-        return bool(poller.poll(1000 * timeout))
-    try:
-        return bool(select.select([fd], [], [], timeout)[0])
-    except OSError:
-        return True

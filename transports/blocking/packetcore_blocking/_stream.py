@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from packetcore import Inbox, Message, Packet, Reply, SessionClosed, SyncStream
 from packetcore_blocking._loop import Loop, after
-from packetcore_blocking._session import LockedDatagramSession, LockedSession
 
 T = TypeVar("T")
 
@@ -26,8 +25,6 @@ class Stream(SyncStream):
         self._loop = loop
         self._changed = Condition(loop.lock)
         super().__init__(inbox, partial(loop.notify, self._changed), monotonic)
-        assert isinstance(self.session, LockedSession | LockedDatagramSession)
-        self._read_here = self.session.read_here
 
     def request(
         self, packet: Packet, *, match: Callable[[Reply], bool] | None = None, timeout: float | None = None
@@ -78,7 +75,7 @@ class Stream(SyncStream):
 
     def _wait_for(self, changed: Condition, attempt: Callable[[], T | None], timeout: float | None) -> T | None:
         try:
-            return self._loop.wait(changed, attempt, after(timeout), self._read_here)
+            return self._loop.wait(changed, attempt, after(timeout))
         finally:
             if self._loop.thread is None and self.session.is_over:
                 self._loop.close()  # it was there for this stream
