@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import attrgetter
 from typing import Any, TypeVar
 
 from packetcore._errors import SessionClosed
@@ -25,11 +24,6 @@ HIGH_WATER = 64 * 1024
 """Bytes that may come while the reader has something left; after more of them the session stops
 reading until he has taken all. It is what one read brings at most, so that the socket's own
 buffers do the waiting."""
-
-_FRAME = 11
-"""What a packet counts beside its payload: the flags and the header."""
-
-_payload = attrgetter("payload")
 
 
 class Inbox(Handler):
@@ -51,7 +45,8 @@ class Inbox(Handler):
         self.take_queued: Callable[[], Packet | Message] = self._queue.popleft
         """Gives the next packet, or message, and raises `IndexError` where there is none: `take`
         knows more, but a call of Python's own costs less."""
-        self._came = 0  # bytes since nothing was left
+        self._came = 0  # bytes, at the last packet
+        self._came_before = 0  # the same when nothing was left
         self._full = False
         self._end: CloseReason | None = None
         self._error: OSError | None = None
@@ -89,14 +84,14 @@ class Inbox(Handler):
 
     def packets_received(self, session: Session, packets: Sequence[Packet | Message]) -> None:
         queue = self._queue
-        if not queue:
-            self._came = 0
+        if queue:
+            queue.extend(packets)
+        else:
+            self._came_before = self._came
             queue.extend(packets)
             self.on_change()  # who waits for a packet found none
-        else:
-            queue.extend(packets)
-        self._came += sum(map(len, map(_payload, packets))) + _FRAME * len(packets)
-        if self._came > HIGH_WATER and not self._full:
+        self._came = session.bytes_received
+        if self._came - self._came_before > HIGH_WATER and not self._full:
             self._full = True
             session.pause()
 

@@ -182,6 +182,11 @@ class Session(Pump):
         return self._connection.stats
 
     @property
+    def bytes_received(self) -> int:
+        """Bytes that came until now and were not discarded."""
+        return self._connection._bytes_received
+
+    @property
     def unanswered(self) -> int:
         """How many requests had no reply: those that wait, and those given up, whose replies
         may come yet."""

@@ -1,5 +1,6 @@
 /* The codec in C, and what is done for each chunk and each packet around it: `Packet`, `encode`,
-   `Output`, `Decoder`, `Receiver` and `Pump`, the fast twins of those in the modules of these names.
+   `Output`, `Decoder`, `Receiver`, `Pump` and `Items`, the fast twins of those in the modules of these
+   names.
 
    The Python is the reference: what is a frame, which reason a bad one gets, and where each
    event is given are decided there and only repeated here. A Python decoder keeps the raw
@@ -61,6 +62,8 @@ typedef struct {
     PyTypeObject *decoder;
     PyTypeObject *receiver;
     PyTypeObject *pump;
+    PyTypeObject *ready;
+    PyTypeObject *items;
     PyObject *encode; /* the function below */
     PyObject *name_write;
     PyObject *name_own_write;
@@ -2061,6 +2064,151 @@ static PyType_Spec pump_spec = {
 };
 
 
+/* Items */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *take;
+    PyObject *wait;
+} Items;
+
+/* What an item is awaited with that is there already: it gives it at the first step. A packet or
+   a message refers to nothing that could lead back here, so the garbage collector need not know. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *item; /* NULL once it was given */
+} Ready;
+
+static PySendResult
+ready_send(Ready *self, PyObject *Py_UNUSED(value), PyObject **result)
+{
+    *result = self->item;
+    self->item = NULL;
+    if (*result == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "it was awaited already");
+        return PYGEN_ERROR;
+    }
+    return PYGEN_RETURN;
+}
+
+static PyObject *
+ready_next(Ready *self)
+{
+    PyObject *item;
+    if (ready_send(self, NULL, &item) == PYGEN_RETURN) {
+        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, item); /* an item may be a tuple */
+        if (stop != NULL) {
+            PyErr_SetObject(PyExc_StopIteration, stop);
+            Py_DECREF(stop);
+        }
+        Py_DECREF(item);
+    }
+    return NULL;
+}
+
+static void
+ready_dealloc(Ready *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(self->item);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot ready_slots[] = {
+    {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, ready_send},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, ready_next},
+    {Py_tp_dealloc, ready_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec ready_spec = {
+    .name = "packetcore._speedups.Ready",
+    .basicsize = sizeof(Ready),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = ready_slots,
+};
+
+static PyObject *
+items_next(Items *self)
+{
+    State *state = PyType_GetModuleState(Py_TYPE(self));
+    Ready *ready = PyObject_New(Ready, state->ready); /* first: what was taken must not be lost */
+    if (ready == NULL) {
+        return NULL;
+    }
+    ready->item = PyObject_CallNoArgs(self->take);
+    if (ready->item != NULL) {
+        return (PyObject *)ready;
+    }
+    Py_DECREF(ready);
+    if (!PyErr_ExceptionMatches(PyExc_IndexError)) {
+        return NULL;
+    }
+    PyErr_Clear();
+    return PyObject_CallNoArgs(self->wait);
+}
+
+static PyObject *
+items_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"", "", NULL};
+    PyObject *take, *wait;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:Items", names, &take, &wait)) {
+        return NULL;
+    }
+    Items *self = (Items *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->take = Py_NewRef(take);
+        self->wait = Py_NewRef(wait);
+    }
+    return (PyObject *)self;
+}
+
+static int
+items_traverse(Items *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->take);
+    Py_VISIT(self->wait);
+    return 0;
+}
+
+static void
+items_dealloc(Items *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_XDECREF(self->take);
+    Py_XDECREF(self->wait);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(items_doc,
+"Items(take, wait, /)\n--\n\n"
+"An asynchronous iterator that waits only where it must.");
+
+static PyType_Slot items_slots[] = {
+    {Py_tp_doc, (void *)items_doc},
+    {Py_tp_new, items_new},
+    {Py_am_aiter, PyObject_SelfIter},
+    {Py_am_anext, items_next},
+    {Py_tp_traverse, items_traverse},
+    {Py_tp_dealloc, items_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec items_spec = {
+    .name = "packetcore._speedups.Items",
+    .basicsize = sizeof(Items),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = items_slots,
+};
+
+
 /* The module */
 
 static int
@@ -2100,7 +2248,8 @@ module_exec(PyObject *module)
     state->name_sent_at = PyUnicode_InternFromString("sent_at");
     if (state->name_write == NULL || state->name_own_write == NULL || state->name_sent_at == NULL ||
         add_type(module, &output_spec, &state->output) < 0 || add_type(module, &decoder_spec, &state->decoder) < 0 ||
-        add_type(module, &receiver_spec, &state->receiver) < 0 || add_type(module, &pump_spec, &state->pump) < 0) {
+        add_type(module, &receiver_spec, &state->receiver) < 0 || add_type(module, &pump_spec, &state->pump) < 0 ||
+        add_type(module, &ready_spec, &state->ready) < 0 || add_type(module, &items_spec, &state->items) < 0) {
         return -1;
     }
     return 0;
@@ -2115,6 +2264,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->decoder);
     Py_VISIT(state->receiver);
     Py_VISIT(state->pump);
+    Py_VISIT(state->ready);
+    Py_VISIT(state->items);
     Py_VISIT(state->encode);
     Py_VISIT(state->malformed);
     Py_VISIT(state->open);
@@ -2133,6 +2284,8 @@ module_clear(PyObject *module)
     Py_CLEAR(state->decoder);
     Py_CLEAR(state->receiver);
     Py_CLEAR(state->pump);
+    Py_CLEAR(state->ready);
+    Py_CLEAR(state->items);
     Py_CLEAR(state->name_write);
     Py_CLEAR(state->name_own_write);
     Py_CLEAR(state->name_sent_at);

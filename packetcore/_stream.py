@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 from packetcore._errors import SessionClosed
 from packetcore._events import Message
 from packetcore._host import Address
+from packetcore._implementation import Items
 from packetcore._inbox import Inbox
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
@@ -69,14 +70,13 @@ class AsyncStream(StreamBase, ABC):
         """Send what is unsent, close, and wait until the conversation is over, which takes
         `close_timeout` at most."""
 
-    def __aiter__(self: A) -> A:
-        return self
+    def __aiter__(self) -> AsyncIterator[Packet | Message]:
+        return Items(self._inbox.take_queued, self._next)
 
-    async def __anext__(self) -> Packet | Message:
-        try:
-            return self._inbox.take_queued()  # spares a coroutine where there is one
-        except IndexError:
-            pass
+    def __anext__(self) -> Awaitable[Packet | Message]:
+        return self.__aiter__().__anext__()
+
+    async def _next(self) -> Packet | Message:
         try:
             return await self.recv()
         except SessionClosed as closed:

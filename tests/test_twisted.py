@@ -253,7 +253,7 @@ def test_sent_is_told_as_a_backlog_goes_and_of_all_of_it(
             left -= len(peer.recv(1 << 20))
         until(driver, lambda: session.outstanding == 0)
     assert sum(handler.sent_sizes) == total
-    assert max(handler.sent_sizes) <= 64 * 1024
+    assert max(handler.sent_sizes[1:]) <= 64 * 1024  # the first is what went at once
     until(driver, lambda: handler.ended == [CloseReason.PEER])
     driver.call(server.close)
 

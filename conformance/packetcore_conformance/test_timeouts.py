@@ -45,7 +45,7 @@ def test_an_active_peer_outlives_a_silent_one(rig: Rig) -> None:
 
 def test_a_refresh_in_the_pool_keeps_a_silent_session(rig: Rig) -> None:
     handler = echo()
-    server = rig.serve(handler, Config(idle_timeout=0.4))
+    server = rig.serve(handler, Config(idle_timeout=0.8))
     active = rig.peer(server)
     handler.wait("connected", 1)
     rig.peer(server)

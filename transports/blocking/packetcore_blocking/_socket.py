@@ -66,7 +66,7 @@ class Socket:
         sent = 0
         if not self._unsent:
             try:
-                sent = self._sock.send(data[: self._write_size])
+                sent = self._sock.send(data if len(data) <= self._write_size else data[: self._write_size])
             except (BlockingIOError, InterruptedError, SSLWantWriteError):
                 pass
             except SSLWantReadError:

@@ -4,6 +4,7 @@ descriptors, those accept a peer to close it and log that for each, and they kno
 from __future__ import annotations
 
 import socket
+import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -43,8 +44,12 @@ class ListeningSocket(Listener):
     def _adopt(self, sock: socket.socket, peer: Address) -> None:
         self._spare.close()  # the reactor duplicates the socket before we close it
         with suppress(OSError), sock:
-            sock.getpeername()  # fails if the peer has gone, on which Twisted would leave its socket open
-            self._reactor.adoptStreamConnection(sock.fileno(), sock.family, self._factory)
+            try:
+                self._reactor.adoptStreamConnection(sock.fileno(), sock.family, self._factory)
+            except OSError as error:  # the peer has gone, on which Twisted leaves a socket open
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ResourceWarning)
+                    error.__traceback__ = None  # which held it
         with suppress(OSError):  # a thread was faster, or a handler has stopped the listening
             self._spare = self.sock.dup()
 

@@ -40,6 +40,7 @@ class PacketProtocol(Protocol):
         self._transport: Any = None
         self._socket: Any = None  # beneath TLS and other wrappers; None where there is none
         self._opened: Deferred[Session] = Deferred(lambda _: self.abort())
+        self._write_some: Callable[[bytes], object] | None = None  # of a TCP socket with nothing above
         self._is_open = self._is_tls = self._producing = False
         self._unsent = bytearray()  # what the transport was not given yet
         self._piece = 0  # how many bytes it was given and has not sent all
@@ -56,6 +57,8 @@ class PacketProtocol(Protocol):
             self._socket = socket
         if self._socket is not None and interfaces.ITCPTransport.providedBy(socket):
             self._socket.setTcpNoDelay(True)
+        if socket is self.transport and not self._is_tls:
+            self._write_some = getattr(socket, "writeSomeData", None)
         if not self._is_tls:
             self.handshakeCompleted()
         elif self._endpoint.config.connect_timeout is not None:
@@ -116,14 +119,21 @@ class PacketProtocol(Protocol):
         if self._socket is None:  # a transport in memory, which takes all at once
             self._transport.write(data)
             return len(data)
+        sent = 0
+        if self._write_some is not None and not self._producing:
+            # At once, while nothing waits before it: else it would wait for the reactor's next turn.
+            result = self._write_some(data)
+            sent = result if isinstance(result, int) else 0  # the reactor will find that error, too
+            if sent == len(data):
+                return sent
         # All that Twisted tells in public of what the system took is that a buffer is empty:
         # to a pull producer always, to a push producer only after more than 64 KiB. Pieces
         # make it exact to one piece. TLS would pull in a busy loop, so ask the socket below.
-        self._unsent += data
+        self._unsent += memoryview(data)[sent:]
         if not self._producing:
             self._producing = True
             self._socket.registerProducer(self, False)  # pulls at once
-        return 0
+        return sent
 
     def write_eof(self) -> None:
         can_half_close = self._socket is not None and not self._is_tls
