@@ -1,4 +1,5 @@
-"""A guard against slowness that is no clock: how many instructions the codec takes.
+"""A guard against slowness that is no clock: how many instructions the codec takes, and a session
+that echoes.
 
     python benchmarks/guard.py            compare with instructions.json, exit 1 beyond the tolerance
     python benchmarks/guard.py --record   write there what is counted now
@@ -25,7 +26,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from packetcore import Packet, _codec, _decoder
+from _processes import Echo
+
+from packetcore import Endpoint, Packet, Session, _codec, _decoder
 
 FIGURES = Path(__file__).with_name("instructions.json")
 TOLERANCE = 1.10
@@ -47,6 +50,11 @@ else:
 SIZES = {16: 1_000, 64: 1_000, 1024: 200, 65536: 4}
 """For each size of payload, how many packets are in one round."""
 
+ECHOED = 320
+CHUNKS = {1: ECHOED, 32: ECHOED // 32}
+"""For each number of packets of 64 bytes that come together, how many chunks are in one round of
+`ECHOED` packets."""
+
 HOSTILE: dict[str, Callable[[int], bytes]] = {
     "one frame": lambda n: _codec.encode(Packet(1, bytes(n))),
     "sound escapes": lambda n: _codec.encode(Packet(1, b"\xfe" * (n // 2))),
@@ -58,19 +66,33 @@ HOSTILE: dict[str, Callable[[int], bytes]] = {
 }
 
 
+class Swallow:
+    """A host that takes everything."""
+
+    def write(self, data: bytes) -> int:
+        return len(data)
+
+    def nothing(self, *_: object) -> None:
+        pass
+
+    write_eof = set_timer = pause_reading = resume_reading = close = abort = wake = nothing
+
+
 class Case(NamedTuple):
     """One thing to count."""
 
     codec: str
     what: str
-    """"decode", "encode" or a hostile stream to decode."""
+    """"decode", "encode", "echo" or a hostile stream to decode."""
     size: int
-    """Bytes of payload, or of the hostile stream."""
+    """Bytes of payload, or of the hostile stream; of an echo the packets that come together."""
     chunk: int = CHUNK
 
     @property
     def units(self) -> int:
         """How many packets, or hostile bytes, are in one round."""
+        if self.what == "echo":
+            return ECHOED
         return self.size if self.what in HOSTILE else SIZES[self.size]
 
     @property
@@ -80,6 +102,9 @@ class Case(NamedTuple):
 
     def run(self, rounds: int) -> None:
         """Do it so many times."""
+        if self.what == "echo":
+            self._echo(rounds)
+            return
         decoder, encode = IMPLEMENTATIONS[self.codec]
         packets: list[Packet] = []
         if self.what in HOSTILE:
@@ -98,6 +123,15 @@ class Case(NamedTuple):
                 feed = decoder(max_payload=max(self.size, 1 << 16)).feed
                 for chunk in chunks:
                     feed(chunk)
+
+    def _echo(self, rounds: int) -> None:
+        session = Session(Endpoint(Echo(), is_server=True), Swallow(), ("192.0.2.1", 1), 0.0)
+        session.opened(0.0)
+        received = session.received
+        chunk = b"".join(_codec.encode(Packet(index, bytes(range(64)))) for index in range(self.size))
+        gc.disable()
+        for _ in range(rounds * CHUNKS[self.size]):
+            received(chunk, 0.0)
 
     def instructions(self) -> float:
         """What one packet or one hostile byte takes."""
@@ -146,9 +180,8 @@ def main() -> None:
     kept = figures.get(place, {})
     counted: dict[str, int] = {}
     slow: list[str] = []
-    for case in [
-        Case(codec, what, size) for codec in IMPLEMENTATIONS for what in ("decode", "encode") for size in SIZES
-    ]:
+    whats = {"decode": SIZES, "encode": SIZES, "echo": CHUNKS}
+    for case in [Case(codec, what, size) for codec in IMPLEMENTATIONS for what in whats for size in whats[what]]:
         name = f"{case.codec} {case.what} {case.size}"
         counted[name] = round(case.instructions())
         if counted[name] > kept.get(name, counted[name]) * TOLERANCE:

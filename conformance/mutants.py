@@ -3,7 +3,8 @@
     python conformance/mutants.py [--transport NAME] [NAME OF A MUTANT ...]
 
 Each mutant is one edit to a copy of the core or of an adapter, and the case that must fail
-on it. Exits 1 if a mutant survives, or if an edit no longer fits the code.
+on it. The core runs in Python alone, where it can be edited. Exits 1 if a mutant survives, or
+if an edit no longer fits the code.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 SESSION = "packetcore/_session.py"
 CONNECTION = "packetcore/_connection.py"
+PUMP = "packetcore/_pump.py"
+RECEIVER = "packetcore/_receiver.py"
 POOL = "packetcore/_pool.py"
 DATAGRAM = "packetcore/_datagram.py"
 BACKOFF = "packetcore/_backoff.py"
@@ -87,7 +90,7 @@ MUTANTS = [
     ),
     Mutant(
         "two sends change places",
-        SESSION,
+        PUMP,
         "data = self._output.join()",
         'data = b"".join(reversed(self._output.take()))',
         "test_the_golden_frames_are_sent",
@@ -115,7 +118,7 @@ MUTANTS = [
     ),
     Mutant(
         "every byte restarts the frame's clock",
-        CONNECTION,
+        RECEIVER,
         "        elif frames or self.frame_since is None:",
         "        else:",
         "test_a_trickled_frame_is_cut_off",
@@ -178,9 +181,9 @@ MUTANTS = [
     ),
     Mutant(
         "a paused session is delivered to",
-        SESSION,
-        "                    if queue and (not self._paused or self._lost):",
-        "                    if queue:",
+        PUMP,
+        "                    if self._queue and (not self._paused or self._lost):",
+        "                    if self._queue:",
         "test_a_paused_session_gets_nothing_until_it_is_resumed",
     ),
     Mutant(
@@ -523,7 +526,7 @@ def survives(mutant: Mutant, transport: str) -> str | None:
                 *("--pyargs", "packetcore_conformance", "--transport", transport, "-k", mutant.caught_by),
             ],
             cwd=copy,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
+            env={**os.environ, "PACKETCORE_PURE": "1", "PYTHONPATH": os.pathsep.join(map(str, paths))},
             capture_output=True,
             text=True,
             timeout=300,
