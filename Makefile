@@ -66,10 +66,10 @@ clean:
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
 
-.venv/installed: .venv/bin/pip $(DEMO:%=%/pyproject.toml) setup.py packetcore/_speedups.c
+.venv/installed: .venv/bin/pip $(DEMO:%=%/pyproject.toml) setup.py packetcore/_speedups.c $(wildcard packetcore/_c/*.h)
 	$(BIN)/pip install --quiet $(DEMO:%=-e %)
 	touch $@
 
-.venv/ready: .venv/bin/pip $(ALL:%=%/pyproject.toml) setup.py packetcore/_speedups.c requirements-dev.txt
+.venv/ready: .venv/bin/pip $(ALL:%=%/pyproject.toml) setup.py packetcore/_speedups.c $(wildcard packetcore/_c/*.h) requirements-dev.txt
 	$(BIN)/pip install --quiet $(ALL:%=-e %) -r requirements-dev.txt
 	touch $@

@@ -14,8 +14,7 @@ from setuptools import Extension, setup
 fits = platform.python_implementation() == "CPython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 wanted = os.environ.get("PACKETCORE_PURE", "0") in ("", "0")
 
-setup(
-    ext_modules=[Extension("packetcore._speedups", ["packetcore/_speedups.c"], optional=True)]
-    if fits and wanted
-    else []
-)
+parts = [f"packetcore/_c/{name}" for name in sorted(os.listdir("packetcore/_c"))]
+extension = Extension("packetcore._speedups", ["packetcore/_speedups.c"], depends=parts, optional=True)
+
+setup(ext_modules=[extension] if fits and wanted else [])

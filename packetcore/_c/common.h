@@ -1,0 +1,153 @@
+/* What all parts use: the state of the module, and ways to call Python. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+/* PLAIN_C and ONLY_SSE2, which only tests define, leave out what not every compiler and
+   processor has. */
+#if defined(__SSE2__) && !defined(PLAIN_C)
+#define USE_SSE2
+#include <emmintrin.h>
+#if defined(__GNUC__) && defined(__x86_64__) && !defined(ONLY_SSE2)
+#define USE_AVX2 /* where the processor has it; looked at when the module is loaded */
+#include <immintrin.h>
+#endif
+#endif
+
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define INLINE static inline
+#endif
+
+enum {
+    FLAG = 0xFE,
+    ESCAPE = 0xFD, /* FLAG is sent as FD 01, ESCAPE as FD 02: the second byte is 0xFF - byte */
+    HEADER_SIZE = 9,
+    SAMPLE_SIZE = 64,
+};
+
+static const uint32_t MAX_LENGTH = 0xFFFFFFFF;
+static const uint32_t DEFAULT_MAX_PAYLOAD = 1 << 20;
+
+/* How much is set aside for a payload before more of it than its header has come: enough
+   for most packets to be written in place, little for a peer that sends headers only. */
+static const size_t FIRST_ROOM = 64 * 1024;
+
+enum { NOISE, BAD_ESCAPE, TOO_SHORT, LENGTH_MISMATCH, TOO_LONG, TRUNCATED, REASONS };
+
+static const char *const REASON_NAMES[REASONS] = {
+    "NOISE", "BAD_ESCAPE", "TOO_SHORT", "LENGTH_MISMATCH", "TOO_LONG", "TRUNCATED",
+};
+
+typedef struct {
+    PyTypeObject *packet;
+    PyTypeObject *output;
+    PyTypeObject *decoder;
+    PyTypeObject *receiver;
+    PyTypeObject *pump;
+    PyTypeObject *ready;
+    PyTypeObject *items;
+    PyObject *encode; /* the function below */
+    PyObject *name_write;
+    PyObject *name_own_write;
+    PyObject *name_sent_at;
+    /* The rest is imported when first needed: those modules need `Packet` themselves. */
+    PyObject *malformed;
+    PyObject *open;
+    PyObject *reasons[REASONS];
+} State;
+
+static struct PyModuleDef module_def;
+
+static PyObject *
+import_from(const char *name, const char *attribute)
+{
+    PyObject *module = PyImport_ImportModule(name);
+    PyObject *value = module == NULL ? NULL : PyObject_GetAttrString(module, attribute);
+    Py_XDECREF(module);
+    return value;
+}
+
+static int
+load(State *state)
+{
+    if (state->malformed != NULL) {
+        return 0;
+    }
+    PyObject *reasons = import_from("packetcore._reasons", "Reason");
+    if (reasons == NULL) {
+        return -1;
+    }
+    for (int reason = 0; reason < REASONS; reason++) {
+        PyObject *member = PyObject_GetAttrString(reasons, REASON_NAMES[reason]);
+        if (member == NULL) {
+            Py_DECREF(reasons);
+            return -1;
+        }
+        Py_XSETREF(state->reasons[reason], member);
+    }
+    Py_DECREF(reasons);
+    PyObject *states = import_from("packetcore._state", "State");
+    if (states == NULL) {
+        return -1;
+    }
+    Py_XSETREF(state->open, PyObject_GetAttrString(states, "OPEN"));
+    Py_DECREF(states);
+    if (state->open == NULL) {
+        return -1;
+    }
+    state->malformed = import_from("packetcore._events", "Malformed");
+    return state->malformed == NULL ? -1 : 0;
+}
+
+/* The state of the module that a type, or one that it inherits from, belongs to. */
+static State *
+state_of(PyTypeObject *type)
+{
+    for (; type != NULL; type = type->tp_base) {
+        PyObject *module = PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) ? PyType_GetModule(type) : NULL;
+        if (module != NULL && PyModule_GetDef(module) == &module_def) {
+            return PyModule_GetState(module);
+        }
+        PyErr_Clear();
+    }
+    PyErr_SetString(PyExc_SystemError, "a type without its module");
+    return NULL;
+}
+
+static void
+set(PyObject **field, PyObject *value)
+{
+    Py_INCREF(value);
+    Py_XSETREF(*field, value);
+}
+
+/* Call a method by its name. The arguments end with the first NULL. */
+static PyObject *
+call(void *object, const char *name, PyObject *first, PyObject *second)
+{
+    PyObject *method = PyUnicode_FromString(name);
+    PyObject *result = method == NULL ? NULL : PyObject_CallMethodObjArgs(object, method, first, second, NULL);
+    Py_XDECREF(method);
+    return result;
+}
+
+/* The same where the result does not matter, also that of a call made already. */
+static int
+done(PyObject *result)
+{
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static int
+not_set_up(void *object)
+{
+    PyErr_Format(PyExc_TypeError, "a %.200s that was not set up", Py_TYPE(object)->tp_name);
+    return -1;
+}

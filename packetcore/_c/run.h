@@ -1,0 +1,282 @@
+/* Reading one run, which is what stands between two flags: its header, then its payload. */
+
+/* The open run, as far as it has been read. */
+typedef struct {
+    uint8_t header[HEADER_SIZE];
+    uint8_t header_size; /* how much of it has come */
+    bool in_escape;      /* the last byte was FD, and what it stands for has not come */
+    bool is_bad;         /* a bad escape has come: nothing after it is read */
+    bool is_mismatch;    /* so many bytes have come, or are sure not to come */
+    uint32_t filled;     /* how much of the payload has come */
+    PyObject *payload;   /* owned; its size is the room made so far, at most the length */
+} Run;
+
+static uint32_t
+length_in(const uint8_t *header)
+{
+    return (uint32_t)header[5] << 24 | (uint32_t)header[6] << 16 | (uint32_t)header[7] << 8 | header[8];
+}
+
+/* The size of a run that begins here, ends soon and needs no unescaping, as most small packets;
+   0 if it is not such a one. */
+static inline size_t
+small_run(const uint8_t *data, const uint8_t *end, uint64_t max_payload)
+{
+    size_t size = 0;
+    uint32_t specials = 0;
+    while (!specials && size < SMALL && end - data - (Py_ssize_t)size >= BLOCK) {
+        if (size && length_in(data) > SMALL) {
+            return 0;
+        }
+        specials = specials_in(data + size);
+        size += plain_bytes(specials);
+    }
+    bool is_whole = specials && size >= HEADER_SIZE && data[size] == FLAG;
+    return is_whole && length_in(data) == size - HEADER_SIZE && length_in(data) <= max_payload ? size : 0;
+}
+
+/* Read on in the header. Returns the end of what it took: a flag, the first byte of the
+   payload, a bad escape or the limit. */
+static const uint8_t *
+read_header(Run *run, const uint8_t *data, const uint8_t *limit)
+{
+    if (run->header_size == 0 && !run->in_escape && limit - data >= BLOCK &&
+        plain_bytes(specials_in(data)) >= HEADER_SIZE) {
+        memcpy(run->header, data, HEADER_SIZE);
+        run->header_size = HEADER_SIZE;
+        return data + HEADER_SIZE;
+    }
+    for (; data < limit && *data != FLAG && run->header_size < HEADER_SIZE && !run->is_bad; data++) {
+        uint8_t byte = *data;
+        if (run->in_escape) {
+            run->is_bad = byte != 1 && byte != 2;
+            byte = (uint8_t)(0xFF - byte);
+        }
+        else if (byte == ESCAPE) {
+            run->in_escape = true;
+            continue;
+        }
+        run->in_escape = false;
+        run->header[run->header_size++] = byte;
+    }
+    return data;
+}
+
+/* Make room for the payload that the next `coming` bytes may hold. */
+static int
+make_room(Run *run, size_t coming)
+{
+    size_t length = length_in(run->header);
+    size_t room = run->payload == NULL ? 0 : (size_t)PyBytes_GET_SIZE(run->payload);
+    if (run->payload != NULL && (room == length || room - run->filled >= coming)) {
+        return 0;
+    }
+    /* Twice as much each time, so that what is moved stays in proportion to what comes. */
+    room = room ? 2 * room : FIRST_ROOM;
+    room = room < run->filled + coming ? run->filled + coming : room;
+    room = room < length ? room : length;
+    if (room > PY_SSIZE_T_MAX) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (run->payload != NULL) {
+        return _PyBytes_Resize(&run->payload, (Py_ssize_t)room);
+    }
+    run->payload = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
+    return run->payload == NULL ? -1 : 0;
+}
+
+/* Read on in the payload. Returns the end of what it took: a flag, a bad escape or the
+   limit. Where the length is known not to match, escapes are read all the same: of two
+   reasons a bad escape is the one to give. */
+INLINE const uint8_t *
+read_payload_with(uint32_t specials_in_block(const uint8_t *), Run *run, const uint8_t *data, const uint8_t *limit)
+{
+    bool in_escape = run->in_escape;
+    uint8_t *out = NULL;
+    size_t room = 0;
+    if (!run->is_mismatch) {
+        out = (uint8_t *)PyBytes_AS_STRING(run->payload) + run->filled;
+        room = (size_t)PyBytes_GET_SIZE(run->payload) - run->filled;
+    }
+    while (data < limit) {
+        if (in_escape) {
+            if (*data != 1 && *data != 2) {
+                run->is_bad = true;
+                break;
+            }
+            in_escape = false;
+            if (room) {
+                *out++ = (uint8_t)(0xFF - *data);
+                room--;
+            }
+            else {
+                run->is_mismatch = true;
+            }
+            data++;
+        }
+        size_t plain;
+        while (room >= BLOCK && limit - data > BLOCK) {
+            uint32_t specials = specials_in_block(data);
+            memcpy(out, data, BLOCK); /* what follows a special one is written over */
+            if (!specials) {
+                out += BLOCK;
+                data += BLOCK;
+                room -= BLOCK;
+                continue;
+            }
+            plain = plain_bytes(specials);
+            out += plain;
+            data += plain;
+            room -= plain;
+            if (*data == FLAG || (data[1] != 1 && data[1] != 2)) {
+                goto special;
+            }
+            *out++ = (uint8_t)(0xFF - data[1]);
+            data += 2;
+            room--;
+        }
+        if (limit - data >= BLOCK) {
+            plain = plain_bytes(specials_in_block(data));
+        }
+        else {
+            for (plain = 0; data + plain < limit && !is_special(data[plain]); plain++) {
+            }
+        }
+        if (plain > room) {
+            run->is_mismatch = true;
+            room = 0;
+        }
+        else if (plain) {
+            memcpy(out, data, plain);
+            out += plain;
+            room -= plain;
+        }
+        data += plain;
+        if (data == limit || !is_special(*data)) {
+            continue;
+        }
+    special:
+        if (*data == FLAG) {
+            break;
+        }
+        in_escape = true;
+        data++;
+    }
+    run->in_escape = in_escape;
+    if (!run->is_mismatch) {
+        run->filled = (uint32_t)((size_t)PyBytes_GET_SIZE(run->payload) - room);
+    }
+    return data;
+}
+
+static const uint8_t *
+read_payload_plain(Run *run, const uint8_t *data, const uint8_t *limit)
+{
+    return read_payload_with(specials_in, run, data, limit);
+}
+
+#ifdef USE_AVX2
+enum { WIDE = 2 * BLOCK, AT_ONCE = 8 };
+
+FOR_AVX2 static inline void
+copy_wide(uint8_t *out, const uint8_t *data)
+{
+    __m256i first = _mm256_loadu_si256((const __m256i *)data);
+    __m256i second = _mm256_loadu_si256((const __m256i *)(data + BLOCK));
+    _mm256_storeu_si256((__m256i *)out, first);
+    _mm256_storeu_si256((__m256i *)(out + BLOCK), second);
+}
+
+/* Read on in a payload that matches so far, by wide blocks, as long as there is room and
+   `limit` is not near; at most to a flag or a bad escape. `read_payload_with` does the rest.
+
+   Of 64 random bytes two in five have a special one, few have two, and a branch on that
+   would be mispredicted as often. So the first is left out without one: from where it stands
+   a block is taken from a byte further on. What is special is looked for in some blocks at
+   once, before it is known where they go. */
+FOR_AVX2 __attribute__((noinline)) static const uint8_t *
+read_wide_avx2(Run *run, const uint8_t *data, const uint8_t *limit)
+{
+    static const uint8_t behind[2 * WIDE] = {[WIDE ... 2 * WIDE - 1] = 0xFF};
+    const __m256i escape = _mm256_set1_epi8((char)ESCAPE);
+    uint8_t *payload = (uint8_t *)PyBytes_AS_STRING(run->payload);
+    uint8_t *out = payload + run->filled, *end = payload + PyBytes_GET_SIZE(run->payload);
+    while (end - out >= 2 * WIDE && limit - data >= 2 * WIDE) {
+        /* A block never writes more than it has, but the last is read two bytes beyond. */
+        size_t room = (size_t)(end - out), coming = (size_t)(limit - data) - 2;
+        size_t blocks = (room < coming ? room : coming) / WIDE;
+        blocks = blocks < AT_ONCE ? blocks : AT_ONCE;
+        uint64_t specials_of[AT_ONCE], any = 0;
+        for (size_t n = 0; n < blocks; n++) {
+            const uint8_t *block = data + n * WIDE;
+            specials_of[n] = specials_in_avx2(block) | (uint64_t)specials_in_avx2(block + BLOCK) << BLOCK;
+            any |= specials_of[n];
+        }
+        if (!any) {
+            for (size_t n = 0; n < blocks; n++, data += WIDE, out += WIDE) {
+                copy_wide(out, data); /* at this size faster than memcpy */
+            }
+            continue;
+        }
+        size_t split = any >> (WIDE - 1);
+        if (split) { /* an escape lies across the end of a block: the next begin behind it */
+            for (blocks = 0; !(specials_of[blocks++] >> (WIDE - 1));) {
+            }
+        }
+        for (size_t n = 0; n < blocks; n++) {
+            uint64_t specials = specials_of[n];
+            size_t plain = _tzcnt_u64(specials), none = plain / WIDE; /* of none it gives 64 */
+            for (size_t half = 0; half < WIDE; half += BLOCK) {
+                __m256i bytes = _mm256_loadu_si256((const __m256i *)(data + half));
+                __m256i next = _mm256_loadu_si256((const __m256i *)(data + half + 1));
+                __m256i from = _mm256_loadu_si256((const __m256i *)(behind + WIDE - plain + half));
+                next = _mm256_xor_si256(next, _mm256_cmpeq_epi8(bytes, escape)); /* 0xFF - byte */
+                _mm256_storeu_si256((__m256i *)(out + half), _mm256_blendv_epi8(bytes, next, from));
+            }
+            uint16_t pair;
+            memcpy(&pair, data + plain, sizeof(pair));
+            if ((pair - 0x01FDu) & 0xFEFF & (none - 1)) { /* neither FD 01 nor FD 02 */
+                out += plain;
+                data += plain;
+                goto done;
+            }
+            if (specials & (specials - 1)) {
+                if (end - out < 2 * WIDE || limit - data < 2 * WIDE) {
+                    goto done;
+                }
+                while (specials &= specials - 1) {
+                    out--;
+                    plain = _tzcnt_u64(specials);
+                    if (data[plain] == FLAG || (data[plain + 1] != 1 && data[plain + 1] != 2)) {
+                        out += plain;
+                        data += plain;
+                        goto done;
+                    }
+                    copy_wide(out + plain, data + plain + 1);
+                    out[plain] = (uint8_t)(0xFF - data[plain + 1]);
+                }
+            }
+            out += WIDE - 1 + none;
+            data += WIDE;
+        }
+        out += split;
+        data += split;
+    }
+done:
+    run->filled = (uint32_t)(out - payload);
+    return data;
+}
+
+FOR_AVX2 static const uint8_t *
+read_payload_avx2(Run *run, const uint8_t *data, const uint8_t *limit)
+{
+    if (!run->in_escape && !run->is_mismatch && PyBytes_GET_SIZE(run->payload) >= 4 * WIDE) {
+        data = read_wide_avx2(run, data, limit);
+    }
+    return read_payload_with(specials_in_avx2, run, data, limit);
+}
+#endif
+
+/* The best that this processor has; set once, to the same in every interpreter. */
+static const uint8_t *(*read_payload)(Run *, const uint8_t *, const uint8_t *) = read_payload_plain;
