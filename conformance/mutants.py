@@ -376,7 +376,7 @@ MUTANTS = [
         CLIENT,
         "        if not self.is_closed:\n            self._dial_after",
         "        if True:\n            self._dial_after",
-        "test_a_client_that_is_connected_can_be_closed_by_several_at_once",
+        "test_a_client_that_was_closed_does_not_come_back",
     ),
     Mutant(
         "what was kept is sent in reverse",

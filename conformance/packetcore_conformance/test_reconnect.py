@@ -184,6 +184,17 @@ def test_a_client_that_is_connected_can_be_closed_by_several_at_once(rig: Rig) -
     assert client.session is None
 
 
+def test_a_client_that_was_closed_does_not_come_back(rig: Rig) -> None:
+    server = rig.serve(Recorder())
+    closed, control = Recorder(), Recorder(connected=lambda session: session.close())
+    client = rig.client(server.address, closed, SOON)
+    closed.wait("connected")
+    rig.call(client.close)
+    rig.client(server.address, control, SOON)
+    control.wait("connected", 3)  # so there was time enough
+    assert len(closed.calls("connected")) == 1
+
+
 def test_a_handler_may_close_the_client(rig: Rig) -> None:
     server = rig.serve(echo())
     handler = Recorder(packet_received=lambda session, packet: session.close())
