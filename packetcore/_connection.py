@@ -168,8 +168,7 @@ class Connection(Receiver):
         limit = self._config.max_payload
         if chunk is not None and chunk > limit:
             raise LocalProtocolError(f"chunk of {chunk} bytes exceeds max_payload={limit}")
-        for packet in split(payload, id=id, type=type, chunk=max(1, limit) if chunk is None else chunk):
-            self.send(packet)
+        self.output.put_all(split(payload, id=id, type=type, chunk=max(1, limit) if chunk is None else chunk))
 
     @property
     def buffered(self) -> int:

@@ -48,6 +48,26 @@ class Output:
         self.size += len(frame)
         return self.size
 
+    def put_all(self, packets: list[Packet], /) -> int:
+        """Add the frames of several packets, with none of others between them: all or none.
+
+        Returns:
+            How many bytes wait now.
+
+        Raises:
+            LocalProtocolError: a payload exceeds `max_payload`.
+            TypeError: one is no packet.
+        """
+        for packet in packets:
+            check_packet(packet, self._max_payload)
+        frames = [self._encode(packet) for packet in packets]
+        size = sum(map(len, frames))
+        self._frames += frames
+        self.packets += len(frames)
+        self.bytes += size
+        self.size += size
+        return self.size
+
     def take(self) -> list[bytes]:
         """Take what waits, each packet's frame by itself."""
         frames, self._frames = self._frames, []

@@ -205,6 +205,7 @@ def allocations() -> None:
         "a chunk that is echoed": (pump.begin, lambda: pump.received(frame * 3, 1.0)),
         "a chunk's packets together": (batches.begin, lambda: batches.received(frame * 3, 1.0)),
         "putting": (output.take, lambda: output.put(packet)),
+        "putting several": (begin_output, lambda: output.put_all([packet] * 3)),
         "taking": (begin_output, lambda: output.take()),
         "joining": (begin_output, lambda: output.join()),
         "an item": (more, items.__anext__),

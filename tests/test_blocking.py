@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import ClassVar
 
 import pytest
 import trustme
@@ -27,6 +28,7 @@ from packetcore import (
     CloseReason,
     Config,
     Handler,
+    Malformed,
     Message,
     Packet,
     PoolClosed,
@@ -690,3 +692,23 @@ def test_a_function_that_does_something_else_learns_meanwhile_what_came_and_that
             assert peer.recv(100) == encode(Packet(at))
         peer.shutdown(socket.SHUT_WR)
         until(lambda: seen == ["more"] * 3 + ["the end"])
+
+
+def test_a_message_is_sent_as_one_although_other_threads_send_too(threads: ThreadPoolExecutor) -> None:
+    class Joined(Handler):
+        got: ClassVar[list[int]] = []
+
+        def message_received(self, session: Session, message: Message) -> None:
+            self.got.append(len(message.payload))
+
+        def malformed(self, session: Session, malformed: Malformed) -> None:
+            self.got.append(-1)
+
+    server = serve(Joined(), config=Config(join_messages=True))
+    with server, connect(*server.address) as stream:
+        sent = [threads.submit(stream.send_message, bytes(2_000), id=1, chunk=10) for _ in range(20)]
+        sent += [threads.submit(stream.send, Packet(1, b"alone")) for _ in range(400)]
+        for each in sent:
+            each.result(DEADLINE)
+        until(lambda: len(Joined.got) >= 420)
+    assert sorted(Joined.got) == [5] * 400 + [2_000] * 20

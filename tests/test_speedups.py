@@ -90,8 +90,11 @@ def test_both_encode_nothing_but_packets(odd: object) -> None:
             encode(odd)  # type: ignore[arg-type]
 
 
-@given(st.lists(packets(max_payload=20) | st.sampled_from(["take", "join"]), max_size=12), st.booleans())
-def test_both_outputs_alike(steps: list[Packet | str], own_framing: bool) -> None:
+SOME = packets(max_payload=20)
+
+
+@given(st.lists(SOME | st.lists(SOME, max_size=4) | st.sampled_from(["take", "join"]), max_size=12), st.booleans())
+def test_both_outputs_alike(steps: list[Packet | list[Packet] | str], own_framing: bool) -> None:
     def framing(packet: Packet) -> bytes:
         return packet.payload + b"|"
 
@@ -101,6 +104,8 @@ def test_both_outputs_alike(steps: list[Packet | str], own_framing: bool) -> Non
     ]
     for step in steps:
         method, arguments = (step, []) if isinstance(step, str) else ("put", [step])
+        if isinstance(step, list):
+            method = "put_all"
         c, python = (outcome(getattr(output, method), *arguments) for output in outputs)
         assert c == python
         c, python = ((output.size, output.packets, output.bytes) for output in outputs)

@@ -78,6 +78,51 @@ output_put(Output *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t c
     return size < 0 ? NULL : PyLong_FromSsize_t(size);
 }
 
+PyDoc_STRVAR(put_all_doc,
+"put_all($self, packets, /)\n--\n\n"
+"Add the frames of several packets, with none of others between them.");
+
+static PyObject *
+output_put_all(Output *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (count != 1 || names != NULL || !PyList_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "put_all() takes one positional argument, a list of packets");
+        return NULL;
+    }
+    PyObject *frames = PyList_New(0);
+    Py_ssize_t size = 0;
+    for (Py_ssize_t index = 0; frames != NULL && index < PyList_GET_SIZE(args[0]); index++) {
+        PyObject *packet = Py_NewRef(PyList_GET_ITEM(args[0], index));
+        PyObject *frame = prepare(self, PyType_GetModuleState(type), packet);
+        Py_DECREF(packet);
+        if (frame == NULL || PyList_Append(frames, frame) < 0) {
+            Py_CLEAR(frames);
+        }
+        size += frame == NULL ? 0 : PyBytes_GET_SIZE(frame);
+        Py_XDECREF(frame);
+    }
+    if (frames == NULL) {
+        return NULL;
+    }
+    /* From here on nobody else's code runs. */
+    Py_ssize_t added = PyList_GET_SIZE(frames);
+    if (self->frames == NULL) {
+        self->frames = frames;
+    }
+    else {
+        Py_ssize_t end = PyList_GET_SIZE(self->frames);
+        int failed = PyList_SetSlice(self->frames, end, end, frames);
+        Py_DECREF(frames);
+        if (failed) {
+            return NULL;
+        }
+    }
+    self->packets += (uint64_t)added;
+    self->bytes += (uint64_t)size;
+    self->size += size;
+    return PyLong_FromSsize_t(self->size);
+}
+
 PyDoc_STRVAR(take_doc,
 "take($self, /)\n--\n\n"
 "Take what waits, each packet's frame by itself.");
@@ -161,6 +206,7 @@ output_dealloc(Output *self)
 
 static PyMethodDef output_methods[] = {
     {"put", (PyCFunction)(void (*)(void))output_put, METH_METHOD | METH_FASTCALL | METH_KEYWORDS, put_doc},
+    {"put_all", (PyCFunction)(void (*)(void))output_put_all, METH_METHOD | METH_FASTCALL | METH_KEYWORDS, put_all_doc},
     {"take", (PyCFunction)output_take, METH_NOARGS, take_doc},
     {"join", (PyCFunction)output_join, METH_NOARGS, join_doc},
     {NULL, NULL, 0, NULL},

@@ -67,6 +67,8 @@ class Stream(SyncStream):
 
     def _has_room(self) -> bool | None:
         if self._loop.thread is None:
+            if self.session.outstanding:  # or another thread, which is about to, would have to wake this one
+                self.session.flush(monotonic())
             return not (self.session.outstanding and self.session.is_open) or None
         return super()._has_room()
 
