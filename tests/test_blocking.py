@@ -662,11 +662,15 @@ def test_a_function_and_other_threads_share_its_stream(threads: ThreadPoolExecut
 
 
 def test_a_function_that_receives_with_its_server_locked_holds_up_nobody() -> None:
+    is_held = threading.Event()
+
     def receive(stream: Stream) -> None:
+        assert is_held.wait(DEADLINE)
         with server.lock:
             stream.send(stream.recv())
 
     with Held(receive) as (server, peer), socket.create_connection(server.address, DEADLINE) as other:
+        is_held.set()
         other.sendall(encode(Packet(1)))
         assert other.recv(100) == encode(Packet(1))
         peer.sendall(encode(Packet(2)))
