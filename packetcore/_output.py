@@ -16,7 +16,7 @@ class Output:
         max_payload: the longest payload it takes, in bytes.
     """
 
-    __slots__ = ("_encode", "_frames", "_max_payload", "bytes", "packets", "size")
+    __slots__ = ("_encode", "_frames", "_max_payload", "bytes", "packets", "size", "taken")
 
     def __init__(self, encode: Callable[[Packet], bytes], max_payload: int) -> None:
         self._encode = encode
@@ -28,6 +28,8 @@ class Output:
         """Packets put until now; to be read only."""
         self.bytes = 0
         """Bytes of their frames; to be read only."""
+        self.taken = 0
+        """Bytes taken until now; to be read only."""
 
     def put(self, packet: Packet, /) -> int:
         """Add a packet's frame.
@@ -71,6 +73,7 @@ class Output:
     def take(self) -> list[bytes]:
         """Take what waits, each packet's frame by itself."""
         frames, self._frames = self._frames, []
+        self.taken += self.size
         self.size = 0
         return frames
 

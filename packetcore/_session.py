@@ -165,6 +165,16 @@ class Session(Pump):
         return self._output.size + self._unsent
 
     @property
+    def bytes_sent(self) -> int:
+        """Bytes sent until now, those that wait included."""
+        return self._output.bytes
+
+    @property
+    def bytes_gone(self) -> int:
+        """Bytes sent that the operating system has taken; over UDP those it refused, too."""
+        return self._output.taken - self._unsent
+
+    @property
     def has_room(self) -> bool:
         """Whether a sender need not wait: no more than `write_high_water` bytes are unsent, or
         than `write_low_water` where it was more."""

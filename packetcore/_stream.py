@@ -188,11 +188,12 @@ class SyncStream(StreamBase, ABC):
         return item
 
     def _drain(self, timeout: float | None) -> None:
-        if self._wait(self._has_room, timeout) is None:
+        if self._wait(self._room(), timeout) is None:
             raise TimeoutError(f"{self.session.outstanding} bytes are still unsent after timeout={timeout} s")
 
-    def _has_room(self) -> bool | None:
-        return not self.session.congested(self._clock()) or None
+    def _room(self) -> Callable[[], bool | None]:
+        """What gives something once one may send on."""
+        return lambda: not self.session.congested(self._clock()) or None
 
     @abstractmethod
     def _wait(self, attempt: Callable[[], Any], timeout: float | None) -> Any:

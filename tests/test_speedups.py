@@ -108,7 +108,7 @@ def test_both_outputs_alike(steps: list[Packet | list[Packet] | str], own_framin
             method = "put_all"
         c, python = (outcome(getattr(output, method), *arguments) for output in outputs)
         assert c == python
-        c, python = ((output.size, output.packets, output.bytes) for output in outputs)
+        c, python = ((output.size, output.packets, output.bytes, output.taken) for output in outputs)
         assert c == python
 
 

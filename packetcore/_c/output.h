@@ -8,6 +8,7 @@ typedef struct {
     Py_ssize_t size;
     uint64_t packets;
     uint64_t bytes;
+    uint64_t taken;
 } Output;
 
 PyDoc_STRVAR(put_doc,
@@ -132,6 +133,7 @@ output_take(Output *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *frames = self->frames;
     self->frames = NULL;
+    self->taken += (uint64_t)self->size;
     self->size = 0;
     return frames == NULL ? PyList_New(0) : frames;
 }
@@ -161,6 +163,7 @@ output_join(Output *self, PyObject *Py_UNUSED(ignored))
         }
     }
     Py_CLEAR(self->frames);
+    self->taken += (uint64_t)self->size;
     self->size = 0;
     return joined;
 }
@@ -216,6 +219,7 @@ static PyMemberDef output_members[] = {
     {"size", T_PYSSIZET, offsetof(Output, size), READONLY, "Bytes that wait."},
     {"packets", T_ULONGLONG, offsetof(Output, packets), READONLY, "Packets put until now."},
     {"bytes", T_ULONGLONG, offsetof(Output, bytes), READONLY, "Bytes of their frames."},
+    {"taken", T_ULONGLONG, offsetof(Output, taken), READONLY, "Bytes taken until now."},
     {NULL, 0, 0, 0, NULL},
 };
 

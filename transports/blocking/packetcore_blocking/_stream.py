@@ -65,12 +65,18 @@ class Stream(SyncStream):
         if not self.session.send(item) or self._loop.thread is None:
             self._drain(timeout)
 
-    def _has_room(self) -> bool | None:
-        if self._loop.thread is None:
-            if self.session.outstanding:  # or another thread, which is about to, would have to wake this one
-                self.session.flush(monotonic())
-            return not (self.session.outstanding and self.session.is_open) or None
-        return super()._has_room()
+    def _room(self) -> Callable[[], bool | None]:
+        if self._loop.thread is not None:
+            return super()._room()
+        session = self.session
+        sent = session.bytes_sent  # others may send on: it is not for them to wake this thread
+
+        def has_gone() -> bool | None:
+            if session.outstanding:
+                session.flush(monotonic())
+            return session.bytes_gone >= sent or not session.is_open or None
+
+        return has_gone
 
     def _wait(self, attempt: Callable[[], T | None], timeout: float | None) -> T | None:
         return self._wait_for(self._changed, attempt, timeout)
