@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 HIGH_WATER = 64 * 1024
 """Bytes that may come while the reader has something left; after more of them the session stops
-reading until he has taken all. It is what one read brings at most, so that the socket's own
+reading until he takes the last. It is what one read brings at most, so that the socket's own
 buffers do the waiting."""
 
 
@@ -43,18 +43,18 @@ class Inbox(Handler):
         self._on_connected = on_connected
         self._queue: deque[Packet | Message] = deque()
         self.take_queued: Callable[[], Packet | Message] = self._queue.popleft
-        """Gives the next packet, or message, and raises `IndexError` where there is none: `take`
-        knows more, but a call of Python's own costs less."""
+        """Gives the next packet, or message, and raises `IndexError` where `take` is to be asked,
+        which knows more: a call of Python's own costs less."""
+        self._last: Packet | Message | None = None  # kept apart, for `take`, while reading is paused
         self._came = 0  # bytes, at the last packet
         self._came_before = 0  # the same when nothing was left
-        self._full = False
         self._end: CloseReason | None = None
         self._error: OSError | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether `take` gives something, or raises."""
-        return bool(self._queue) or self._end is not None or self._error is not None
+        return bool(self._queue) or self._last is not None or self._end is not None or self._error is not None
 
     def take(self) -> Packet | Message | None:
         """The next packet, or message where `join_messages` is set; `None` if there is
@@ -67,14 +67,15 @@ class Inbox(Handler):
         """
         if self._queue:
             return self._queue.popleft()
+        if self._last is not None:
+            last, self._last = self._last, None
+            self.session.resume()
+            return last
         if self._error is not None:
             error, self._error = self._error, None
             raise error
         if self._end is not None:
             raise SessionClosed(self._end)
-        if self._full:
-            self._full = False
-            self.session.resume()
         return None
 
     def connected(self, session: Session) -> None:
@@ -83,17 +84,19 @@ class Inbox(Handler):
             self._on_connected(self)
 
     def packets_received(self, session: Session, packets: Sequence[Packet | Message]) -> None:
-        queue = self._queue
-        if queue:
-            queue.extend(packets)
-        else:
+        was_empty = not self._queue and self._last is None  # so who waits for a packet found none
+        if was_empty:
             self._came_before = self._came
-            queue.extend(packets)
-            self.on_change()  # who waits for a packet found none
         self._came = session.bytes_received
-        if self._came - self._came_before > HIGH_WATER and not self._full:
-            self._full = True
+        if self._last is not None:
+            self._queue.append(self._last)
+            self._last = None
+        if self._came - self._came_before > HIGH_WATER:
+            *packets, self._last = packets
             session.pause()
+        self._queue.extend(packets)
+        if was_empty:
+            self.on_change()
 
     def message_received(self, session: Session, message: Message) -> None:
         self.packets_received(session, [message])

@@ -12,6 +12,7 @@ from packetcore import (
     Endpoint,
     Handler,
     IdentityTaken,
+    Inbox,
     LocalProtocolError,
     Message,
     Packet,
@@ -337,6 +338,25 @@ def test_what_came_before_the_end_is_delivered_even_to_a_paused_session() -> Non
     session.lost(ConnectionResetError(), 102)
     assert len(rig.handler.named("packet")) == 3
     assert rig.handler.calls[-1] == ("disconnected", CloseReason.RESET)
+
+
+def test_an_inbox_that_is_full_reads_on_when_its_last_packet_is_taken() -> None:
+    rig = Rig()
+    inbox = rig.endpoint._handler = Inbox()
+    session, host = rig.open()
+    for number in range(70):  # of 1 KiB
+        session.received(encode(Packet(number, bytes(1024))), 101)
+        assert (host.verbs[-1:] == ["pause_reading"]) == (number >= 63)
+    for number in range(63):
+        assert inbox.take_queued() == Packet(number, bytes(1024))
+    with pytest.raises(IndexError):
+        inbox.take_queued()
+    assert inbox.is_ready
+    assert "resume_reading" not in host.verbs
+    assert inbox.take() == Packet(63, bytes(1024))
+    assert host.verbs[-1] != "pause_reading"
+    session.flush(102)
+    assert [inbox.take() for _ in range(7)] == [*(Packet(number, bytes(1024)) for number in range(64, 70)), None]
 
 
 def test_a_peer_that_does_not_read_is_not_read_from() -> None:
