@@ -65,8 +65,10 @@ class Inbox(Handler):
                 finished sending, though a reply may still be possible then.
             OSError: the system reported an error of this peer (UDP); the session goes on.
         """
-        if self._queue:
+        try:  # not after a look: another thread may take without the lock that this one holds
             return self._queue.popleft()
+        except IndexError:
+            pass
         if self._last is not None:
             last, self._last = self._last, None
             self.session.resume()

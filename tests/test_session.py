@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import pytest
@@ -357,6 +358,16 @@ def test_an_inbox_that_is_full_reads_on_when_its_last_packet_is_taken() -> None:
     assert host.verbs[-1] != "pause_reading"
     session.flush(102)
     assert [inbox.take() for _ in range(7)] == [*(Packet(number, bytes(1024)) for number in range(64, 70)), None]
+
+
+def test_an_inbox_that_another_thread_empties_has_nothing() -> None:
+    class Emptied(deque[Packet | Message]):
+        def __bool__(self) -> bool:
+            return True  # and when it comes to taking, the other was faster
+
+    inbox = Inbox()
+    inbox._queue = Emptied()
+    assert inbox.take() is None
 
 
 def test_a_peer_that_does_not_read_is_not_read_from() -> None:
