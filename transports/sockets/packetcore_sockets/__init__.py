@@ -8,6 +8,8 @@ from packetcore_sockets._datagram import READ_AT_ONCE, DatagramSocket
 from packetcore_sockets._listener import ACCEPT_PAUSE, BACKLOG, Listener, open_tcp_listeners
 from packetcore_sockets._open import AddressInfo, open_udp_client, open_udp_server, wildcard
 from packetcore_sockets._reset import reset_on_close
+from packetcore_sockets._rest import prepare, read_rest
+from packetcore_sockets._tls import TLSRecords
 
 __version__ = "0.1.0"
 
@@ -16,6 +18,9 @@ __all__ = [
     "BACKLOG",
     "READ_AT_ONCE",
     "Listener",
+    "TLSRecords",
+    "prepare",
+    "read_rest",
     "open_tcp_listeners",
     "reset_on_close",
     "AddressInfo",

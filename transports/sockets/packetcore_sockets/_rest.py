@@ -1,0 +1,30 @@
+"""A connected TCP socket: what each needs before its first byte, and what is left in it after
+its last."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+_CHUNK = 64 * 1024
+
+_MOST = 16 << 20
+"""Bytes: more than a system keeps for one socket."""
+
+
+def prepare(sock: socket.socket) -> None:
+    """Have a socket, accepted or dialled, never wait: neither in a call, nor for Nagle's
+    algorithm, which holds back a small reply until the one before it is acknowledged."""
+    sock.setblocking(False)
+    with suppress(OSError):  # the peer may be gone already
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def read_rest(sock: socket.socket) -> bytes:
+    """What a non-blocking socket that broke has received and nobody has read: some systems
+    (Linux) keep that after a reset. Give it to `Session.received` before `Session.lost`."""
+    rest = bytearray()
+    with suppress(OSError):
+        while len(rest) < _MOST and (data := sock.recv(_CHUNK)):
+            rest += data
+    return bytes(rest)

@@ -1,0 +1,122 @@
+"""TLS over memory: what a socket received in, what the application and the socket get out.
+
+It reads no socket and keeps no time, so that one implementation serves every runtime. What a
+session asks for it does as TCP would: an end of sending is a `close_notify` and the stream may
+still be read; an end of the stream without one is told apart from one with it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+from packetcore import TLSInfo
+
+RECORD = 16 * 1024
+"""Bytes of plaintext that one record holds (RFC 8446, section 5.1)."""
+
+
+class TLSRecords:
+    """One side of one TLS connection.
+
+    After each call of anything, write what `take` gives.
+
+    Args:
+        context: certificates, and whom to trust.
+        server_side: which side this is.
+        server_hostname: a client's name for the server, to ask for and to verify.
+
+    Raises:
+        ValueError: the context checks names and there is none.
+    """
+
+    def __init__(
+        self, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str | None = None
+    ) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
+        )
+        self.is_open = False
+        """Whether the handshake is done, so that `send` may be called."""
+        self.at_end = False
+        """Whether the peer has said that it has finished sending."""
+        self._is_closing = False
+        self._sent = 0  # bytes of records made
+        self._went = 0  # how many of them the system took
+        self._ends: deque[tuple[int, int]] = deque()  # for each piece sent: where its records end, its size
+        self._shake_hands()
+
+    def receive(self, data: bytes) -> bytes:
+        """Take what the socket received, and give the application's part of it.
+
+        Raises:
+            ssl.SSLError: the handshake failed, or the peer broke the protocol. There is nothing
+                more to receive; `take` may have an alert for the peer.
+        """
+        self._incoming.write(data)
+        if not self.is_open:
+            self._shake_hands()
+        plain = bytearray()
+        try:
+            while self.is_open and not self.at_end:
+                piece = self._tls.read(4 * RECORD)
+                if not piece:
+                    self.at_end = True
+                plain += piece
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.at_end = True
+        except ssl.SSLError:
+            if not self._is_closing:  # of what comes after our own end only the peer's end counts
+                raise
+        return bytes(plain)
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt what the application sends."""
+        with memoryview(data) as view:
+            for at in range(0, len(view), RECORD):
+                size = self._tls.write(view[at : at + RECORD])
+                self._ends.append((self._sent + self._outgoing.pending, size))
+
+    def close(self) -> None:
+        """Say that this side has finished sending. Idempotent."""
+        if self.is_open and not self._is_closing:
+            self._is_closing = True
+            with suppress(ssl.SSLError, ValueError):  # the peer's own word is to come, or it sends on
+                self._tls.unwrap()
+
+    def take(self) -> bytes:
+        """Take the records to write, `b""` if there are none."""
+        records = self._outgoing.read()
+        self._sent += len(records)
+        return records
+
+    def went(self, size: int) -> int:
+        """The system took `size` more bytes of records: how many more bytes of the
+        application's have gone by that?"""
+        self._went += size
+        gone = 0
+        while self._ends and self._ends[0][0] <= self._went:
+            gone += self._ends.popleft()[1]
+        return gone
+
+    def info(self) -> TLSInfo:
+        """What the handshake came to, once it is done."""
+        cipher = self._tls.cipher()
+        decoded: dict[str, Any] = self._tls.getpeercert() or {}
+        return TLSInfo(
+            version=self._tls.version() or "",
+            cipher="" if cipher is None else cipher[0],
+            alpn=self._tls.selected_alpn_protocol(),
+            certificate=self._tls.getpeercert(binary_form=True),
+            subject=tuple(attribute for part in decoded.get("subject", ()) for attribute in part),
+        )
+
+    def _shake_hands(self) -> None:
+        with suppress(ssl.SSLWantReadError):
+            self._tls.do_handshake()
+            self.is_open = True
