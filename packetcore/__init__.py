@@ -8,6 +8,7 @@ every adapter: `Handler`, `Session`, `Config`. The register of a server's sessio
 
 from packetcore._backoff import Backoff, Redial
 from packetcore._built import speedups
+from packetcore._carrier import Address, Carrier, TLSInfo
 from packetcore._client import ClientBase
 from packetcore._codec import Codec, FrameDecoder
 from packetcore._config import Config
@@ -33,17 +34,18 @@ from packetcore._errors import (
     ProtocolError,
     RemoteProtocolError,
     SessionClosed,
+    WrongThread,
 )
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._handler import Handler
-from packetcore._host import Address, DatagramHost, Host
+from packetcore._host import DatagramHost, Host
 from packetcore._implementation import Decoder, encode
 from packetcore._inbox import Inbox
 from packetcore._lending import AsyncConnectionPool, SyncConnectionPool
 from packetcore._messages import Joiner, split
 from packetcore._packet import Packet
 from packetcore._pool import SessionPool
-from packetcore._reasons import CloseReason, Reason
+from packetcore._reasons import CloseReason, Reason, Refusal
 from packetcore._requests import Reply, Request
 from packetcore._server import ServerBase
 from packetcore._session import Session
@@ -61,6 +63,7 @@ __all__ = [
     "AsyncConnectionPool",
     "AsyncStream",
     "Backoff",
+    "Carrier",
     "ClientBase",
     "CloseReason",
     "Closed",
@@ -100,6 +103,7 @@ __all__ = [
     "ProtocolError",
     "Reason",
     "Redial",
+    "Refusal",
     "RemoteProtocolError",
     "Reply",
     "Request",
@@ -112,6 +116,8 @@ __all__ = [
     "StreamBase",
     "SyncConnectionPool",
     "SyncStream",
+    "TLSInfo",
+    "WrongThread",
     "decode",
     "encode",
     "installed_transports",

@@ -94,6 +94,11 @@ class ClientBase(ABC):
             check_packet(packet, self.endpoint.config.max_payload)
             self._kept.append(packet)
 
+    def call_soon(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function with these arguments on the client's own thread: from any thread, and
+        the one way to send from another. What it raises is logged."""
+        self.endpoint.call_soon(function, *args)
+
     def close(self) -> Any:
         """Try no more, close the connection that there is, and wait until that is over, in the
         manner of the runtime. What was kept is dropped. Idempotent."""

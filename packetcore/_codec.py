@@ -52,6 +52,11 @@ class FrameDecoder(Protocol):
     def feed_eof(self) -> list[Malformed]:
         """Say that the stream has ended."""
 
+    def feed_timeout(self) -> list[Malformed]:
+        """Say that what is pending has been so for `frame_timeout`: give it if it is no frame
+        begun, which ends the wait for it; give nothing where a frame was begun, which ends the
+        connection."""
+
 
 class Codec(Protocol):
     """A framing: how one packet becomes bytes, and a decoder for a stream of them."""

@@ -29,16 +29,18 @@ class Config:
     """The longest payload of one packet, received or sent, 0 to 4294967295."""
 
     idle_timeout: float | None = 60.0
-    """How long a peer may stay silent: the .NET library's example pool uses 60 s too.
-    Once the peer has finished sending, or is not being read from because it does not
-    read, what it takes from us counts as a sign of life instead."""
+    """How long a peer may stay silent: the .NET library's example pool uses 60 s too. What it
+    takes of a backlog, sent and not yet taken by the system, is a sign of life as well; what
+    merely fills the system's buffer is none."""
 
     frame_timeout: float | None = 10.0
-    """How long a peer may take over one frame, from its first byte; also how long it
-    may send bytes outside any frame."""
+    """How long a peer may take over one frame, from its first byte, before the session ends with
+    FRAME_TIMEOUT. Bytes outside any frame, such as a line end behind a packet or a heartbeat
+    without flags, are reported as NOISE after as long, and end nothing."""
 
     keepalive_interval: float | None = None
-    """After how long with nothing sent `keepalive_packet` is sent."""
+    """After how long with nothing sent `keepalive_packet` is sent; not while unsent bytes wait,
+    behind which it would be of no use."""
 
     keepalive_packet: Packet | None = None
     """What a keepalive sends; needed where `keepalive_interval` is set."""

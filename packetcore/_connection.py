@@ -112,17 +112,25 @@ class Connection(Receiver):
             self._seldom = Stats()
         return self._seldom
 
-    def receive_eof(self, now: float) -> list[Event]:
+    def receive_eof(self, now: float, *, truncated: bool = False) -> list[Event]:
         """The peer has finished sending. Reply if you like, then `close`.
+
+        Args:
+            now: the time, in seconds.
+            truncated: whether the stream was cut where its carrier demands a word of the peer's
+                that it is complete: over TLS a `close_notify` (RFC 8446, section 6.1). Anybody
+                on the way can do that, so that it counts as a loss, with RESET.
 
         Returns:
             A `Malformed` for a frame or a message cut short, then `EndOfStream`; `Closed`
-            where this side had closed before.
+            where this side had closed before, or the stream was truncated.
 
         Raises:
             LocalProtocolError: it was said before, or the connection is closed.
         """
         before = self.state
+        if truncated and before is State.OPEN:
+            return self.fail(CloseReason.RESET, now)
         self._step(Input.EOF)
         self._heard = self._advance(now)
         if before is State.CLOSING:
@@ -286,13 +294,17 @@ class Connection(Receiver):
             return []
         if state is State.CLOSING:
             return [self._fail(self._close_reason)] if _due(self._closing_since, config.close_timeout, now) else []
-        if self._reading and self.frame_since is not None and _due(self.frame_since, config.frame_timeout, now):
-            return self.fail(CloseReason.FRAME_TIMEOUT, now)
-        if _due(self._heard, config.idle_timeout, now):
-            return self.fail(CloseReason.IDLE_TIMEOUT, now)
         events: list[Event] = []
-        if self._joiner is not None:
-            events = self._police(self._joiner.expire(now))
+        if self._reading and self.frame_since is not None and _due(self.frame_since, config.frame_timeout, now):
+            noise = self._decoder.feed_timeout()
+            if not noise:
+                return self.fail(CloseReason.FRAME_TIMEOUT, now)
+            self.frame_since = None
+            events = self._police(noise)
+        if self.state is not State.CLOSED and _due(self._heard, config.idle_timeout, now):
+            return events + self.fail(CloseReason.IDLE_TIMEOUT, now)
+        if self._joiner is not None and self.state is not State.CLOSED:
+            events += self._police(self._joiner.expire(now))
         if (
             _due(self._last_sent(), config.keepalive_interval, now)
             and config.keepalive_packet is not None

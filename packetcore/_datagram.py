@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from errno import EAGAIN, ENOBUFS, EWOULDBLOCK
 
+from packetcore._carrier import Address, Carrier
 from packetcore._codec import FLAG_BYTE
 from packetcore._config import Config
 from packetcore._deadlines import Deadlines
@@ -18,11 +19,11 @@ from packetcore._endpoint import Endpoint, log_exception
 from packetcore._errors import LocalProtocolError, PoolFull
 from packetcore._events import Malformed
 from packetcore._handler import Handler
-from packetcore._host import Address, DatagramHost, Host
+from packetcore._host import DatagramHost, Host
 from packetcore._implementation import Decoder, encode
 from packetcore._packet import Packet
 from packetcore._pool import SessionPool
-from packetcore._reasons import CloseReason, Reason
+from packetcore._reasons import CloseReason, Reason, Refusal
 from packetcore._session import Session
 
 _NO_ROOM = frozenset({EAGAIN, EWOULDBLOCK, ENOBUFS})
@@ -79,6 +80,8 @@ class DatagramFraming:
     def feed_eof(self) -> list[Malformed]:
         """Nothing: each datagram ended by itself."""
         return []
+
+    feed_timeout = feed_eof
 
 
 class DatagramSession(Session):
@@ -172,6 +175,9 @@ class _Peer:
     def wake(self) -> None:
         self.endpoint.wake(self.session)
 
+    def carrier(self) -> Carrier:
+        return self.endpoint.host.carrier()
+
 
 class DatagramEndpoint(Endpoint):
     """One UDP socket: a server with many peers, or a client.
@@ -241,7 +247,7 @@ class DatagramEndpoint(Endpoint):
         peer = self._peers.get(addr)
         if peer is None:
             if (refusal := self._refusal(addr)) is not None:
-                raise PoolFull(refusal)
+                raise PoolFull(self.sessions.explain(refusal, addr[0]), refusal)
             peer = self._open(addr, now)
         if sole:
             self._sole = peer
@@ -269,7 +275,7 @@ class DatagramEndpoint(Endpoint):
         if peer is None and addr is None and not self.is_server and len(self._peers) == 1:
             (peer,) = self._peers.values()
         if peer is None:
-            self._stats.errors += 1
+            self._stats.total.errors += 1
         else:
             peer.session.reported(error, now)
 
@@ -334,16 +340,16 @@ class DatagramEndpoint(Endpoint):
             self.now = now
         return self.now
 
-    def _refusal(self, addr: Address) -> str | None:
-        return "the server is shutting down" if self.draining else self.sessions.refusal(addr[0])
+    def _refusal(self, addr: Address) -> Refusal | None:
+        return Refusal.SHUTDOWN if self.draining else self.sessions.refusal(addr[0])
 
     def _admit(self, data: bytes, addr: Address, now: float) -> _Peer | None:
         """Open a session for a stranger, if what it sent is worth one."""
         events = self._framing.feed(data)
         if not any(isinstance(event, Packet) for event in events):
-            self._stats.malformed.update(event.reason for event in events if isinstance(event, Malformed))
-        elif self._refusal(addr) is not None:
-            self.refused(addr)
+            self._stats.total.malformed.update(event.reason for event in events if isinstance(event, Malformed))
+        elif (refusal := self._refusal(addr)) is not None:
+            self.refused(addr, refusal)
         else:
             return self._open(addr, now)
         return None

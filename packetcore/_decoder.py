@@ -47,7 +47,7 @@ class Decoder:
         ValueError: `max_payload` is out of that range.
     """
 
-    __slots__ = ("_bound", "_dropped", "_header_read", "_in_frame", "_max_payload", "_run", "_sample")
+    __slots__ = ("_bound", "_dropped", "_header_read", "_in_frame", "_max_payload", "_run", "_sample", "_shares_flag")
 
     def __init__(self, *, max_payload: int = DEFAULT_MAX_PAYLOAD) -> None:
         if not 0 <= max_payload <= MAX_LENGTH:
@@ -57,6 +57,7 @@ class Decoder:
         self._run = bytearray()  # the open run, kept while it may become a packet
         self._in_frame = False  # False before the first flag and after a TOO_LONG
         self._header_read = False  # the open run's header needs no further look
+        self._shares_flag = False  # the flag before the open run ended a packet
         self._dropped = 0  # bytes outside a frame: counted, not kept
         self._sample = b""  # the first of those
 
@@ -87,8 +88,8 @@ class Decoder:
             # Long frames: what a chunk ends and what it leaves open are most of it. To search
             # for one flag is cheap; to split looks at each byte in turn.
             end, _, rest = data.partition(FLAG)
-            closed, _, open_run = rest.rpartition(FLAG)
-            runs = [self._end_open_run(end, events), *closed.split(FLAG)]
+            closed, flag, open_run = rest.rpartition(FLAG)
+            runs = [self._end_open_run(end, events), *(closed.split(FLAG) if flag else ())]
         else:
             runs = data.split(FLAG)
             open_run = runs.pop()
@@ -111,8 +112,29 @@ class Decoder:
                     events.append(new_packet(Packet, (id, plain[_PAYLOAD], type, count)))
                     continue
             self._refuse(run, plain, events)
+        self._shares_flag = bool(runs[-1]) and isinstance(events[-1], Packet)
         if open_run:
             self._hold(open_run, events)
+        return events
+
+    def feed_timeout(self) -> list[Malformed]:
+        """Say that what is pending has been so for too long: give it as NOISE, unless it is a
+        frame begun.
+
+        Bytes outside any frame are none. Bytes behind a flag are, save where that flag has
+        ended a packet: then nobody can tell a frame that shares it from a line end or the like
+        behind the packet, and where no flag of its own comes they are held for the latter.
+
+        Returns:
+            One `Malformed`, and what comes up to the next flag belongs to the noise; nothing
+            where a frame was begun, or nothing is pending.
+        """
+        events: list[Malformed] = []
+        if not self._in_frame or self._shares_flag:
+            self._in_frame = False
+            self._drop(bytes(self._run))
+            self._run.clear()
+            self._report_dropped(events)
         return events
 
     def feed_eof(self) -> list[Malformed]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from packetcore._carrier import Address
 from packetcore._codec import Codec
 from packetcore._config import Config
+from packetcore._errors import LocalProtocolError, SessionClosed
 from packetcore._handler import Handler
-from packetcore._host import Address
 from packetcore._pool import SessionPool
-from packetcore._reasons import CloseReason
+from packetcore._reasons import CloseReason, Refusal
 from packetcore._stats import EndpointStats, Stats
 
 if TYPE_CHECKING:
@@ -82,6 +84,13 @@ class Endpoint:
         self.is_server = is_server
         """Whether the peers came to us."""
         self.log_exception = log_exception
+        self.is_tied_to_thread = False
+        """Whether a session may be used on the thread alone on which it began."""
+        self.on_ended: Callable[[BaseException], object] | None = None
+        """Called when a handler has raised `SystemExit` or `KeyboardInterrupt`, with that, once no
+        session is left: stop listening, and raise it where the program waits. Where it is `None`
+        the session's input raises it."""
+        self._call_soon: Callable[[Callable[[], object]], object] | None = None
         self._handler = handler
         self._on_empty: list[Callable[[], object]] = []
 
@@ -110,13 +119,44 @@ class Endpoint:
             counted,
             outstanding=outstanding,
             total=total,
-            malformed=counted.malformed.copy(),
+            refusals=counted.refusals.copy(),
+            silent=counted.silent.copy(),
             closed=counted.closed.copy(),
         )
 
     def own_sessions(self) -> list[Session]:
         """Those of its sessions that are open, the longest silent first."""
         return [session for session in self.sessions if session.endpoint is self]
+
+    def runs_by(self, call_soon: Callable[[Callable[[], object]], object], *, any_thread: bool = False) -> None:
+        """Say how to run something on the runtime's thread; for the adapter.
+
+        Args:
+            call_soon: calls a function there, soon, but not before it returns: from any thread.
+            any_thread: whether sessions may be used on every thread; else what an application
+                calls on another than the session's raises `WrongThread`.
+        """
+        self._call_soon = call_soon
+        self.is_tied_to_thread = not any_thread
+
+    def call_soon(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function with these arguments on the runtime's thread: from any thread. What it
+        raises is logged.
+
+        Raises:
+            LocalProtocolError: the runtime has not told how, see `runs_by`.
+        """
+        if self._call_soon is None:
+            raise LocalProtocolError("call_soon: the runtime has not told how to reach its thread")
+        self._call_soon(partial(self._run, function, args))
+
+    def _run(self, function: Callable[..., object], args: tuple[object, ...]) -> None:
+        try:
+            function(*args)
+        except SessionClosed:
+            pass  # the peer has just gone: nobody's mistake
+        except Exception:
+            self.log_exception(f"{function!r}, given to call_soon, raised")
 
     def connect_timed_out(self, host: str, port: int) -> TimeoutError:
         """What to raise for a server that was not reached within `connect_timeout`."""
@@ -136,6 +176,14 @@ class Endpoint:
         for session in self.own_sessions():
             session.drain(now)
         self._check_empty()
+
+    def end(self, error: KeyboardInterrupt | SystemExit, now: float) -> None:
+        """A handler wants the program to end: end every session, and have the error come out
+        where the program waits."""
+        self.abort(now)
+        if self.on_ended is None:
+            raise error
+        self.on_ended(error)
 
     def abort(self, now: float) -> None:
         """End every session that is left, now, with SHUTDOWN."""
@@ -157,10 +205,11 @@ class Endpoint:
         if self.on_opened is not None:
             self.on_opened(session)
 
-    def refused(self, peer: Address) -> None:
-        """A peer was turned away."""
-        self._stats.refused += 1
-        logger.info("a session with %s was refused", peer, extra={"session": 0, "peer": peer, "identity": None})
+    def refused(self, peer: Address, refusal: Refusal) -> None:
+        """A peer was turned away; an adapter says so of one that failed to speak TLS."""
+        self._stats.refusals[refusal] += 1
+        about = {"session": 0, "peer": peer, "identity": None}
+        logger.info("a session with %s was refused: %s", peer, refusal.value, extra=about)
 
     def left(self, session: Session) -> None:
         """A session is over: take it from the pool, and keep what it has counted."""
@@ -170,6 +219,8 @@ class Endpoint:
     def finished(self, session: Session, reason: CloseReason) -> None:
         """The handler of a session has heard that it is over; it says so itself."""
         self._stats.closed[reason] += 1
+        if not session.bytes_received:
+            self._stats.silent[reason] += 1
         self._stats.sessions -= 1
         _log_event(logging.INFO, session, "session %d with %s closed: %s", reason.name)
         if self.on_finished is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from packetcore._reasons import CloseReason, Reason
+from packetcore._reasons import CloseReason, Reason, Refusal
 
 
 class ProtocolError(Exception):
@@ -74,8 +74,30 @@ class NotConnected(SessionClosed):
         return f"not connected, and keep={self.keep} packets are kept already" if self.keep else "not connected"
 
 
+class WrongThread(LocalProtocolError):
+    """A session was used on a thread that is not its own; nothing was sent or changed.
+
+    `Session.call_soon`, and `call_soon` of a server or a client, may be called from any
+    thread, and run a function on the session's own.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} belongs to another thread: use its call_soon(function, *args) here"
+
+
 class PoolFull(LocalProtocolError):
-    """A `SessionPool` is at its cap; the message names the cap."""
+    """A pool is at its cap, or its server shuts down; the message says which.
+
+    Attributes:
+        refusal: the same as a value, where it is a `SessionPool`.
+    """
+
+    def __init__(self, detail: str, refusal: Refusal | None = None) -> None:
+        super().__init__(detail)
+        self.refusal = refusal
 
 
 class PoolClosed(LocalProtocolError):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
-Address = tuple[Any, ...]
-"""A socket address: `(host, port)` for IPv4, `(host, port, flow, scope)` for IPv6."""
+from packetcore._carrier import Address, Carrier
 
 
 class Host(Protocol):
@@ -24,8 +23,9 @@ class Host(Protocol):
         """
 
     def write_eof(self) -> None:
-        """Finish sending once all that was written has gone. Where the transport has no
-        half-close (TLS), close instead."""
+        """Finish sending once all that was written has gone, and read on: over TLS say so first
+        (`close_notify`), then end the sending half of the socket. What still comes goes to
+        `Session.received`, which drops it, and the peer's end to `Session.eof`."""
 
     def set_timer(self, at: float | None) -> None:
         """Call `Session.tick` at `at` seconds, in place of any time set before; `None`
@@ -46,6 +46,10 @@ class Host(Protocol):
     def wake(self) -> None:
         """Call `Session.flush` soon, but not before this returns."""
 
+    def carrier(self) -> Carrier:
+        """What carries the session. Asked once, when the application first asks, which may be
+        when the socket has gone: then leave out what cannot be told any more."""
+
 
 class DatagramHost(Protocol):
     """One datagram socket, as a `DatagramEndpoint` sees it."""
@@ -63,6 +67,9 @@ class DatagramHost(Protocol):
 
     def wake(self) -> None:
         """Call `DatagramEndpoint.flush` soon, but not before this returns."""
+
+    def carrier(self) -> Carrier:
+        """What carries every session of this socket."""
 
     def close(self) -> None:
         """Close the socket: nothing comes or goes any more."""

@@ -16,6 +16,7 @@ from collections.abc import Hashable, Iterator
 from typing import Generic, Literal, TypeVar
 
 from packetcore._errors import IdentityTaken, LocalProtocolError, PoolFull
+from packetcore._reasons import Refusal
 
 T = TypeVar("T")
 
@@ -90,21 +91,28 @@ class SessionPool(Generic[T]):
             PoolFull: a cap is reached; nothing was inserted.
         """
         if (refusal := self.refusal(host)) is not None:
-            raise PoolFull(refusal)
+            raise PoolFull(self.explain(refusal, host), refusal)
         if host is not None:
             self._by_host[host] += 1
         self._last_id += 1
         self._entries[self._last_id] = _Entry(session, host, self._advance(now))
         return self._last_id
 
-    def refusal(self, host: Hashable = None) -> str | None:
+    def refusal(self, host: Hashable = None) -> Refusal | None:
         """Why `add` would raise for a session of this host; `None` where there is room."""
         if self.max_sessions is not None and len(self._entries) >= self.max_sessions:
-            return f"{len(self._entries)} sessions reach max_sessions={self.max_sessions}"
-        held = 0 if self.max_per_host is None or host is None else self._by_host[host]
-        if self.max_per_host is not None and held >= self.max_per_host:
-            return f"{held} sessions of {host!r} reach max_per_host={self.max_per_host}"
+            return Refusal.MAX_SESSIONS
+        if self.max_per_host is not None and host is not None and self._by_host[host] >= self.max_per_host:
+            return Refusal.MAX_SESSIONS_PER_HOST
         return None
+
+    def explain(self, refusal: Refusal, host: Hashable = None) -> str:
+        """What a `refusal` means, with the figures."""
+        if refusal is Refusal.MAX_SESSIONS:
+            return f"{len(self._entries)} sessions reach max_sessions={self.max_sessions}"
+        if refusal is Refusal.MAX_SESSIONS_PER_HOST:
+            return f"{self._by_host[host]} sessions of {host!r} reach max_per_host={self.max_per_host}"
+        return str(refusal.value)
 
     def get(self, id: int) -> T | None:
         """The session with this id; `None` once it has gone."""

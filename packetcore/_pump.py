@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from packetcore._events import Event, Message
+from packetcore._owner import get_ident
 from packetcore._packet import Packet
 from packetcore._state import State
 
@@ -42,6 +43,7 @@ class Pump:
         "_refresh_at",
         "_room",
         "_running",
+        "_thread",
         "_unsent",
         "_woken",
         "_write_paused",
@@ -63,6 +65,7 @@ class Pump:
     _write_paused: bool  # by the peer, who does not read
     _lost: bool  # the socket is gone
     _must_arm: bool  # the timer may have to fire earlier
+    _thread: int  # the only one that may send; 0 where any may
     _running: bool  # and writes in the end what is sent meanwhile
     _woken: bool  # the host was, for what was sent while it was not running
 
@@ -79,8 +82,10 @@ class Pump:
             SessionClosed: the session is closing or closed.
             LocalProtocolError: the payload exceeds `max_payload`.
             TypeError: it is neither.
+            WrongThread: this is not the session's own thread.
         """
-        if packet.__class__ is not Packet or self._connection.state is not _OPEN:
+        is_foreign = self._thread and self._thread != get_ident()
+        if is_foreign or packet.__class__ is not Packet or self._connection.state is not _OPEN:
             return self._send_other(packet)
         size = self._output.put(packet)
         if size > self._room:
@@ -116,7 +121,7 @@ class Pump:
                     if self._queue and (not self._paused or self._lost):
                         try:
                             self._deliver_next()
-                        except Exception as error:
+                        except (Exception, KeyboardInterrupt, SystemExit) as error:
                             self._handler_failed(error)
                     elif self._output.size and not self._lost:
                         self._write()
@@ -147,10 +152,18 @@ class Pump:
         connection = self._connection
         connection.sent_at = self._now
         data = self._output.join()
-        taken = self._host.write(data)
-        is_plain = not (self._unsent or self._on_sent or self._write_paused) and connection.state is _OPEN
-        if not is_plain or taken != len(data):  # else all has gone, as nearly always
-            self._written(len(data), taken)
+        size = len(data)
+        self._unsent += size  # the host may say from within that they have gone
+        try:
+            taken = self._host.write(data)
+        except BaseException:
+            self._unsent -= size
+            raise
+        is_plain = not (self._on_sent or self._write_paused) and connection.state is _OPEN
+        if is_plain and taken == size == self._unsent:  # all has gone, as nearly always
+            self._unsent = 0
+        else:
+            self._written(taken)
 
     def _send_other(self, item: object) -> bool:
         raise NotImplementedError
@@ -170,10 +183,10 @@ class Pump:
     def _deliver(self, event: Event) -> None:
         raise NotImplementedError
 
-    def _handler_failed(self, error: Exception) -> None:
+    def _handler_failed(self, error: Exception | KeyboardInterrupt | SystemExit) -> None:
         raise NotImplementedError
 
-    def _written(self, size: int, taken: int) -> None:
+    def _written(self, taken: int) -> None:
         raise NotImplementedError
 
     def _settle(self) -> None:

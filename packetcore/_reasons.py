@@ -20,12 +20,21 @@ class Reason(enum.Enum):
     MESSAGE_INCOMPLETE = "a message given up before its last packet came"
 
 
+class Refusal(enum.Enum):
+    """Why a peer got no session."""
+
+    MAX_SESSIONS = "the server holds as many sessions as it may"
+    MAX_SESSIONS_PER_HOST = "the peer's host has as many sessions as it may"
+    SHUTDOWN = "the server is shutting down"
+    TLS_FAILED = "the TLS handshake failed or took too long"
+
+
 class CloseReason(enum.Enum):
     """Why a session ended: the same words on every adapter."""
 
     LOCAL = "this side closed it"
     PEER = "the peer closed it"
-    RESET = "the connection was lost"
+    RESET = "the connection was lost, or cut without a word over TLS"
     IDLE_TIMEOUT = "nothing was received for idle_timeout"
     FRAME_TIMEOUT = "a frame was begun and not finished within frame_timeout"
     PROTOCOL_ERROR = "the peer broke the protocol"

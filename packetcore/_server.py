@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from packetcore._carrier import Address
 from packetcore._config import Config
 from packetcore._endpoint import Endpoint, log_exception
 from packetcore._handler import Handler
-from packetcore._host import Address
 from packetcore._inbox import F, Inbox, handler_of
 from packetcore._pool import SessionPool
 from packetcore._session import Session
@@ -28,7 +28,10 @@ class ServerBase:
     """
 
     address: Address
-    """Where it listens, the port that the system chose included."""
+    """Where it listens, the port that the system chose included: the first of `addresses`."""
+
+    addresses: list[Address]
+    """Every address that it listens on: a name may have several, all with one port."""
 
     def __init__(
         self,
@@ -53,6 +56,11 @@ class ServerBase:
     def stats(self) -> EndpointStats:
         """What it has seen until now: a copy of the counters."""
         return self.endpoint.stats
+
+    def call_soon(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function with these arguments on the server's own thread: from any thread, and
+        the one way to send from another. What it raises is logged."""
+        self.endpoint.call_soon(function, *args)
 
     def close(self, grace: float = 5.0) -> Any:
         """Stop listening, let handlers finish and buffers empty for at most `grace` seconds,

@@ -17,15 +17,17 @@ from collections.abc import Callable, Hashable
 from sys import maxsize
 from typing import Any, Concatenate, Literal, ParamSpec
 
+from packetcore._carrier import Address, Carrier
 from packetcore._connection import Connection, earlier
 from packetcore._endpoint import Endpoint
-from packetcore._errors import PoolFull, SessionClosed
+from packetcore._errors import PoolFull, SessionClosed, WrongThread
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._handler import Handler
-from packetcore._host import Address, Host
+from packetcore._host import Host
 from packetcore._implementation import Pump
+from packetcore._owner import get_ident
 from packetcore._packet import Packet
-from packetcore._reasons import CloseReason
+from packetcore._reasons import CloseReason, Refusal
 from packetcore._requests import Reply, Request, Requests
 from packetcore._state import State
 from packetcore._stats import Stats
@@ -61,7 +63,9 @@ class Session(Pump):
     """One conversation with one peer.
 
     For the application: `id`, `peer`, `send`, `send_message`, `close` and what follows
-    them. Call these on the runtime's own thread, in a handler or outside one.
+    them. Call these on the runtime's own thread, in a handler or outside one; on another they
+    raise `WrongThread`, and `call_soon` is what brings a call there. (On blocking sockets any
+    thread will do.)
 
     For an adapter: the inputs `opened`, `received`, `eof`, `sent_bytes`, `lost`, `tick`
     and `flush`, each with the time in seconds. Inputs after `lost` do nothing.
@@ -77,6 +81,7 @@ class Session(Pump):
         "__weakref__",
         "_abort_at",
         "_aborting",
+        "_carrier",
         "_draining",
         "_endpoint",
         "_eof_written",
@@ -104,6 +109,8 @@ class Session(Pump):
         """What it was bound to last; `None` if nothing."""
         self._endpoint = endpoint
         self._host = host
+        self._thread = get_ident() if endpoint.is_tied_to_thread else 0
+        self._carrier: Carrier | None = None
         self._handler = handler
         self._on_packet = handler.packet_received
         self._on_packets = (
@@ -143,6 +150,15 @@ class Session(Pump):
     def is_open(self) -> bool:
         """Whether `send` is possible."""
         return self.id != 0 and self._connection.state in _SENDING
+
+    @property
+    def carrier(self) -> Carrier:
+        """What carries the conversation: this side's address, and over TLS the peer's certificate
+        and what was agreed on. What was not asked for while the socket was there may be missing
+        later."""
+        if self._carrier is None:
+            self._carrier = self._host.carrier()
+        return self._carrier
 
     @property
     def is_over(self) -> bool:
@@ -214,6 +230,7 @@ class Session(Pump):
             IdentityTaken: another session holds it and `takeover` is "reject".
             SessionClosed: this session is closing or closed.
         """
+        self._check_thread()
         if not self.is_open:
             raise SessionClosed(self._reason)
         displaced = self._endpoint.sessions.bind(self.id, identity, takeover)
@@ -225,6 +242,7 @@ class Session(Pump):
         self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
     ) -> None:
         """Send a payload as one packet or several, as `Connection.send_message` does."""
+        self._check_thread()
         self._connection.send_message(payload, id=id, type=type, chunk=chunk)
         if self._output.size > self._room:
             self._overflow()
@@ -280,10 +298,12 @@ class Session(Pump):
     def close(self) -> None:
         """Close once all that was sent has gone and the peer has closed too, at the latest
         after `close_timeout`. What the peer still sends is dropped. Idempotent."""
+        self._check_thread()
         self._close(CloseReason.SHUTDOWN if self._draining else CloseReason.LOCAL)
 
     def abort(self, reason: CloseReason = CloseReason.LOCAL) -> None:
         """Close at once; what is unsent is lost. Idempotent."""
+        self._check_thread()
         if self._lost:
             return
         self._aborting = True
@@ -293,15 +313,26 @@ class Session(Pump):
 
     def pause(self) -> None:
         """Deliver nothing and read nothing until `resume`; the peer's timeouts stand still."""
+        self._check_thread()
         self._paused = True
         self._update_reading()
         self._wake()  # so that the time it lasts is known
 
     def resume(self) -> None:
         """Deliver and read again."""
+        self._check_thread()
         self._paused = False
         self._update_reading()
         self._wake()
+
+    def call_soon(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function with these arguments on the session's own thread: from any thread, and
+        the one way to send from another. What it raises is logged.
+
+        Raises:
+            LocalProtocolError: the runtime has not told how.
+        """
+        self._endpoint.call_soon(function, *args)
 
     # What an adapter calls.
 
@@ -311,10 +342,10 @@ class Session(Pump):
         endpoint = self._endpoint
         try:
             if endpoint.draining:
-                raise PoolFull("the server is shutting down")
+                raise PoolFull(Refusal.SHUTDOWN.value, Refusal.SHUTDOWN)
             self.id = endpoint.sessions.add(self, now, host=self.peer[0])
-        except PoolFull:
-            endpoint.refused(self.peer)
+        except PoolFull as full:
+            endpoint.refused(self.peer, full.refusal or Refusal.MAX_SESSIONS)
             self.abort(CloseReason.REFUSED)
         else:
             endpoint.admitted(self)
@@ -322,17 +353,29 @@ class Session(Pump):
             endpoint.opened(self)
         self._pump()
 
-    def eof(self, now: float) -> None:
-        """The peer has finished sending."""
+    def eof(self, now: float, *, truncated: bool = False) -> None:
+        """The peer has finished sending.
+
+        Args:
+            now: the time, in seconds.
+            truncated: whether it did so without the word that the carrier demands, a
+                `close_notify` over TLS: unless this side had closed, the session then ends with
+                RESET.
+        """
         if self._connection.state in (State.OPEN, State.CLOSING):
             self._now = now
-            self._take(self._connection.receive_eof(now))
+            self._take(self._connection.receive_eof(now, truncated=truncated))
             self._pump()
 
     def sent_bytes(self, n: int, now: float) -> None:
-        """The operating system took `n` more bytes of what was written."""
+        """The operating system took `n` more bytes of what was written, after the write: so the
+        peer takes what has piled up, and is not silent."""
         if self._lost:
             return
+        self._connection.touch(now)
+        self._count_sent(n, now)
+
+    def _count_sent(self, n: int, now: float) -> None:
         self._now = now
         self._unsent -= n
         self._set_room()
@@ -365,6 +408,11 @@ class Session(Pump):
         self._must_arm = True
         if self._requests is not None:
             self._call(_expire, self._requests, now)
+        if self._unsent and not self._lost:
+            # Before the peer is called silent: the system may have had room for a while. And
+            # a keepalive would only wait behind what waits.
+            self._write()
+            self._connection.sent_at = now
         if self._hang_up_told is _HangUp.NOT_YET:
             refreshed = self._endpoint.sessions.refreshed(self.id)
             if self._paused or (self._reading and not self._reading_told):
@@ -398,10 +446,11 @@ class Session(Pump):
             self.flush(now)
         return self._write_paused and self.is_open
 
-    def failed(self, error: Exception, now: float) -> None:
+    def failed(self, error: Exception | KeyboardInterrupt | SystemExit, now: float) -> None:
         """The application's function over a stream raised. Where it only ran into the end
-        of the conversation the session closes, else it ends with HANDLER_ERROR. Call this
-        while the exception is being handled: its traceback is logged."""
+        of the conversation the session closes, else it ends with HANDLER_ERROR, and where it
+        wanted to end the program so does the whole endpoint. Call this while the exception is
+        being handled: its traceback is logged."""
         self._now = now
         if _is_closed(error):
             self.close()
@@ -453,17 +502,16 @@ class Session(Pump):
             case Packet() | Closed():
                 raise AssertionError("the pump has its own way for packets, and _take keeps Closed out of the queue")
 
-    def _written(self, size: int, taken: int) -> None:
-        self._unsent += size
-        if taken:
-            self.sent_bytes(taken, self._now)
+    def _written(self, taken: int) -> None:
+        if taken and not self._lost:
+            self._count_sent(taken, self._now)
         if self._unsent > self._endpoint.config.write_high_water:
             self._write_paused = True
             self._update_reading()
         self._set_room()
 
     def _set_room(self) -> None:
-        self._room = self._max_outstanding - self._unsent
+        self._room = min(maxsize, self._max_outstanding - self._unsent)
         self._ease = -1 if self._write_paused else self._endpoint.config.write_high_water - self._unsent
 
     def _settle(self) -> None:
@@ -540,7 +588,17 @@ class Session(Pump):
             self._connection.count_discarded(sum(isinstance(event, Packet) for event in self._queue))
             self._queue.clear()
 
+    def _check_thread(self) -> None:
+        if self._thread and self._thread != get_ident():
+            raise WrongThread(f"session {self.id} with {self.peer}")
+
     def _send_other(self, item: Any) -> bool:
+        self._check_thread()
+        if self._lost and self._queue and isinstance(item, (Packet, Message)):
+            # The peer has gone, and the handler hears of that once it has heard all that came
+            # before: until then sending is as it was when the network lost what was sent.
+            self._connection.count_dropped(1)
+            return True
         if isinstance(item, Message):
             self.send_message(item.payload, id=item.id, type=item.type)
             return self.has_room
@@ -580,18 +638,21 @@ class Session(Pump):
         outer, self._running = self._running, True
         try:
             method(self, *args, **kwargs)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
             self._handler_failed(error)
         finally:
             self._running = outer
 
-    def _handler_failed(self, error: Exception) -> None:
+    def _handler_failed(self, error: Exception | KeyboardInterrupt | SystemExit) -> None:
         if isinstance(error, SessionClosed) and not self.is_open:
             return  # it sent to a peer that had just gone: nobody's mistake
         self._on_sent = None  # it hears of nothing more but `disconnected`
-        self._endpoint.log_exception(f"handler of session {self.id} with {self.peer} raised")
+        if isinstance(error, Exception):
+            self._endpoint.log_exception(f"handler of session {self.id} with {self.peer} raised")
         self._discard_queue()
         self._take(self._connection.fail(CloseReason.HANDLER_ERROR, self._now))
+        if not isinstance(error, Exception):
+            self._endpoint.end(error, self._now)
 
 
 def _expire(session: Session, requests: Requests, now: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, fields
 
-from packetcore._reasons import CloseReason, Reason
+from packetcore._reasons import CloseReason, Reason, Refusal
 
 
 @dataclass(slots=True)
@@ -63,20 +63,33 @@ class EndpointStats:
     """Bytes that those have sent and the operating system has not taken yet."""
 
     total: Stats = field(default_factory=Stats)
-    """What has passed through all sessions, those that are over included."""
+    """What has passed through all sessions, those that are over included; and over UDP what was
+    malformed or reported of peers that have no session and got none by it."""
 
     opened: int = 0
     """Sessions whose `connected` was called."""
 
-    refused: int = 0
-    """Connections turned away at a cap; for UDP the datagrams of peers without a session."""
+    refusals: Counter[Refusal] = field(default_factory=Counter)
+    """Connections turned away, by what for; for UDP the datagrams of peers without a session."""
 
-    malformed: Counter[Reason] = field(default_factory=Counter)
-    """What came in datagrams of peers that have no session and got none by it."""
-
-    errors: int = 0
-    """Errors that the system reported of peers that have no session."""
+    silent: Counter[CloseReason] = field(default_factory=Counter)
+    """Those of `closed` from which not a byte had come, as of the probes of a load balancer."""
 
     closed: Counter[CloseReason] = field(default_factory=Counter)
     """Sessions whose `disconnected` was called, by reason; CONNECT_FAILED counts the tries of a
     client that came to nothing."""
+
+    @property
+    def malformed(self) -> Counter[Reason]:
+        """Malformed frames and messages by reason: those of `total`."""
+        return self.total.malformed
+
+    @property
+    def errors(self) -> int:
+        """Errors that the system reported of peers (UDP): those of `total`."""
+        return self.total.errors
+
+    @property
+    def refused(self) -> int:
+        """How many were turned away: the sum of `refusals`."""
+        return self.refusals.total()

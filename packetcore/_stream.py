@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
+from packetcore._carrier import Address
 from packetcore._errors import SessionClosed
 from packetcore._events import Message
-from packetcore._host import Address
 from packetcore._implementation import Items
 from packetcore._inbox import Inbox
 from packetcore._packet import Packet

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from packetcore._connection_pool import ConnectionPoolStats
-from packetcore._reasons import CloseReason, Reason
+from packetcore._reasons import CloseReason, Reason, Refusal
 from packetcore._stats import EndpointStats
 
 
@@ -74,10 +74,6 @@ _ENDPOINT_GAUGES: dict[str, tuple[str, Callable[[EndpointStats], int]]] = {
 
 _ENDPOINT_COUNTERS: dict[str, tuple[str, Callable[[EndpointStats], int]]] = {
     "sessions_opened": ("Sessions opened.", lambda stats: stats.opened),
-    "refused": (
-        "Connections turned away at a cap; over UDP datagrams of peers without a session.",
-        lambda stats: stats.refused,
-    ),
     "connect_failures": (
         "Tries of a client to connect that failed.",
         lambda stats: stats.closed[CloseReason.CONNECT_FAILED],
@@ -101,7 +97,7 @@ _ENDPOINT_COUNTERS: dict[str, tuple[str, Callable[[EndpointStats], int]]] = {
     ),
     "errors": (
         "Errors that the operating system reported of UDP peers.",
-        lambda stats: stats.errors + stats.total.errors,
+        lambda stats: stats.errors,
     ),
 }
 
@@ -135,7 +131,14 @@ class _EndpointMetrics:
         self._malformed = CounterMetricFamily(
             "packetcore_malformed", "Malformed frames, datagrams and messages, by reason.", labels=by_reason
         )
-        self.all: list[Metric] = [*self._gauges.values(), *self._counters.values(), self._closed, self._malformed]
+        self._refused = CounterMetricFamily(
+            "packetcore_refused", "Connections turned away, over UDP datagrams, by what for.", labels=by_reason
+        )
+        self._silent = CounterMetricFamily(
+            "packetcore_sessions_silent", "Sessions closed that never sent a byte, by close reason.", labels=by_reason
+        )
+        by_reason_all = [self._closed, self._malformed, self._refused, self._silent]
+        self.all: list[Metric] = [*self._gauges.values(), *self._counters.values(), *by_reason_all]
 
     def add(self, endpoint: str, stats: EndpointStats) -> None:
         for name, gauge in self._gauges.items():
@@ -146,8 +149,11 @@ class _EndpointMetrics:
         # from `rate`.
         for end in _SESSION_ENDS:
             self._closed.add_metric([endpoint, end.name.lower()], stats.closed[end])
+            self._silent.add_metric([endpoint, end.name.lower()], stats.silent[end])
+        for refusal in Refusal:
+            self._refused.add_metric([endpoint, refusal.name.lower()], stats.refusals[refusal])
         for reason in Reason:
-            malformed = stats.malformed[reason] + stats.total.malformed[reason]
+            malformed = stats.malformed[reason]
             self._malformed.add_metric([endpoint, reason.name.lower()], malformed)
 
 

@@ -35,6 +35,8 @@ class Reference:
     """What the bytes complete."""
     at_eof: list[Malformed] = field(default_factory=list)
     """What the end of the stream adds."""
+    at_timeout: list[Malformed] = field(default_factory=list)
+    """What is given up where nothing more comes for long: what is no frame begun."""
     accounted: int = 0
     """How many bytes those events and the flags speak for, the end of the stream left out."""
 
@@ -48,7 +50,8 @@ class Reference:
             self.accounted += 1  # the flag in front of it
             self._closed(run)
         self.accounted += 1
-        self._open(runs[-1])
+        ended_a_packet = len(runs) > 1 and bool(runs[-2]) and isinstance(self.events[-1], Packet)
+        self._open(runs[-1], ended_a_packet)
 
     @property
     def pending(self) -> int:
@@ -78,14 +81,16 @@ class Reference:
                 self.events.append(Packet(id, payload, type=type, count=count))
                 self.accounted += len(run)
 
-    def _open(self, run: bytes) -> None:
-        """The run that no flag has ended yet."""
+    def _open(self, run: bytes, ended_a_packet: bool) -> None:
+        """The run that no flag has ended yet, and whether the flag in front of it ended a packet."""
         proof = self._proof_of_too_long(run)
         if proof:
             self._say(Reason.TOO_LONG, run[:proof])
             self._open_noise(run[proof:])
         elif run:
             self.at_eof = [Malformed(Reason.TRUNCATED, len(run), run[:64])]
+            if ended_a_packet:
+                self.at_timeout = [Malformed(Reason.NOISE, len(run), run[:64])]
 
     def _noise(self, data: bytes) -> None:
         if data:
@@ -93,7 +98,7 @@ class Reference:
 
     def _open_noise(self, data: bytes) -> None:
         if data:
-            self.at_eof = [Malformed(Reason.NOISE, len(data), data[:64])]
+            self.at_eof = self.at_timeout = [Malformed(Reason.NOISE, len(data), data[:64])]
 
     def _say(self, reason: Reason, data: bytes) -> None:
         self.events.append(Malformed(reason, len(data), data[:64]))

@@ -406,10 +406,25 @@ def test_noise_is_timed_too() -> None:
     for now in range(1, 6):
         connection.receive_data(b"\x00" * 1000, float(now))
     assert connection.next_deadline() == 11.0
-    assert connection.handle_deadline(11.0) == [
-        Malformed(Reason.NOISE, 5000, bytes(64)),
-        Closed(CloseReason.FRAME_TIMEOUT),
-    ]
+    assert connection.handle_deadline(11.0) == [Malformed(Reason.NOISE, 5000, bytes(64))]
+    assert (connection.state, connection.next_deadline()) == (State.OPEN, None)
+
+
+@pytest.mark.parametrize("tail", [b"\r\n", b"\x00", bytes(100)])
+def test_a_tail_behind_a_packet_is_noise_once_nothing_follows(tail: bytes) -> None:
+    connection = Connection(replace(NO_TIMEOUTS, frame_timeout=10.0), now=0.0)
+    frame = encode(Packet(1, b"x"))
+    assert connection.receive_data(frame + tail, 1.0) == [Packet(1, b"x")]
+    assert connection.handle_deadline(11.0) == [Malformed(Reason.NOISE, len(tail), tail[:64])]
+    assert connection.receive_data(frame, 12.0) == [Packet(1, b"x")]
+    assert connection.next_deadline() is None
+
+
+@pytest.mark.parametrize("before", [b"", encode(Packet(1)), encode(Packet(1)) + b"\r\n", BAD_FRAME])
+def test_a_frame_begun_by_a_flag_of_its_own_ends_the_connection_if_it_is_not_finished(before: bytes) -> None:
+    connection = Connection(replace(NO_TIMEOUTS, frame_timeout=10.0), now=0.0)
+    connection.receive_data(before + encode(Packet(2, b"y"))[:-1], 1.0)
+    assert connection.handle_deadline(11.0)[-1] == Closed(CloseReason.FRAME_TIMEOUT)
 
 
 def test_what_follows_a_frame_too_long_has_a_clock_of_its_own() -> None:

@@ -57,6 +57,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.latest = now  # the latest it said
         self.state = State.OPEN
         self.rest = b""  # of a frame that has come in part
+        self.before = 0  # bytes that came before the stream that is looked at: they were given up
         self.stream = b""
         self.reference = Reference(b"", MAX_PAYLOAD)
         self.arrivals: list[float] = []
@@ -241,6 +242,15 @@ class ConnectionMachine(RuleBasedStateMachine):
         match due:
             case ["close", *_]:
                 self.expect(got, self.ended(self.close_reason))
+            case ["frame", *others] if self.reference.at_timeout:
+                wanted = self.policed([*self.reference.at_timeout])
+                self.before += len(self.stream)
+                self.stream, self.reference, self.arrivals, self.rest = b"", Reference(b"", MAX_PAYLOAD), [], b""
+                if "idle" in others and self.state is not State.CLOSED:
+                    wanted += self.ended(CloseReason.IDLE_TIMEOUT)
+                self.expect(got, wanted)
+                if "keepalive" in others and self.state is not State.CLOSED:
+                    self.count_sent(KEEPALIVE)
             case ["frame", *_]:
                 self.expect(got, self.ended(CloseReason.FRAME_TIMEOUT))
             case ["idle", *_]:
@@ -286,7 +296,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         stats = self.connection.stats
         assert stats.packets_received == sum(isinstance(event, Packet) for event in self.events)
         assert sum(stats.malformed.values()) == sum(isinstance(event, Malformed) for event in self.events)
-        assert stats.bytes_received == len(self.stream)
+        assert stats.bytes_received == self.before + len(self.stream)
         assert stats.packets_sent == self.packets_sent
         assert self.connection.buffered == len(self.output)
 

@@ -71,6 +71,21 @@ def test_law_1_chunking_gives_each_event_at_a_place_that_the_bytes_fix(data: st.
         assert given_so_far == Reference(fed, max_payload).events
 
 
+@given(st.data(), limits)
+def test_what_is_no_frame_begun_is_given_up_and_the_next_frame_delivered(data: st.DataObject, max_payload: int) -> None:
+    stream = data.draw(streams(max_payload))
+    reference = Reference(stream, max_payload)
+    decoder = Decoder(max_payload=max_payload)
+    assert feed_all(decoder, data.draw(chunked(stream))) == reference.events
+    assert decoder.feed_timeout() == reference.at_timeout
+    if reference.at_timeout:
+        assert decoder.pending == 0
+        assert decoder.feed_timeout() == []
+        assert decoder.feed(b"tail" + encode(Packet(1))) == [Malformed(Reason.NOISE, 4, b"tail"), Packet(1)]
+    else:
+        assert decoder.feed_eof() == reference.at_eof  # and nothing was taken from a frame begun
+
+
 @given(st.data(), st.lists(packets(), max_size=6))
 def test_law_2_round_trip(data: st.DataObject, sent: list[Packet]) -> None:
     stream = b"".join(map(encode, sent))

@@ -20,6 +20,7 @@ from packetcore import (
     EndpointStats,
     Packet,
     Reason,
+    Refusal,
     Stats,
     load_driver,
 )
@@ -60,8 +61,10 @@ def set_numbers(stats: EndpointStats | Stats | ConnectionPoolStats, number: Call
                 setattr(stats, field.name, Counter({reason: number() for reason in REASONS[field.name]}))
 
 
-REASONS: dict[str, Sequence[Reason | CloseReason]] = {
+REASONS: dict[str, Sequence[Reason | CloseReason | Refusal]] = {
     "malformed": list(Reason),
+    "refusals": list(Refusal),
+    "silent": [reason for reason in CloseReason if reason not in (CloseReason.REFUSED, CloseReason.CONNECT_FAILED)],
     "closed": [reason for reason in CloseReason if reason is not CloseReason.REFUSED],
 }
 
@@ -79,9 +82,8 @@ def test_every_number_of_an_endpoint_is_told_once() -> None:
         == (stats.closed[CloseReason.IDLE_TIMEOUT])
     )
     assert samples["packetcore_connect_failures_total", "gateway"] == stats.closed[CloseReason.CONNECT_FAILED]
-    assert samples["packetcore_malformed_total", "gateway", "noise"] == (
-        stats.malformed[Reason.NOISE] + stats.total.malformed[Reason.NOISE]
-    )
+    assert samples["packetcore_malformed_total", "gateway", "noise"] == stats.malformed[Reason.NOISE]
+    assert samples["packetcore_refused_total", "gateway", "tls_failed"] == stats.refusals[Refusal.TLS_FAILED]
 
 
 def test_every_number_of_a_pool_is_told_once() -> None:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from packetcore import CloseReason, Config, Packet, encode
+from packetcore import CloseReason, Config, Packet, Reason, encode
 from packetcore_conformance.peer import DEADLINE
 from packetcore_conformance.recorder import Recorder, echo
 from packetcore_conformance.rig import Rig
@@ -84,18 +84,21 @@ def test_a_trickled_frame_is_cut_off(rig: Rig) -> None:
     assert handler.wait_reasons() == [CloseReason.FRAME_TIMEOUT]
 
 
-def test_noise_without_end_is_cut_off(rig: Rig) -> None:
-    handler = Recorder()
+@pytest.mark.parametrize("noise", [b"\r\n", b"heartbeat"])
+@pytest.mark.parametrize("before", [b"", PING])
+def test_noise_is_reported_in_time_and_ends_nothing(rig: Rig, before: bytes, noise: bytes) -> None:
+    handler = echo()
     peer = rig.peer(rig.serve(handler, Config(frame_timeout=0.3, idle_timeout=DEADLINE)))
-    deadline = time.monotonic() + DEADLINE
-    while not handler.calls("disconnected"):
-        assert time.monotonic() < deadline
-        try:
-            peer.send(b"noise")
-        except ConnectionError:
-            break
-        time.sleep(0.02)
-    assert handler.wait_reasons() == [CloseReason.FRAME_TIMEOUT]
+    for times in (1, 2):
+        peer.send(before + noise)
+        assert peer.receive(len(before)) == before
+        seen = handler.wait("malformed", times)
+        while sum(malformed.size for malformed in seen) < times * len(noise):  # it came in parts
+            seen = handler.wait("malformed", len(seen) + 1)
+    assert {malformed.reason for malformed in seen} == {Reason.NOISE}, "noise after a packet was called a frame"
+    peer.send(PING)
+    assert peer.receive(len(PING)) == PING, "a session ended because of bytes outside any frame"
+    assert not handler.calls("disconnected")
 
 
 def test_each_frame_has_a_clock_of_its_own(rig: Rig) -> None:

@@ -9,6 +9,8 @@ typedef struct {
     uint64_t max_payload;
     uint64_t bound; /* a frame of nothing but escapes */
     bool in_frame;  /* false before the first flag and after a TOO_LONG */
+    bool gave_packet; /* the run that the next flag ends was a packet */
+    bool shares_flag; /* the flag before the open run ended a packet */
     Run run;
     uint64_t size; /* bytes of the open run, or outside a frame, fed before this chunk */
     uint8_t sample[SAMPLE_SIZE]; /* the first of them */
@@ -82,6 +84,7 @@ take(Decoder *self, State *state, PyObject *events, const uint8_t *data, const u
     size_t small = self->size ? 0 : small_run(data, end, self->max_payload);
     if (small) {
         PyObject *payload = PyBytes_FromStringAndSize((const char *)data + HEADER_SIZE, (Py_ssize_t)small - HEADER_SIZE);
+        self->gave_packet = true;
         return payload == NULL || deliver(state, events, data, payload) < 0 ? NULL : data + small;
     }
     uint64_t left = self->bound + 1 - self->size; /* so many bytes more prove it too long */
@@ -108,6 +111,7 @@ take(Decoder *self, State *state, PyObject *events, const uint8_t *data, const u
         run->header_size == HEADER_SIZE && run->filled == length_in(run->header)) {
         PyObject *payload = run->payload;
         run->payload = NULL;
+        self->gave_packet = true;
         int failed = deliver(state, events, run->header, payload);
         forget(self);
         return failed ? NULL : data;
@@ -153,6 +157,8 @@ feed_bytes(Decoder *self, State *state, PyObject *events, const uint8_t *data, c
             return -1;
         }
         self->in_frame = true;
+        self->shares_flag = self->gave_packet;
+        self->gave_packet = false;
         data++;
     }
     return 0;
@@ -247,6 +253,28 @@ feed_eof(Decoder *self, PyTypeObject *type, PyObject *const *Py_UNUSED(args), Py
     return events;
 }
 
+PyDoc_STRVAR(feed_timeout_doc,
+"feed_timeout($self, /)\n--\n\n"
+"Say that what is pending has been so for too long: give it as NOISE, unless it is a frame begun.");
+
+static PyObject *
+feed_timeout(Decoder *self, PyTypeObject *type, PyObject *const *Py_UNUSED(args), Py_ssize_t count, PyObject *names)
+{
+    if (count != 0 || names != NULL) {
+        PyErr_SetString(PyExc_TypeError, "feed_timeout() takes no arguments");
+        return NULL;
+    }
+    PyObject *events = PyList_New(0);
+    if (events == NULL || (self->in_frame && !self->shares_flag)) {
+        return events;
+    }
+    self->in_frame = false;
+    if (self->size && refuse(self, PyType_GetModuleState(type), events, NOISE) < 0) {
+        return give_up(self, events);
+    }
+    return events;
+}
+
 PyDoc_STRVAR(sizeof_doc,
 "__sizeof__($self, /)\n--\n\n"
 "Bytes of memory that the decoder takes, the payload under way included.");
@@ -303,6 +331,8 @@ decoder_dealloc(Decoder *self)
 static PyMethodDef decoder_methods[] = {
     {"feed", (PyCFunction)(void (*)(void))feed, METH_METHOD | METH_FASTCALL | METH_KEYWORDS, feed_doc},
     {"feed_eof", (PyCFunction)(void (*)(void))feed_eof, METH_METHOD | METH_FASTCALL | METH_KEYWORDS, feed_eof_doc},
+    {"feed_timeout", (PyCFunction)(void (*)(void))feed_timeout, METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
+     feed_timeout_doc},
     {"__sizeof__", (PyCFunction)decoder_sizeof, METH_NOARGS, sizeof_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -21,6 +21,7 @@ typedef struct {
     char must_arm;
     char running;
     char woken;
+    unsigned long thread;
     bool is_set_up; /* all that is above has a value */
 } Pump;
 
@@ -118,7 +119,8 @@ pump_send(Pump *self, PyObject *packet)
     if (check_set_up(self) < 0) {
         return NULL;
     }
-    if (Py_TYPE(packet) != state->packet || !is_open(self)) {
+    bool is_foreign = self->thread && self->thread != PyThread_get_thread_ident();
+    if (is_foreign || Py_TYPE(packet) != state->packet || !is_open(self)) {
         return call(self, "_send_other", packet, NULL);
     }
     Output *output = (Output *)Py_NewRef(self->output);
@@ -198,7 +200,8 @@ deliver_next(Pump *self)
 static int
 handler_failed(Pump *self)
 {
-    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+    bool ends = PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit);
+    if (!ends && !PyErr_ExceptionMatches(PyExc_Exception)) {
         return -1;
     }
     PyObject *type, *error, *traceback, *outer_type, *outer, *outer_traceback;
@@ -325,23 +328,24 @@ pump_write(Pump *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     Py_ssize_t size = PyBytes_GET_SIZE(data);
+    self->unsent += size; /* the host may say from within that they have gone */
     PyObject *args[] = {NULL, Py_NewRef(self->host), data};
     PyObject *result = PyObject_VectorcallMethod(state->name_write, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     Py_DECREF(args[1]);
     Py_DECREF(data);
     Py_ssize_t taken = result == NULL ? -1 : PyLong_AsSsize_t(result);
     if (taken == -1 && PyErr_Occurred()) {
+        self->unsent -= size;
         Py_XDECREF(result);
         return NULL;
     }
-    bool is_plain = !self->unsent && self->on_sent == Py_None && !self->write_paused && is_open(self);
-    if (is_plain && taken == size) { /* all has gone, as nearly always */
+    bool is_plain = self->on_sent == Py_None && !self->write_paused && is_open(self);
+    if (is_plain && taken == size && self->unsent == size) { /* all has gone, as nearly always */
+        self->unsent = 0;
         Py_DECREF(result);
         Py_RETURN_NONE;
     }
-    PyObject *written = PyLong_FromSsize_t(size);
-    PyObject *nothing = written == NULL ? NULL : call(self, "_written", written, result);
-    Py_XDECREF(written);
+    PyObject *nothing = call(self, "_written", result, NULL);
     Py_DECREF(result);
     return nothing;
 }
@@ -415,6 +419,7 @@ static PyMemberDef pump_members[] = {
     {"_lost", T_BOOL, offsetof(Pump, lost), 0, NULL},
     {"_must_arm", T_BOOL, offsetof(Pump, must_arm), 0, NULL},
     {"_running", T_BOOL, offsetof(Pump, running), 0, NULL},
+    {"_thread", T_ULONG, offsetof(Pump, thread), 0, NULL},
     {"_woken", T_BOOL, offsetof(Pump, woken), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
