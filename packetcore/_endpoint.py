@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("packetcore")
 """Where sessions come and go at level INFO, each record with `session`, `peer` and `identity`.
-Of a peer that was refused `session` is 0."""
+Of a peer that was refused `session` is 0. A server tells of a session at its first byte; one that
+never sent any and went by itself, as a load balancer's probe does, is one record at level DEBUG."""
 
 log_exception: Callable[[str], object] = logger.exception
 """What is told of a handler that raised, unless an adapter has a logger of its own."""
+
+
+_OF_A_PROBE = frozenset({CloseReason.PEER, CloseReason.RESET})
+"""How the session of one ends that connects to see whether somebody is there."""
 
 
 class _NoHandler(Handler):
@@ -196,9 +201,15 @@ class Endpoint:
         """A session has entered the pool and its handler will hear of it; it says so itself."""
         self._stats.opened += 1
         self._stats.sessions += 1
-        _log_event(logging.INFO, session, "session %d with %s opened")
+        if not self.is_server:
+            self._log_opened(session)
         if self.on_admitted is not None:
             self.on_admitted(session)
+
+    def heard(self, session: Session) -> None:
+        """The first bytes of a session have come."""
+        if self.is_server:
+            self._log_opened(session)
 
     def opened(self, session: Session) -> None:
         """The handler of a session has heard of it."""
@@ -219,10 +230,14 @@ class Endpoint:
     def finished(self, session: Session, reason: CloseReason) -> None:
         """The handler of a session has heard that it is over; it says so itself."""
         self._stats.closed[reason] += 1
+        self._stats.sessions -= 1
+        if session.bytes_received or not self.is_server:
+            _log_event(logging.INFO, session, "session %d with %s closed: %s", reason.name)
+        else:
+            level = logging.DEBUG if reason in _OF_A_PROBE else logging.INFO
+            _log_event(level, session, "session %d with %s closed without a byte from it: %s", reason.name)
         if not session.bytes_received:
             self._stats.silent[reason] += 1
-        self._stats.sessions -= 1
-        _log_event(logging.INFO, session, "session %d with %s closed: %s", reason.name)
         if self.on_finished is not None:
             self.on_finished(session)
         self._check_empty()
@@ -231,6 +246,9 @@ class Endpoint:
         """A client's try to connect came to nothing."""
         self._stats.closed[CloseReason.CONNECT_FAILED] += 1
         logger.info("connecting failed: %s", error, extra={"session": 0, "peer": None, "identity": None})
+
+    def _log_opened(self, session: Session) -> None:
+        _log_event(logging.INFO, session, "session %d with %s opened")
 
     def _check_empty(self) -> None:
         while self._on_empty and not self._stats.sessions:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
 from packetcore._errors import SessionClosed
@@ -49,6 +50,9 @@ class Inbox(Handler):
         self._came = 0  # bytes, at the last packet
         self._came_before = 0  # the same when nothing was left
         self._end: CloseReason | None = None
+        self._has_told_end = False
+        self._unread = inf  # items, when something sent was dropped last
+        self._dropped = 0  # bytes, since one was taken
         self._error: OSError | None = None
 
     @property
@@ -77,8 +81,28 @@ class Inbox(Handler):
             error, self._error = self._error, None
             raise error
         if self._end is not None:
+            self._has_told_end = True
             raise SessionClosed(self._end)
         return None
+
+    def drop(self, size: int) -> bool:
+        """Whether something that can be sent no more may be dropped without a word: to a peer that
+        was lost, as long as the reader has not been told of that. What is sent in reply is then
+        lost as in the network, and the reader gets all that had come. At most
+        `write_high_water` bytes for each item taken, so that who only sends is told too.
+
+        Args:
+            size: bytes of payload.
+        """
+        unread = len(self._queue) + (self._last is not None)
+        if unread < self._unread:
+            self._dropped = 0
+        self._unread = unread
+        limit = self.session.endpoint.config.write_high_water
+        if self._has_told_end or self._end is not CloseReason.RESET or self._dropped > limit:
+            return False
+        self._dropped += size
+        return True
 
     def connected(self, session: Session) -> None:
         self.session = session

@@ -122,7 +122,8 @@ class Session(Pump):
         limit = endpoint.config.max_outstanding
         self._max_outstanding = maxsize if limit is None else limit
         self._queue = []  # an empty deque holds 600 bytes more
-        self._now = self._refresh_at = now
+        self._now = now
+        self._refresh_at = -_NEVER  # the first chunk is noted
         self._unsent = 0
         self._timer_at = _NEVER
         self._must_arm = True  # what comes and goes between frames only puts a deadline off
@@ -473,6 +474,8 @@ class Session(Pump):
             self._connection.receive_data(data, now)
 
     def _refresh(self) -> None:
+        if self._refresh_at == -_NEVER:
+            self._endpoint.heard(self)
         self._refresh_at = self._now + _REFRESH
         self._endpoint.sessions.refresh(self.id, self._now)
 
@@ -594,7 +597,8 @@ class Session(Pump):
 
     def _send_other(self, item: Any) -> bool:
         self._check_thread()
-        if self._lost and self._queue and isinstance(item, (Packet, Message)):
+        is_lost = self._lost and not self._finished and self._reason is CloseReason.RESET
+        if is_lost and isinstance(item, (Packet, Message)):
             # The peer has gone, and the handler hears of that once it has heard all that came
             # before: until then sending is as it was when the network lost what was sent.
             self._connection.count_dropped(1)

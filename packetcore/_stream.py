@@ -43,6 +43,12 @@ class StreamBase:
         """Why the conversation ended; `None` while it has not."""
         return self.session.close_reason
 
+    def _drop(self, payload: bytes | bytearray | memoryview) -> None:
+        """To be called where sending raised `SessionClosed`, which goes on unless the inbox
+        has it dropped."""
+        if not self._inbox.drop(len(payload)):
+            raise
+
     @property
     def has_received(self) -> bool:
         """Whether there is something to `recv`, the end of the conversation included."""
@@ -112,13 +118,22 @@ class SyncStream(StreamBase, ABC):
     def send(self, item: Packet | Message, *, timeout: float | None = None) -> None:
         """Send a packet, or a message; wait while more than `write_high_water` bytes are unsent.
 
+        What is sent to a peer that was lost is dropped as long as `recv` has not told of that, so
+        that who replies gets all that had come; at most `write_high_water` bytes between two
+        items received.
+
         Raises:
             SessionClosed: the conversation is closing or closed.
             LocalProtocolError: the payload exceeds `max_payload`.
             TimeoutError: too many bytes are unsent still. They stay queued: do not send again.
         """
-        if not self.session.send(item):
-            self._drain(timeout)
+        try:
+            has_room = self.session.send(item)
+        except SessionClosed:
+            self._drop(item.payload)
+        else:
+            if not has_room:
+                self._drain(timeout)
 
     def send_message(
         self,
@@ -130,8 +145,12 @@ class SyncStream(StreamBase, ABC):
         timeout: float | None = None,
     ) -> None:
         """Send a payload as `Connection.send_message` does, and wait as `send`."""
-        self.session.send_message(payload, id=id, type=type, chunk=chunk)
-        self._drain(timeout)
+        try:
+            self.session.send_message(payload, id=id, type=type, chunk=chunk)
+        except SessionClosed:
+            self._drop(payload)
+        else:
+            self._drain(timeout)
 
     def recv(self, timeout: float | None = None) -> Packet | Message:
         """The next packet; the next message where `join_messages` is set.
@@ -175,7 +194,7 @@ class SyncStream(StreamBase, ABC):
         What it raises ends the session with HANDLER_ERROR."""
         try:
             function(self)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
             self.session.failed(error, self._clock())
         finally:
             self.close()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from packetcore import (
     Address,
+    Carrier,
     CloseReason,
     Config,
     DatagramEndpoint,
@@ -69,6 +70,9 @@ class MadeUpHost:
 
     def wake(self) -> None:
         self.verbs.append("wake")
+
+    def carrier(self) -> Carrier:
+        return Carrier("tcp")
 
     def packets(self) -> list[Packet | Malformed]:
         return Decoder().feed(bytes(self.written))
@@ -159,6 +163,9 @@ class MadeUpDatagramHost:
 
     def wake(self) -> None:
         pass  # the test flushes
+
+    def carrier(self) -> Carrier:
+        return Carrier("udp")
 
     def close(self) -> None:
         self.is_closed = True

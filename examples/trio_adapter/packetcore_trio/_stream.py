@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from packetcore import AsyncStream, Inbox, Message, Packet, Reply
+from packetcore import AsyncStream, Inbox, Message, Packet, Reply, SessionClosed
 
 
 class Stream(AsyncStream):
@@ -21,12 +21,18 @@ class Stream(AsyncStream):
     async def send(self, item: Packet | Message) -> None:
         """Send as `Session.send`; wait while more than `write_high_water` bytes are unsent.
         Cancelling the wait does not unsend the packet."""
-        self.session.send(item)
+        try:
+            self.session.send(item)
+        except SessionClosed:
+            self._drop(item.payload)
         await self._drain()
 
     async def send_message(self, payload: bytes, *, id: int, type: int = 0, chunk: int | None = None) -> None:
         """Send as `Connection.send_message`, and wait as `send`."""
-        self.session.send_message(payload, id=id, type=type, chunk=chunk)
+        try:
+            self.session.send_message(payload, id=id, type=type, chunk=chunk)
+        except SessionClosed:
+            self._drop(payload)
         await self._drain()
 
     async def request(

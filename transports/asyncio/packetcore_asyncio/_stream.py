@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from packetcore import AsyncStream, Inbox, Message, Packet, Reply
+from packetcore import AsyncStream, Inbox, Message, Packet, Reply, SessionClosed
 
 
 class Stream(AsyncStream):
@@ -30,14 +30,22 @@ class Stream(AsyncStream):
             SessionClosed: the conversation is closing or closed.
             LocalProtocolError: the payload exceeds `max_payload`.
         """
-        if not self.session.send(item):
-            await self._drain()
+        try:
+            has_room = self.session.send(item)
+        except SessionClosed:
+            self._drop(item.payload)
+        else:
+            if not has_room:
+                await self._drain()
 
     async def send_message(
         self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
     ) -> None:
         """Send a payload as `packetcore.Connection.send_message` does, and wait as `send`."""
-        self.session.send_message(payload, id=id, type=type, chunk=chunk)
+        try:
+            self.session.send_message(payload, id=id, type=type, chunk=chunk)
+        except SessionClosed:
+            self._drop(payload)
         await self._drain()
 
     async def request(

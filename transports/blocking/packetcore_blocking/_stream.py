@@ -62,8 +62,13 @@ class Stream(SyncStream):
 
     def send(self, item: Packet | Message, *, timeout: float | None = None) -> None:
         """See `packetcore.SyncStream`."""
-        if not self.session.send(item) or self._loop.thread is None:
-            self._drain(timeout)
+        try:
+            has_room = self.session.send(item)
+        except SessionClosed:
+            self._drop(item.payload)
+        else:
+            if not has_room or self._loop.thread is None:
+                self._drain(timeout)
 
     def _room(self) -> Callable[[], bool | None]:
         if self._loop.thread is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from packetcore import AsyncStream, Inbox, Message, Packet, Reply
+from packetcore import AsyncStream, Inbox, Message, Packet, Reply, SessionClosed
 
 
 class Stream(AsyncStream):
@@ -35,7 +35,11 @@ class Stream(AsyncStream):
             LocalProtocolError: the payload exceeds `max_payload`.
         """
         try:
-            has_room = self.session.send(item)
+            try:
+                has_room = self.session.send(item)
+            except SessionClosed:
+                self._drop(item.payload)
+                has_room = True
         except Exception:
             return fail()
         return succeed(None) if has_room else self._until(self._drained)
