@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from _processes import Echo
 
-from packetcore import Endpoint, Packet, Session, _codec, _decoder
+from packetcore import Carrier, Endpoint, Packet, Session, _codec, _decoder
 
 FIGURES = Path(__file__).with_name("instructions.json")
 TOLERANCE = 1.10
@@ -76,6 +76,9 @@ class Swallow:
         pass
 
     write_eof = set_timer = pause_reading = resume_reading = close = abort = wake = nothing
+
+    def carrier(self) -> Carrier:
+        return Carrier("tcp")
 
 
 class Case(NamedTuple):

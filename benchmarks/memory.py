@@ -21,7 +21,7 @@ from pathlib import Path
 from _common import save, show
 from _processes import Child, Echo, answer, begin_child
 
-from packetcore import Config, Connection, Decoder, Endpoint, Packet, Session, SessionPool, encode, speedups
+from packetcore import Carrier, Config, Connection, Decoder, Endpoint, Packet, Session, SessionPool, encode, speedups
 
 COUNT = 10_000
 """How many of each are made."""
@@ -50,6 +50,9 @@ class Taker:
     def abort(self) -> None: ...
 
     def wake(self) -> None: ...
+
+    def carrier(self) -> Carrier:
+        return Carrier("tcp")
 
 
 def bytes_each(make: Callable[[int], object]) -> float:

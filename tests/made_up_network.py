@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from errno import EAGAIN, ECONNREFUSED
 from heapq import heappop, heappush
 
-from packetcore import Address, DatagramEndpoint
+from packetcore import Address, Carrier, DatagramEndpoint
 
 LATENCY = 0.05
 """How long a datagram is under way at least, in seconds."""
@@ -123,6 +123,9 @@ class MadeUpSocket:
 
     def wake(self) -> None:
         self.network.at(self.network.now, lambda: self.endpoint.flush(self.network.now))
+
+    def carrier(self) -> Carrier:
+        return Carrier("udp", self.addr)
 
     def close(self) -> None:
         assert not self._is_closed

@@ -274,7 +274,7 @@ class Pumping(Pump):
     def _settle(self) -> None:
         pass
 
-    def _handler_failed(self, error: Exception) -> None:
+    def _handler_failed(self, error: BaseException) -> None:
         raise error
 
 

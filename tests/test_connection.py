@@ -591,6 +591,9 @@ class LengthPrefixedDecoder:
         cut_short, self._buffer = self._buffer, b""
         return [Malformed.of(Reason.TRUNCATED, cut_short)] if cut_short else []
 
+    def feed_timeout(self) -> list[Malformed]:
+        return []
+
 
 def test_another_codec_takes_the_place_of_this_format() -> None:
     config = replace(NO_TIMEOUTS, frame_timeout=10.0, max_payload=5)

@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 from packetcore import (
     Address,
+    Carrier,
     CloseReason,
     Config,
     DatagramEndpoint,
@@ -86,6 +87,9 @@ class Socket:
     def wake(self) -> None:
         self.world.agenda.append(self)
 
+    def carrier(self) -> Carrier:
+        return Carrier("tcp")
+
 
 class World:
     """Two servers with one register, and whatever their sockets have yet to do."""
@@ -117,6 +121,9 @@ class World:
 
     def wake(self) -> None:
         self.is_woken = True
+
+    def carrier(self) -> Carrier:
+        return Carrier("udp")
 
     def close(self) -> None:
         raise AssertionError("nobody closes it")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_a_trickled_frame_is_cut_off(rig: Rig) -> None:
     assert handler.wait_reasons() == [CloseReason.FRAME_TIMEOUT]
 
 
-@pytest.mark.parametrize("noise", [b"\r\n", b"heartbeat"])
+@pytest.mark.parametrize("noise", [b"\r\n", b"alive"])
 @pytest.mark.parametrize("before", [b"", PING])
 def test_noise_is_reported_in_time_and_ends_nothing(rig: Rig, before: bytes, noise: bytes) -> None:
     handler = echo()
@@ -92,10 +93,10 @@ def test_noise_is_reported_in_time_and_ends_nothing(rig: Rig, before: bytes, noi
     for times in (1, 2):
         peer.send(before + noise)
         assert peer.receive(len(before)) == before
-        seen = handler.wait("malformed", times)
+        seen: list[Any] = handler.wait("malformed", times)
         while sum(malformed.size for malformed in seen) < times * len(noise):  # it came in parts
             seen = handler.wait("malformed", len(seen) + 1)
-    assert {malformed.reason for malformed in seen} == {Reason.NOISE}, "noise after a packet was called a frame"
+        assert {malformed.reason for malformed in seen} == {Reason.NOISE}, "noise after a packet was called a frame"
     peer.send(PING)
     assert peer.receive(len(PING)) == PING, "a session ended because of bytes outside any frame"
     assert not handler.calls("disconnected")
