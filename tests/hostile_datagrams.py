@@ -27,7 +27,18 @@ from collections.abc import Iterator
 from errno import EAGAIN, EHOSTUNREACH
 from pathlib import Path
 
-from packetcore import Address, CloseReason, Config, DatagramEndpoint, Handler, Packet, Session, encode, load_driver
+from packetcore import (
+    Address,
+    Carrier,
+    CloseReason,
+    Config,
+    DatagramEndpoint,
+    Handler,
+    Packet,
+    Session,
+    encode,
+    load_driver,
+)
 
 CONFIG = Config(max_payload=200, max_datagram=600, max_sessions=60, max_sessions_per_host=10, idle_timeout=0.5)
 TENTHS = 10
@@ -139,6 +150,9 @@ class MadeUpHost:
 
     def wake(self) -> None:
         self._is_woken = True
+
+    def carrier(self) -> Carrier:
+        return Carrier("udp")
 
     def close(self) -> None:
         raise Broken("it closed its socket")

@@ -8,6 +8,7 @@ from random import random
 import trio
 
 from packetcore import Backoff, ClientBase, Config, Endpoint, Handler, Inbox
+from packetcore_trio._runtime import tie
 from packetcore_trio._stream import Stream, StreamFunction
 
 
@@ -45,6 +46,7 @@ class Client(ClientBase):
         that waits to dial, or dials, or runs the connection, which starts the next as it ends."""
         try:
             async with trio.open_nursery() as self._nursery:
+                tie(self.endpoint, self._nursery)
                 self._dial_after(0)
                 task_status.started()
         finally:

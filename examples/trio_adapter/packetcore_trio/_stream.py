@@ -80,7 +80,7 @@ class Stream(AsyncStream):
         """Run an application over this stream, and close it at the end."""
         try:
             await function(self)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
             self.session.failed(error, trio.current_time())
         finally:
             await self.close()

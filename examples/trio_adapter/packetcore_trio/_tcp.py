@@ -13,10 +13,11 @@ from typing import Any, overload
 import trio
 from trio import Nursery
 
-from packetcore import Address, Backoff, Config, Endpoint, Handler, Inbox, ServerBase, Session, SessionPool
-from packetcore_sockets import ACCEPT_PAUSE, Listener, open_tcp_listeners
+from packetcore import Address, Backoff, Config, Endpoint, Handler, Inbox, Refusal, ServerBase, Session, SessionPool
+from packetcore_sockets import ACCEPT_PAUSE, Listener, TLSRecords, open_tcp_listeners, prepare
 from packetcore_trio._client import Client
-from packetcore_trio._socket import StreamHost
+from packetcore_trio._runtime import tie
+from packetcore_trio._socket import StreamHost, secure
 from packetcore_trio._stream import Stream, StreamFunction
 
 
@@ -56,6 +57,7 @@ class Server(ServerBase):
     async def _run(self, receive: Callable[[], Awaitable[object]], *, task_status: trio.TaskStatus[None]) -> None:
         try:
             async with trio.open_nursery() as self._nursery:
+                tie(self.endpoint, self._nursery)
                 task_status.started()
                 await receive()
         finally:
@@ -76,13 +78,22 @@ class Server(ServerBase):
                     await trio.sleep(ACCEPT_PAUSE)
 
     def _accepted(self, sock: socket.socket, peer: Address) -> None:
-        self._opening.start_soon(self._open, sock, peer)
+        prepare(sock)
+        if self._ssl is None:
+            self._nursery.start_soon(StreamHost(self.endpoint, sock, peer).run)
+        else:
+            self._opening.start_soon(self._open, sock, peer, TLSRecords(self._ssl, server_side=True))
 
-    async def _open(self, sock: socket.socket, peer: Address) -> None:
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        with trio.move_on_after(self.endpoint.config.connect_timeout or math.inf), suppress(trio.BrokenResourceError):
-            host = await _host(self.endpoint, stream, peer, self._ssl)
-            self._nursery.start_soon(host.run)
+    async def _open(self, sock: socket.socket, peer: Address, tls: TLSRecords) -> None:
+        early: bytes | None = None
+        try:
+            with trio.move_on_after(self.endpoint.config.connect_timeout or math.inf), suppress(OSError):
+                early = await secure(sock, tls)
+                self._nursery.start_soon(StreamHost(self.endpoint, sock, peer, tls, early).run)
+        finally:
+            if early is None:
+                sock.close()
+                self.endpoint.refused(peer, Refusal.TLS_FAILED)
 
     def _start(self, function: StreamFunction, inbox: Inbox) -> None:
         self._nursery.start_soon(Stream(inbox).run, function)
@@ -145,19 +156,14 @@ async def connect(
             `reconnect` these go to the log.
     """
 
-    tls["server_hostname"] = tls.get("server_hostname") or host
-
     async def dial(endpoint: Endpoint, nursery: Nursery) -> Session:
-        peer: Address = ("unknown", 0)
+        tie(endpoint, nursery)
         try:
             with trio.fail_after(endpoint.config.connect_timeout or math.inf):
-                stream = await trio.open_tcp_stream(host, port)
-                with suppress(OSError):  # it may be gone already
-                    peer = stream.socket.getpeername()
-                connection = await _host(endpoint, stream, peer, **tls)
+                connection = await _dial(endpoint, host, port, **tls)
         except trio.TooSlowError:
             raise endpoint.connect_timed_out(host, port) from None
-        except (OSError, trio.BrokenResourceError) as error:  # trio's own; what the system said is its cause
+        except OSError as error:  # trio's own; what the system said is its cause
             cause = error.__cause__ or error
             raise getattr(cause, "exceptions", [cause])[0] from None
         await nursery.start(connection.run)  # if this is cancelled, so is the connection
@@ -176,20 +182,16 @@ async def connect(
     return Stream(inbox)
 
 
-async def _host(
-    endpoint: Endpoint,
-    sock: trio.SocketStream,
-    peer: Address,
-    ssl: SSLContext | None = None,
-    server_hostname: str | None = None,
+async def _dial(
+    endpoint: Endpoint, host: str, port: int, ssl: SSLContext | None = None, server_hostname: str | None = None
 ) -> StreamHost:
-    """Speak TLS, as a server where no name is given; where that fails the socket is closed."""
-    stream: trio.abc.Stream = sock
-    if ssl is not None:
-        stream = secured = trio.SSLStream(sock, ssl, server_hostname=server_hostname, server_side=not server_hostname)
-        try:
-            await secured.do_handshake()
-        except BaseException:
-            await trio.aclose_forcefully(sock)
-            raise
-    return StreamHost(endpoint, stream, peer)
+    stream = await trio.open_tcp_stream(host, port)
+    sock = socket.socket(fileno=stream.socket.detach())
+    try:
+        prepare(sock)
+        peer = sock.getpeername()
+        tls = None if ssl is None else TLSRecords(ssl, server_hostname=server_hostname or host)
+        return StreamHost(endpoint, sock, peer, tls, b"" if tls is None else await secure(sock, tls))
+    except BaseException:
+        sock.close()
+        raise

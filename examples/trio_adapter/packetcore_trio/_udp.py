@@ -11,6 +11,7 @@ from trio import Nursery
 
 from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session, SessionPool
 from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_server, wildcard
+from packetcore_trio._runtime import tie
 from packetcore_trio._stream import Stream, StreamFunction
 from packetcore_trio._tcp import Server
 from packetcore_trio._timer import Timer
@@ -102,6 +103,7 @@ async def connect_udp(
     endpoint = DatagramEndpoint(inbox if handler is None else handler, config)
     infos = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     sock, peer, is_connected = open_udp_client(infos, **options)
+    tie(endpoint, nursery)
     await nursery.start(DatagramHost(endpoint, sock, is_connected).run)
     session = endpoint.open(peer, trio.current_time(), sole=handler is None)
     return Stream(inbox) if handler is None else session

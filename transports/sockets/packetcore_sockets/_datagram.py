@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 from errno import EAGAIN
 
-from packetcore import Address, DatagramEndpoint, Endpoint
+from packetcore import Address, Carrier, DatagramEndpoint, Endpoint
 
 READ_AT_ONCE = 64
 """The most datagrams that one turn reads from one socket, so that the others get theirs."""
@@ -93,6 +93,12 @@ class DatagramSocket:
     def close(self) -> None:
         """See `packetcore.DatagramHost`."""
         self.sock.close()
+
+    def carrier(self) -> Carrier:
+        """See `packetcore.DatagramHost`."""
+        if self.sock.fileno() < 0:
+            return Carrier("udp")
+        return Carrier("udp", self.sock.getsockname(), int(self.sock.family))
 
     def _read_errors(self, now: float) -> bool:
         found = False

@@ -43,6 +43,9 @@ class TLSRecords:
         """Whether the handshake is done, so that `send` may be called."""
         self.at_end = False
         """Whether the peer has said that it has finished sending."""
+        self.error: ssl.SSLError | None = None
+        """What went wrong, in the handshake or after it: nothing more can be received then, but
+        what the call before has given still counts. `take` may have an alert for the peer."""
         self._is_closing = False
         self._sent = 0  # bytes of records made
         self._went = 0  # how many of them the system took
@@ -50,12 +53,10 @@ class TLSRecords:
         self._shake_hands()
 
     def receive(self, data: bytes) -> bytes:
-        """Take what the socket received, and give the application's part of it.
-
-        Raises:
-            ssl.SSLError: the handshake failed, or the peer broke the protocol. There is nothing
-                more to receive; `take` may have an alert for the peer.
-        """
+        """Take what the socket received, and give the application's part of it. See then whether
+        `is_open`, `at_end` or `error` has changed."""
+        if self.error is not None:
+            return b""
         self._incoming.write(data)
         if not self.is_open:
             self._shake_hands()
@@ -70,9 +71,9 @@ class TLSRecords:
             pass
         except ssl.SSLZeroReturnError:
             self.at_end = True
-        except ssl.SSLError:
+        except ssl.SSLError as error:
             if not self._is_closing:  # of what comes after our own end only the peer's end counts
-                raise
+                self.error = error
         return bytes(plain)
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
@@ -117,6 +118,10 @@ class TLSRecords:
         )
 
     def _shake_hands(self) -> None:
-        with suppress(ssl.SSLWantReadError):
+        try:
             self._tls.do_handshake()
             self.is_open = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            self.error = error
