@@ -409,7 +409,7 @@ class Session(Pump):
         self._must_arm = True
         if self._requests is not None:
             self._call(_expire, self._requests, now)
-        if self._unsent and not self._lost:
+        if self._unsent and not (self._lost or self._eof_written):
             # Before the peer is called silent: the system may have had room for a while. And
             # a keepalive would only wait behind what waits.
             self._write()

@@ -8,6 +8,7 @@ from random import random
 
 from packetcore import Backoff, ClientBase, Config, Endpoint, Handler
 from packetcore_asyncio._functions import Functions, StreamFunction
+from packetcore_asyncio._runtime import tie
 
 
 class Client(ClientBase):
@@ -29,16 +30,20 @@ class Client(ClientBase):
         super().__init__(
             handler, self._functions.start, config, reconnect, keep=keep, random=random, clock=self._loop.time
         )
+        tie(self.endpoint, self._loop, self._stop)
         self._dial_after(0)
 
     async def close(self) -> None:
         """See `packetcore.ClientBase`. It takes `close_timeout` at most."""
-        self._begin_closing()
-        self._dialing.cancel()
+        self._stop()
         while self.session is not None:
             self._changed.clear()
             await self._changed.wait()
         await asyncio.gather(self._dialing, *self._functions.running, return_exceptions=True)
+
+    def _stop(self) -> None:
+        self._begin_closing()
+        self._dialing.cancel()
 
     async def __aenter__(self) -> Client:
         return self

@@ -28,7 +28,7 @@ class Functions:
     async def _run(self, function: StreamFunction, stream: Stream) -> None:
         try:
             await function(stream)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
             stream.session.failed(error, self._loop.time())
         finally:
             await stream.close()

@@ -4,12 +4,14 @@ on the transport. Nothing is decided here."""
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from contextlib import suppress
 from time import monotonic
-from typing import cast
+from typing import Any, cast
 
-from packetcore import Endpoint, Session
-from packetcore_sockets import reset_on_close
+from packetcore import Address, Carrier, Endpoint, Session
+from packetcore_sockets import no_delay, read_rest, reset_on_close
 
 FAIR = 64 * 1024
 """Bytes after which others get their turn: uvloop reads up to 32 chunks of 250 KiB in one go,
@@ -17,16 +19,27 @@ and writes nothing meanwhile."""
 
 
 class SocketProtocol(asyncio.Protocol):
-    """The protocol that asyncio drives and the `Host` that a session drives."""
+    """The protocol that asyncio drives and the `Host` that a session drives.
+
+    Args:
+        endpoint: the server or client that it belongs to.
+        loop: the event loop.
+        peer: the address that `accept` gave: of a peer that has gone the socket knows none.
+    """
+
+    opened: asyncio.Future[None] | None = None
+    """Where the session begins later than the connection: done with that, and fails where that
+    came to nothing."""
 
     session: Session
-    """From `connection_made` on."""
+    """From `connection_made` on; over TLS, once the handshake is done."""
 
-    _transport: asyncio.Transport
+    _transport: asyncio.Transport = None  # type: ignore[assignment]  # until `connection_made`
 
-    def __init__(self, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, endpoint: Endpoint, loop: asyncio.AbstractEventLoop, peer: Address | None = None) -> None:
         self._endpoint = endpoint
         self._loop = loop
+        self._peer = peer
         # A loop that has asyncio's own way to tell the time is asked without the detour.
         self._time = monotonic if getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time else loop.time
         self._timer: asyncio.TimerHandle | None = None
@@ -42,7 +55,14 @@ class SocketProtocol(asyncio.Protocol):
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         # It pauses at one byte, from within `write`: so the system did not take everything.
         transport.set_write_buffer_limits(high=0)
-        peer = transport.get_extra_info("peername") or ("unknown", 0)  # it may be gone already
+        no_delay(transport.get_extra_info("socket"))
+        self._connected()
+
+    def _connected(self) -> None:
+        self._open_session()
+
+    def _open_session(self) -> None:
+        peer = self._peer or self._transport.get_extra_info("peername") or ("unknown", 0)
         self._is_open = True
         self.session = Session(self._endpoint, self, peer, self._time())
         self.session.opened(self._time())
@@ -51,19 +71,31 @@ class SocketProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.session.received(data, self._time())
-        if self._is_greedy and len(data) >= FAIR and not self._paused and not self._transport.is_closing():
+        if self._is_greedy and len(data) >= FAIR:
+            self._be_fair()
+
+    def _be_fair(self) -> None:
+        if not self._paused and not self._transport.is_closing():
             self._transport.pause_reading()
             self._loop.call_soon(self._read_on)
 
     def eof_received(self) -> bool:
         self.session.eof(self._time())
-        return self._transport.can_write_eof()  # if so the session closes, after its replies
+        return True  # the session closes, after its replies
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and (rest := _left_in(self._transport)):
+            self._receive_rest(rest)
         self.session.lost(exc, self._time())
 
+    def _receive_rest(self, rest: bytes) -> None:
+        self.session.received(rest, self._time())
+
     def dropped(self) -> None:
-        """Whoever was opening this was cancelled. uvloop drops its transport and does not say so."""
+        """Nobody wants this connection any more, though it may have been made. uvloop drops its
+        transport where whoever was opening it was cancelled, and does not say so."""
+        if self._transport is not None:
+            self._transport.abort()
         if self._is_open:
             self.session.lost(None, self._time())
 
@@ -87,11 +119,8 @@ class SocketProtocol(asyncio.Protocol):
         return written - self._unreported
 
     def write_eof(self) -> None:
-        if self._transport.can_write_eof():
-            with suppress(OSError):  # the peer has reset the connection: connection_lost is next
-                self._transport.write_eof()
-        else:
-            self._transport.close()
+        with suppress(OSError):  # the peer has reset the connection: connection_lost is next
+            self._transport.write_eof()
 
     def set_timer(self, at: float | None) -> None:
         if self._timer is not None:
@@ -117,6 +146,11 @@ class SocketProtocol(asyncio.Protocol):
     def wake(self) -> None:
         self._loop.call_soon(lambda: self.session.flush(self._time()))
 
+    def carrier(self) -> Carrier:
+        sock: Any = self._transport.get_extra_info("socket")
+        local = self._transport.get_extra_info("sockname")
+        return Carrier("tcp", local, None if sock is None else int(sock.family))
+
     def _tick(self) -> None:
         self._timer = None
         self._report()
@@ -134,3 +168,12 @@ class SocketProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._report()
         self._is_behind = self._unreported > 0
+
+
+def _left_in(transport: asyncio.Transport) -> bytes:
+    """What the system has received for a transport that broke, and which that forgets."""
+    sock: Any = transport.get_extra_info("socket")
+    with suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as copy:  # the loops' own give no access
+        copy.setblocking(False)
+        return read_rest(copy)
+    return b""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from functools import partial
-from ssl import SSLContext
+from ssl import SSLContext, create_default_context
 from typing import Any, overload
 
 from packetcore import Address, Backoff, Config, Endpoint, Handler, Inbox, ServerBase, Session, SessionPool
 from packetcore_asyncio._client import Client
 from packetcore_asyncio._functions import Functions, StreamFunction
+from packetcore_asyncio._runtime import tie
 from packetcore_asyncio._socket import SocketProtocol
 from packetcore_asyncio._stream import Stream
-from packetcore_sockets import ACCEPT_PAUSE, BACKLOG, Listener, open_tcp_listeners
+from packetcore_asyncio._tls import TLSProtocol
+from packetcore_sockets import ACCEPT_PAUSE, BACKLOG, Listener, TLSRecords, open_tcp_listeners
 
 
 class Server(ServerBase):
@@ -34,9 +35,11 @@ class Server(ServerBase):
         self._listeners: list[Listener] = []
         self._opening: set[asyncio.Task[None]] = set()
         super().__init__(handler, self._functions.start, config, endpoint=endpoint, sessions=sessions)
+        tie(self.endpoint, self._loop, self._stop_listening)
 
     async def serve_forever(self) -> None:
-        """Serve until cancelled, then close."""
+        """Serve until cancelled, then close. `SystemExit` and `KeyboardInterrupt` of a handler
+        close the server too, and come out of the event loop as they would without it."""
         try:
             await self._loop.create_future()
         finally:
@@ -44,12 +47,7 @@ class Server(ServerBase):
 
     async def close(self, grace: float = 5.0) -> None:
         """See `packetcore.ServerBase`. Cancelling this aborts at once."""
-        while self._listeners:
-            listener = self._listeners.pop()
-            self._loop.remove_reader(listener.sock)
-            listener.sock.close()
-        for task in self._opening:
-            task.cancel()
+        self._stop_listening()
         empty = asyncio.Event()
         self.endpoint.drain(self._loop.time(), empty.set)
         over = {self._loop.create_task(empty.wait()), *self._functions.running}
@@ -67,6 +65,14 @@ class Server(ServerBase):
     async def __aexit__(self, *exception: Any) -> None:
         await self.close()
 
+    def _stop_listening(self) -> None:
+        while self._listeners:
+            listener = self._listeners.pop()
+            self._loop.remove_reader(listener.sock)
+            listener.sock.close()
+        for task in self._opening:
+            task.cancel()
+
     def _listen(self, sockets: list[socket.socket]) -> None:
         self.address = sockets[0].getsockname()
         self._listeners = [Listener(sock, self._accepted) for sock in sockets]
@@ -83,18 +89,22 @@ class Server(ServerBase):
             self._loop.call_later(ACCEPT_PAUSE, self._watch, listener)
 
     def _accepted(self, sock: socket.socket, peer: Address) -> None:
-        task = self._loop.create_task(self._open(sock))
+        task = self._loop.create_task(self._open(sock, peer))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
-    async def _open(self, sock: socket.socket) -> None:
-        timeout = None if self._ssl is None else self.endpoint.config.connect_timeout
-        protocol = SocketProtocol(self.endpoint, self._loop)
+    async def _open(self, sock: socket.socket, peer: Address) -> None:
+        protocol: SocketProtocol
+        if self._ssl is None:
+            protocol = SocketProtocol(self.endpoint, self._loop, peer)
+        else:
+            records = TLSRecords(self._ssl, server_side=True)
+            protocol = TLSProtocol(self.endpoint, self._loop, records, peer, is_server=True)
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: protocol, sock, ssl=self._ssl, ssl_handshake_timeout=timeout
-            )
-        except (OSError, EOFError):
+            await self._loop.connect_accepted_socket(lambda: protocol, sock)
+            if protocol.opened is not None:
+                await protocol.opened
+        except OSError:
             pass  # the peer has gone, or failed to speak TLS
         except asyncio.CancelledError:
             protocol.dropped()
@@ -171,7 +181,9 @@ async def connect(
             at once, and its handler may be a function over a `Stream`, run for each connection.
         keep: how many packets a `Client` keeps that are sent while it is not connected.
         config: limits and timeouts.
-        options: what else `loop.create_connection` takes: `ssl`, `server_hostname` and more.
+        options: `ssl`, an `SSLContext` to speak TLS by (or `True` for the default one), and
+            `server_hostname`, the name in the server's certificate where it is not `host`; what
+            else `loop.create_connection` takes.
 
     Raises:
         OSError: it was refused or not reached; `TimeoutError` after `connect_timeout`;
@@ -179,16 +191,32 @@ async def connect(
     """
     loop = asyncio.get_running_loop()
 
+    context, name = options.pop("ssl", None), options.pop("server_hostname", None)
+    if context is True:
+        context = create_default_context()
+
     async def dial(endpoint: Endpoint) -> Session:
-        protocol = SocketProtocol(endpoint, loop)
-        connecting = loop.create_task(loop.create_connection(lambda: protocol, host, port, **options))
+        tie(endpoint, loop)
+        protocol: SocketProtocol
+        if context is None or context is False:
+            protocol = SocketProtocol(endpoint, loop)
+        else:
+            protocol = TLSProtocol(endpoint, loop, TLSRecords(context, server_hostname=host if name is None else name))
+
+        async def reach() -> None:
+            await loop.create_connection(lambda: protocol, host, port, **options)
+            if protocol.opened is not None:
+                await protocol.opened
+
+        connecting = loop.create_task(reach())
         try:
             # Not wait_for: before Python 3.12 it swallows a cancellation that comes with the result.
             if not (await asyncio.wait({connecting}, timeout=endpoint.config.connect_timeout))[0]:
                 raise endpoint.connect_timed_out(host, port)
-            return connecting.result()[1].session
+            connecting.result()
+            return protocol.session
         except BaseException:
-            connecting.add_done_callback(partial(_abandon, protocol))
+            connecting.add_done_callback(lambda task: protocol.dropped())
             connecting.cancel()
             raise
 
@@ -201,11 +229,3 @@ async def connect(
     inbox = Inbox()
     await dial(Endpoint(inbox, config))
     return Stream(inbox, loop)
-
-
-def _abandon(protocol: SocketProtocol, connecting: asyncio.Task[tuple[asyncio.Transport, SocketProtocol]]) -> None:
-    """Nobody wants this connection any more, though it may have been made."""
-    if connecting.cancelled():
-        protocol.dropped()
-    elif connecting.exception() is None:
-        connecting.result()[1].session.abort()

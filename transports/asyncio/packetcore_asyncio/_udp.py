@@ -8,6 +8,7 @@ from typing import overload
 
 from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session, SessionPool
 from packetcore_asyncio._functions import StreamFunction
+from packetcore_asyncio._runtime import tie
 from packetcore_asyncio._stream import Stream
 from packetcore_asyncio._tcp import Server
 from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_server, wildcard
@@ -134,6 +135,7 @@ async def connect_udp(
     endpoint = DatagramEndpoint(inbox if handler is None else handler, config)
     infos = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     sock, peer, is_connected = open_udp_client(infos, broadcast=broadcast, local_host=local_host)
+    tie(endpoint, loop)
     DatagramHost(endpoint, sock, loop, is_connected)
     session = endpoint.open(peer, loop.time(), sole=handler is None)
     return Stream(inbox, loop) if handler is None else session

@@ -8,7 +8,7 @@ from packetcore_sockets._datagram import READ_AT_ONCE, DatagramSocket
 from packetcore_sockets._listener import ACCEPT_PAUSE, BACKLOG, Listener, open_tcp_listeners
 from packetcore_sockets._open import AddressInfo, open_udp_client, open_udp_server, wildcard
 from packetcore_sockets._reset import reset_on_close
-from packetcore_sockets._rest import prepare, read_rest
+from packetcore_sockets._rest import no_delay, prepare, read_rest
 from packetcore_sockets._tls import TLSRecords
 
 __version__ = "0.1.0"
@@ -19,6 +19,7 @@ __all__ = [
     "READ_AT_ONCE",
     "Listener",
     "TLSRecords",
+    "no_delay",
     "prepare",
     "read_rest",
     "open_tcp_listeners",

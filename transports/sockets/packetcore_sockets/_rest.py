@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
+from typing import Any
 
 _CHUNK = 64 * 1024
 
@@ -12,12 +13,21 @@ _MOST = 16 << 20
 """Bytes: more than a system keeps for one socket."""
 
 
-def prepare(sock: socket.socket) -> None:
-    """Have a socket, accepted or dialled, never wait: neither in a call, nor for Nagle's
-    algorithm, which holds back a small reply until the one before it is acknowledged."""
-    sock.setblocking(False)
+def no_delay(sock: Any) -> None:
+    """Turn Nagle's algorithm off, which holds back a small reply until the one before it is
+    acknowledged: 40 ms, where the peer has nothing to say meanwhile.
+
+    Args:
+        sock: a TCP socket, accepted or dialled, or what a runtime gives in the place of one.
+    """
     with suppress(OSError):  # the peer may be gone already
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def prepare(sock: socket.socket) -> None:
+    """Have a TCP socket, accepted or dialled, never wait: neither in a call nor to send."""
+    sock.setblocking(False)
+    no_delay(sock)
 
 
 def read_rest(sock: socket.socket) -> bytes:

@@ -1,0 +1,150 @@
+"""TLS above a plain transport: on every event loop the same, and with an end that loses nothing,
+which asyncio's own transport has not."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from packetcore import Address, Carrier, Endpoint, Refusal
+from packetcore_asyncio._socket import FAIR, SocketProtocol
+from packetcore_sockets import TLSRecords
+
+
+class TLSProtocol(SocketProtocol):
+    """A `SocketProtocol` whose session begins with the end of the handshake.
+
+    Args:
+        tls: this side of it, new.
+        is_server: whether it counts handshakes that fail, and keeps their time.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        loop: asyncio.AbstractEventLoop,
+        tls: TLSRecords,
+        peer: Address | None = None,
+        *,
+        is_server: bool = False,
+    ) -> None:
+        super().__init__(endpoint, loop, peer)
+        self._tls = tls
+        self._is_server = is_server
+        self.opened: asyncio.Future[None] = loop.create_future()
+
+    # What asyncio calls.
+
+    def data_received(self, data: bytes) -> None:
+        self._decrypt(data)
+        if self._is_greedy and len(data) >= FAIR:
+            self._be_fair()
+
+    def eof_received(self) -> bool:
+        if not self._is_open:
+            self._fail(ConnectionResetError("the peer closed the connection during the TLS handshake"))
+            return False
+        if not self._tls.at_end:
+            self.session.eof(self._time(), truncated=True)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._is_open:
+            super().connection_lost(exc)
+        else:
+            self._fail(exc or ConnectionResetError("the connection was lost during the TLS handshake"))
+
+    def resume_writing(self) -> None:
+        self._report()
+
+    def dropped(self) -> None:
+        super().dropped()
+        self._fail(ConnectionAbortedError("given up"))
+
+    # What the session calls.
+
+    def write(self, data: bytes) -> int:
+        self._tls.send(data)
+        self._put(self._tls.take())
+        return self._gone()
+
+    def write_eof(self) -> None:
+        self._say_goodbye()
+        super().write_eof()
+
+    def close(self) -> None:
+        self._say_goodbye()
+        super().close()
+
+    def carrier(self) -> Carrier:
+        return replace(super().carrier(), tls=self._tls.info())
+
+    # What both have done.
+
+    def _connected(self) -> None:
+        if self._is_server:  # a client's time-out is for everything
+            timeout = self._endpoint.config.connect_timeout
+            self.set_timer(None if timeout is None else self._loop.time() + timeout)
+        self._put(self._tls.take())
+
+    def _decrypt(self, data: bytes) -> None:
+        tls = self._tls
+        knew_end = tls.at_end
+        plain = tls.receive(data)
+        self._put(tls.take())
+        if tls.is_open and not self._is_open and tls.error is None:
+            self.set_timer(None)
+            self._open_session()
+            if not self.opened.done():
+                self.opened.set_result(None)
+        if plain:
+            self.session.received(plain, self._time())
+        if tls.at_end and not knew_end:
+            self.session.eof(self._time())
+        if tls.error is not None:
+            self._break(tls.error)
+
+    def _receive_rest(self, rest: bytes) -> None:
+        self._decrypt(rest)
+
+    def _break(self, error: Exception) -> None:
+        if self._is_open:
+            self.session.lost(error, self._time())
+        else:
+            self._fail(error)
+        self._transport.close()  # with the alert that tells the peer
+
+    def _fail(self, error: Exception) -> None:
+        if self._is_open or self.opened.done():
+            return
+        self.set_timer(None)
+        self.opened.set_exception(error)
+        self.opened.exception()  # nobody need have asked
+        if self._is_server and self._peer is not None:
+            self._endpoint.refused(self._peer, Refusal.TLS_FAILED)
+
+    def _tick(self) -> None:
+        if self._is_open:
+            super()._tick()
+        else:
+            self._fail(TimeoutError("the TLS handshake took too long"))
+            self._transport.abort()
+
+    def _say_goodbye(self) -> None:
+        self._tls.close()
+        self._put(self._tls.take())
+
+    def _put(self, records: bytes) -> None:
+        if records and not self._transport.is_closing():
+            self._transport.write(records)
+        self._unreported += len(records)
+
+    def _gone(self) -> int:
+        """Bytes of the application's that have gone since it was asked last."""
+        waiting = self._transport.get_write_buffer_size()
+        went, self._unreported = self._unreported - waiting, waiting
+        return self._tls.went(went) if went > 0 else 0
+
+    def _report(self) -> None:
+        if (gone := self._gone()) and self._is_open:
+            self.session.sent_bytes(gone, self._time())
