@@ -5,7 +5,7 @@ one sends, one keeps the time. Nothing is decided here."""
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import trio
@@ -46,7 +46,7 @@ class StreamHost:
             with self._life:
                 async with trio.open_nursery() as nursery:
                     for task in (self._read, self._send, self._timer.run):
-                        nursery.start_soon(task)
+                        nursery.start_soon(self._until_closed, task)
         finally:
             if not self._life.cancel_called:  # the program cancelled all that this runs in
                 self.session.abort()
@@ -95,6 +95,10 @@ class StreamHost:
         return Carrier("tcp", self._sock.getsockname(), int(self._sock.family), info)
 
     # What the tasks do.
+
+    async def _until_closed(self, task: Callable[[], Awaitable[None]]) -> None:
+        with suppress(trio.ClosedResourceError):  # `_lose` closed the socket under it
+            await task()
 
     async def _read(self) -> None:
         while True:
