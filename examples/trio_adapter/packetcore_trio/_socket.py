@@ -104,6 +104,8 @@ class StreamHost:
         while True:
             while not self._may_read:
                 await self._notes.park()
+            if self._is_gone:
+                return
             await trio.lowlevel.wait_readable(self._sock)
             if self._receive():
                 return
@@ -119,7 +121,7 @@ class StreamHost:
         except OSError as error:
             self._break(error)
             return True
-        return self._received(data)
+        return self._received(data) or self._is_gone
 
     def _received(self, data: bytes) -> bool:
         """Take what the socket gave. Returns whether the stream has ended."""
@@ -144,10 +146,16 @@ class StreamHost:
             self._lose(tls.error)
         return tls.error is not None
 
+    @property
+    def _is_gone(self) -> bool:
+        return self._sock.fileno() < 0
+
     async def _send(self) -> None:
         while True:
             while not self._unsent:
                 await self._notes.park()
+            if self._is_gone:
+                return
             await trio.lowlevel.wait_writable(self._sock)
             if gone := self._try_to_send():
                 self.session.sent_bytes(gone, trio.current_time())
@@ -193,7 +201,7 @@ class StreamHost:
         self._lose(error)
 
     def _lose(self, error: OSError | None) -> None:
-        if self._sock.fileno() >= 0:
+        if not self._is_gone:
             trio.lowlevel.notify_closing(self._sock)
             if self._unsent:
                 reset_on_close(self._sock)
