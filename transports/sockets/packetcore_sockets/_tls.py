@@ -46,20 +46,27 @@ class TLSRecords:
         self.error: ssl.SSLError | None = None
         """What went wrong, in the handshake or after it: nothing more can be received then, but
         what the call before has given still counts. `take` may have an alert for the peer."""
-        self._is_closing = False
+        self._is_closing = self._is_deaf = False
+        self._waiting = bytearray()  # plaintext that cannot go while the peer renews the handshake
         self._sent = 0  # bytes of records made
         self._went = 0  # how many of them the system took
         self._ends: deque[tuple[int, int]] = deque()  # for each piece sent: where its records end, its size
-        self._shake_hands()
+        self._try_to_agree()
+
+    def shake_hands(self, data: bytes) -> None:
+        """Take what the socket received until `is_open`. What the application's part of it may
+        be, `receive` gives."""
+        self._incoming.write(data)
+        self._try_to_agree()
 
     def receive(self, data: bytes) -> bytes:
         """Take what the socket received, and give the application's part of it. See then whether
         `is_open`, `at_end` or `error` has changed."""
-        if self.error is not None:
+        if self.error is not None or self._is_deaf:
             return b""
         self._incoming.write(data)
         if not self.is_open:
-            self._shake_hands()
+            self._try_to_agree()
         plain = bytearray()
         try:
             while self.is_open and not self.at_end:
@@ -72,15 +79,27 @@ class TLSRecords:
         except ssl.SSLZeroReturnError:
             self.at_end = True
         except ssl.SSLError as error:
-            if not self._is_closing:  # of what comes after our own end only the peer's end counts
+            if self._is_closing:  # of what comes after our own end only the peer's end counts
+                self._is_deaf = True
+            else:
                 self.error = error
+        if self._waiting:
+            waiting, self._waiting = self._waiting, bytearray()
+            self.send(waiting)
         return bytes(plain)
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt what the application sends."""
+        if self._waiting:
+            self._waiting += data
+            return
         with memoryview(data) as view:
             for at in range(0, len(view), RECORD):
-                size = self._tls.write(view[at : at + RECORD])
+                try:
+                    size = self._tls.write(view[at : at + RECORD])
+                except ssl.SSLWantReadError:  # TLS 1.2 only
+                    self._waiting += view[at:]
+                    return
                 self._ends.append((self._sent + self._outgoing.pending, size))
 
     def close(self) -> None:
@@ -117,7 +136,7 @@ class TLSRecords:
             subject=tuple(attribute for part in decoded.get("subject", ()) for attribute in part),
         )
 
-    def _shake_hands(self) -> None:
+    def _try_to_agree(self) -> None:
         try:
             self._tls.do_handshake()
             self.is_open = True

@@ -1,0 +1,121 @@
+"""How a connected socket comes to speak TLS."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from ssl import SSLContext
+
+from packetcore_sockets._loop import Loop
+from packetcore_sockets._rest import prepare
+from packetcore_sockets._tls import TLSRecords
+
+_CHUNK = 16 * 1024
+
+
+class Handshake:
+    """One TLS handshake. It has the socket until it is over, and closes it where that fails.
+
+    Args:
+        loop: watches the socket.
+        sock: connected.
+        context: certificates, and whom to trust.
+        done: called once, with the TLS agreed on or with what went wrong.
+        until: when to give up, in the loop's time; `None` for never.
+        server_hostname: on a client the server's name, to ask for and to verify; on a server
+            `None`.
+
+    Raises:
+        OSError: TLS cannot even begin, as with a context for the other side (`ssl.SSLError`).
+        ValueError: the name is none.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        context: SSLContext,
+        done: Callable[[TLSRecords | OSError], object],
+        *,
+        until: float | None = None,
+        server_hostname: str | None = None,
+    ) -> None:
+        try:
+            prepare(sock)
+            self._tls = TLSRecords(context, server_side=server_hostname is None, server_hostname=server_hostname)
+            if self._tls.error is not None:
+                raise self._tls.error
+        except BaseException:
+            sock.close()
+            raise
+        self._loop = loop
+        self._sock = sock
+        self._done = done
+        self._unsent = self._tls.take()
+        self._is_over = False
+        self._timer = None if until is None else loop.call_at(until, self._time_out)
+        loop.set_reader(sock, self._readable)
+        if self._unsent:
+            loop.set_writer(sock, self._writable)
+
+    def cancel(self) -> None:
+        """Close the socket and tell nobody. Idempotent."""
+        if not self._is_over:
+            self._leave()
+            self._sock.close()
+
+    def _readable(self) -> None:
+        if self._is_over:
+            return
+        try:
+            data = self._sock.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(error)
+            return
+        if not data:
+            self._fail(ConnectionResetError(errno.ECONNRESET, "the peer left during the TLS handshake"))
+            return
+        self._tls.shake_hands(data)
+        self._unsent += self._tls.take()
+        if self._tls.is_open:
+            self._loop.set_reader(self._sock, None)  # what comes next is for the session
+        self._writable()
+
+    def _writable(self) -> None:
+        if self._is_over:
+            return
+        try:
+            if self._unsent:
+                self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._fail(self._tls.error or error)
+            return
+        if self._tls.error is not None:
+            self._fail(self._tls.error)  # an alert says so to the peer, if there was room
+        elif self._unsent or not self._tls.is_open:
+            self._loop.set_writer(self._sock, self._writable if self._unsent else None)
+        else:
+            self._leave()
+            self._done(self._tls)
+
+    def _time_out(self) -> None:
+        self._fail(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
+
+    def _fail(self, error: OSError) -> None:
+        if not self._is_over:
+            self._leave()
+            self._sock.close()
+            self._done(error)
+
+    def _leave(self) -> None:
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.set_reader(self._sock, None)
+        self._loop.set_writer(self._sock, None)

@@ -1,0 +1,36 @@
+"""What a runtime has to offer that can watch a descriptor: readiness, the time, and soon."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+Callback = Callable[[], object]
+
+
+class Handle(Protocol):
+    """Something that was put off."""
+
+    def cancel(self) -> object:
+        """Call it off. Idempotent."""
+
+
+class Loop(Protocol):
+    """Five verbs. All but `call_soon` are called on the loop's own thread, or with its lock."""
+
+    def time(self) -> float:
+        """The time in seconds, which never goes back."""
+
+    def call_soon(self, callback: Callback) -> object:
+        """Call something on the loop's thread, but not before this returns: from any thread."""
+
+    def call_at(self, when: float, callback: Callback) -> Handle:
+        """Call something at a time; one that has passed means now, but not before this returns."""
+
+    def set_reader(self, sock: socket.socket, callback: Callback | None) -> object:
+        """Call something whenever a socket has something to read, its end and errors included, in
+        place of what was set before; `None` for nothing any more."""
+
+    def set_writer(self, sock: socket.socket, callback: Callback | None) -> object:
+        """The same for a socket that has room to write."""

@@ -1,0 +1,300 @@
+"""One TCP connection, with TLS or without: readiness becomes a session's inputs, the session's
+verbs become calls on a socket that never waits. Nothing is decided here.
+
+What the application sends waits in one place, or over TLS in two: as it came, and as records. So
+many records are made as the socket may take in a turn, so that of what a slow peer leaves only a
+small part lies here encrypted.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+from packetcore import Address, Carrier, Endpoint, Host, Session
+from packetcore_sockets._loop import Handle, Loop
+from packetcore_sockets._reset import reset_on_close
+from packetcore_sockets._rest import prepare, read_rest
+from packetcore_sockets._tls import TLSRecords
+
+READ_SIZE = 64 * 1024
+"""The most that one turn reads from one socket: what an `Inbox` holds."""
+
+WRITE_SIZE = 256 * 1024
+"""Bytes after which one turn encrypts no more for one socket."""
+
+PIECE = 64 * 1024
+"""Bytes that are encrypted at once."""
+
+
+class StreamSocket:
+    """The `packetcore.Host` of one connected socket, which it owns. Its session begins with it.
+
+    Args:
+        loop: watches the socket.
+        endpoint: whose session it is.
+        sock: connected.
+        peer: its other end, as `accept` gave it: of a peer that has gone the socket knows none.
+        tls: agreed on; `None` for plain TCP.
+        new_session: makes the session, where that is of another kind.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        endpoint: Endpoint,
+        sock: socket.socket,
+        peer: Address,
+        tls: TLSRecords | None = None,
+        new_session: Callable[[Endpoint, Host, Address, float], Session] = Session,
+    ) -> None:
+        prepare(sock)
+        self._loop = loop
+        self._sock = sock
+        self._tls = tls
+        self._plain = bytearray()  # over TLS: what is to be encrypted
+        self._unsent = bytearray()  # what is to be sent as it is
+        self._timer: Handle | None = None
+        self._is_reading = False
+        self._is_writing = False  # or waits for room to
+        self._has_ended = False  # the peer has
+        self._is_finishing = False  # sending ends once nothing is unsent,
+        self._is_closing = False  # and the socket with it
+        self._has_said_goodbye = False
+        self._is_gone = False
+        self._error: OSError | None = None  # that broke it
+        self.session = new_session(endpoint, self, peer, loop.time())
+        self.resume_reading()
+        self.session.opened(loop.time())
+        if tls is not None:
+            self._decrypt(b"")  # what came with the end of the handshake
+
+    # What the session calls.
+
+    def write(self, data: bytes) -> int:
+        """See `packetcore.Host`."""
+        if self._unsent or self._plain or self._tls is not None or not data:
+            return self._write_behind(data)
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._break(error)
+            return 0
+        if sent < len(data):
+            self._unsent += memoryview(data)[sent:]
+            self._watch_room()
+        return sent
+
+    def write_eof(self) -> None:
+        """See `packetcore.Host`."""
+        self._is_finishing = True
+        self._finish()
+
+    def set_timer(self, at: float | None) -> None:
+        """See `packetcore.Host`."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if at is None or self._is_gone else self._loop.call_at(at, self._tick)
+
+    def pause_reading(self) -> None:
+        """See `packetcore.Host`."""
+        if self._is_reading:
+            self._is_reading = False
+            self._loop.set_reader(self._sock, None)
+
+    def resume_reading(self) -> None:
+        """See `packetcore.Host`."""
+        if not (self._is_reading or self._has_ended or self._is_closing or self._is_gone):
+            self._is_reading = True
+            self._loop.set_reader(self._sock, self._readable if self._tls is None else self._readable_tls)
+
+    def close(self) -> None:
+        """See `packetcore.Host`."""
+        self.pause_reading()
+        self._is_closing = True
+        self._finish()
+
+    def abort(self) -> None:
+        """See `packetcore.Host`."""
+        self._lose(None)
+
+    def wake(self) -> None:
+        """See `packetcore.Host`."""
+        self._loop.call_soon(self._flush)
+
+    def carrier(self) -> Carrier:
+        """See `packetcore.Host`."""
+        tls = None if self._tls is None else self._tls.info()
+        try:
+            return Carrier("tcp", self._sock.getsockname(), int(self._sock.family), tls)
+        except OSError:
+            return Carrier("tcp", tls=tls)
+
+    # What the loop calls. Another callback of the same turn may have called it off.
+
+    def _readable(self) -> None:
+        if not self._is_reading:
+            return
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        if data:
+            self.session.received(data, self._loop.time())
+        else:
+            self._end(truncated=False)
+
+    def _readable_tls(self) -> None:
+        if not self._is_reading:
+            return
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        if data:
+            self._decrypt(data)
+        else:
+            self._end(truncated=True)
+
+    def _writable(self) -> None:
+        if not self._is_gone:
+            self._send_on()
+            self._finish()
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.session.tick(self._loop.time())
+
+    def _flush(self) -> None:
+        self.session.flush(self._loop.time())
+
+    # What both have done.
+
+    def _decrypt(self, data: bytes) -> None:
+        tls = self._tls
+        if tls is None or self._is_gone:
+            return
+        if plain := tls.receive(data):
+            self.session.received(plain, self._loop.time())
+        if self._is_gone:
+            return
+        if records := tls.take():  # TLS has something to say itself
+            self._unsent += records
+            self._send_on()
+        if tls.error is not None:
+            self._lose(tls.error)
+        elif tls.at_end:
+            self._end(truncated=False)
+
+    def _end(self, *, truncated: bool) -> None:
+        if not (self._has_ended or self._is_gone):
+            self.pause_reading()
+            self._has_ended = True
+            self.session.eof(self._loop.time(), truncated=truncated)
+
+    def _write_behind(self, data: bytes) -> int:
+        """Send what waits, or this after it."""
+        if self._error is not None:
+            self.session.lost(self._error, self._loop.time())
+            return 0
+        must_wait = bool(self._unsent and data)
+        if self._tls is None:
+            self._unsent += data
+        else:
+            self._plain += data
+        return 0 if must_wait else self._push()
+
+    def _send_on(self) -> None:
+        if gone := self._push():
+            self.session.sent_bytes(gone, self._loop.time())
+
+    def _push(self) -> int:
+        """Send what the socket takes. Returns how many bytes of the application's have gone."""
+        gone = 0
+        tls = self._tls
+        while tls is not None and self._plain and len(self._unsent) < PIECE and gone < WRITE_SIZE:
+            with memoryview(self._plain) as plain:
+                tls.send(plain[:PIECE])
+            del self._plain[:PIECE]
+            self._unsent += tls.take()
+            gone += self._send()
+        if self._unsent and not gone:
+            gone = self._send()
+        self._watch_room()
+        return gone
+
+    def _send(self) -> int:
+        try:
+            sent = self._sock.send(self._unsent)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._break(error)
+            return 0
+        del self._unsent[:sent]
+        return sent if self._tls is None else self._tls.went(sent)
+
+    def _watch_room(self) -> None:
+        must_write = bool(self._unsent or self._plain)
+        if must_write != self._is_writing and not self._is_gone:
+            self._is_writing = must_write
+            self._loop.set_writer(self._sock, self._writable if must_write else None)
+
+    def _finish(self) -> None:
+        """End what is to be ended, once nothing is unsent."""
+        if self._tls is not None and not self._has_said_goodbye and self._may_finish():
+            self._has_said_goodbye = True
+            self._tls.close()
+            self._unsent += self._tls.take()
+            self._send_on()
+        if not self._may_finish():
+            return
+        if self._is_closing:
+            self._lose(None)
+        else:
+            self._is_finishing = False
+            with suppress(OSError):  # the peer has gone: reading will tell
+                self._sock.shutdown(socket.SHUT_WR)
+
+    def _may_finish(self) -> bool:
+        return (self._is_finishing or self._is_closing) and not (self._unsent or self._plain or self._is_gone)
+
+    def _break(self, error: OSError) -> None:
+        """Nothing can be sent any more; what the system has received still counts."""
+        if self._is_gone:
+            return
+        rest = b"" if self._has_ended else read_rest(self._sock)
+        if self._tls is not None and rest:
+            rest = self._tls.receive(rest)
+        self._error = error
+        self._release()
+        self.session.received(rest, self._loop.time())
+        self.session.lost(error, self._loop.time())
+
+    def _lose(self, error: OSError | None) -> None:
+        self._release()
+        self.session.lost(error, self._loop.time())
+
+    def _release(self) -> None:
+        if self._is_gone:
+            return
+        self._is_gone = True
+        self._is_reading = False
+        self._loop.set_reader(self._sock, None)
+        self._loop.set_writer(self._sock, None)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._unsent or self._plain:
+            reset_on_close(self._sock)
+        self._sock.close()
+        self._unsent.clear()  # the session may live on for a while, and hold this
+        self._plain.clear()
