@@ -9,7 +9,6 @@ typedef struct {
     uint64_t max_payload;
     uint64_t bound; /* a frame of nothing but escapes */
     bool in_frame;  /* false before the first flag and after a TOO_LONG */
-    bool gave_packet; /* the run that the next flag ends was a packet */
     bool shares_flag; /* the flag before the open run ended a packet */
     Run run;
     uint64_t size; /* bytes of the open run, or outside a frame, fed before this chunk */
@@ -84,7 +83,6 @@ take(Decoder *self, State *state, PyObject *events, const uint8_t *data, const u
     size_t small = self->size ? 0 : small_run(data, end, self->max_payload);
     if (small) {
         PyObject *payload = PyBytes_FromStringAndSize((const char *)data + HEADER_SIZE, (Py_ssize_t)small - HEADER_SIZE);
-        self->gave_packet = true;
         return payload == NULL || deliver(state, events, data, payload) < 0 ? NULL : data + small;
     }
     uint64_t left = self->bound + 1 - self->size; /* so many bytes more prove it too long */
@@ -111,7 +109,6 @@ take(Decoder *self, State *state, PyObject *events, const uint8_t *data, const u
         run->header_size == HEADER_SIZE && run->filled == length_in(run->header)) {
         PyObject *payload = run->payload;
         run->payload = NULL;
-        self->gave_packet = true;
         int failed = deliver(state, events, run->header, payload);
         forget(self);
         return failed ? NULL : data;
@@ -137,6 +134,7 @@ take(Decoder *self, State *state, PyObject *events, const uint8_t *data, const u
 static int
 feed_bytes(Decoder *self, State *state, PyObject *events, const uint8_t *data, const uint8_t *end)
 {
+    const uint8_t *begin = data, *open = NULL; /* where the run began that is open at the end */
     while (data < end) {
         if (self->in_frame && (*data != FLAG || self->size)) { /* nothing between two flags is nothing */
             data = take(self, state, events, data, end);
@@ -157,9 +155,12 @@ feed_bytes(Decoder *self, State *state, PyObject *events, const uint8_t *data, c
             return -1;
         }
         self->in_frame = true;
-        self->shares_flag = self->gave_packet;
-        self->gave_packet = false;
-        data++;
+        open = ++data;
+    }
+    if (open != NULL) {
+        Py_ssize_t count = PyList_GET_SIZE(events);
+        bool ended_run = open - 1 == begin || open[-2] != FLAG;
+        self->shares_flag = ended_run && count && Py_TYPE(PyList_GET_ITEM(events, count - 1)) == state->packet;
     }
     return 0;
 }
