@@ -21,7 +21,6 @@ import trustme
 
 from packetcore import Backoff, CloseReason, Config, Endpoint, Handler, Packet, Session, encode
 from packetcore_gevent import ConnectionPool, GeventDriver, Server, Stream, connect, serve
-from packetcore_gevent._socket import SocketHost
 from packetcore_sockets import Listener
 
 DEADLINE = 10.0
@@ -104,53 +103,6 @@ def test_contexts_of_both_kinds_serve(kind: type[ssl.SSLContext]) -> None:
             assert stream.recv() == packet
         with pytest.raises(ssl.SSLCertVerificationError):
             connect(*server.address, ssl=connecting)
-
-
-class FickleTLS(socket.socket):
-    """A socket that, like TLS, has to write before it reads, and the reverse, now and then."""
-
-    reads = sends = goodbyes = 0
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        self.reads += 1
-        if self.reads % 2:
-            raise ssl.SSLWantWriteError
-        return super().recv(size, flags)
-
-    def send(self, data: Any, flags: int = 0) -> int:
-        self.sends += 1
-        if self.sends % 2:
-            raise ssl.SSLWantReadError
-        return super().send(data, flags)
-
-    def unwrap(self) -> None:
-        self.goodbyes += 1
-        if self.goodbyes == 1:
-            raise ssl.SSLWantWriteError
-        raise ssl.SSLWantReadError
-
-
-def test_tls_that_wants_the_other_direction_first_gets_it() -> None:
-    class Echo(Handler):
-        def packet_received(self, session: Session, packet: Packet) -> None:
-            session.send(packet)
-
-    ours, theirs = socket.socketpair()
-    with gevent.socket.socket(fileno=theirs.detach()) as peer:
-        sock = FickleTLS(fileno=ours.detach())
-        endpoint = Endpoint(Echo())
-        session = SocketHost(endpoint, sock, ("peer", 0)).session
-        for at in range(3):
-            peer.sendall(encode(Packet(at)))
-            gevent.sleep(0.01)
-            peer.sendall(b"\xfe")  # what a send waits for
-            assert peer.recv(100) == encode(Packet(at))
-        session.close()
-        assert peer.recv(100) == b""
-        peer.close()
-        until(lambda: session.is_over)
-    assert session.close_reason is CloseReason.LOCAL
-    assert (sock.sends, sock.goodbyes) == (6, 3)
 
 
 def test_connect_timeout_covers_the_name_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +250,7 @@ def test_a_client_that_is_closed_just_when_it_has_connected_opens_no_session(mon
         client = connect(host, port, Handler(), reconnect=Backoff())
         dial = client._dial
 
-        def dial_and_close(endpoint: Endpoint) -> tuple[socket.socket, Any]:
+        def dial_and_close(endpoint: Endpoint) -> Any:
             connected = dial(endpoint)
             closing.append(gevent.spawn(client.close))
             return connected
@@ -361,6 +313,45 @@ def test_drivers_leave_no_thread_and_no_descriptor() -> None:
         del driver, drivers, stream
         gc.collect()
         assert (threading.active_count(), descriptors()) == before
+
+
+EXIT = """
+import sys
+import gevent
+import gevent.socket
+from packetcore import Handler, Packet, encode
+from packetcore_gevent import connect, serve
+class Ends(Handler):
+    def packet_received(self, session, packet):
+        sys.exit(7)
+def end(stream):
+    stream.recv()
+    sys.exit(7)
+server = serve(end if "function" in sys.argv else Ends())
+peer = gevent.socket.create_connection(server.address)
+peer.sendall(encode(Packet(1)))
+try:
+    if "forever" in sys.argv:
+        server.serve_forever()
+    else:
+        gevent.sleep(60)
+except SystemExit as error:
+    print(error.code, [reason.name for reason in server.stats.closed], flush=True)
+    try:
+        gevent.socket.create_connection(server.address)
+    except ConnectionRefusedError:
+        print("refused", flush=True)
+    peer.close()
+    raise
+"""
+
+
+@pytest.mark.parametrize("kind", ["handler", "function"])
+@pytest.mark.parametrize("wait", ["forever", "sleep"])
+def test_system_exit_comes_out_of_serve_forever_or_of_the_main_greenlet(kind: str, wait: str) -> None:
+    command = [sys.executable, "-W", "error", "-c", EXIT, kind, wait]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (7, "7 ['HANDLER_ERROR']\nrefused\n", "")
 
 
 SCRIPT = """

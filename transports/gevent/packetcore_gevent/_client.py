@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable
+from functools import partial
 from random import random
 from time import monotonic
 
 import gevent
 from gevent.event import Event
 
-from packetcore import Address, Backoff, ClientBase, Config, Endpoint, Handler
+from packetcore import Backoff, ClientBase, Config, Handler
+from packetcore_gevent._dial import Dial
 from packetcore_gevent._functions import Functions, StreamFunction
-from packetcore_gevent._socket import SocketHost
+from packetcore_gevent._loop import HubLoop
+from packetcore_sockets import StreamSocket
 
 
 class Client(ClientBase):
@@ -25,13 +26,16 @@ class Client(ClientBase):
         config: Config | None,
         reconnect: Backoff,
         keep: int,
-        dial: Callable[[Endpoint], tuple[socket.socket, Address]],
+        loop: HubLoop,
+        dial: Dial,
     ) -> None:
-        self._loop = gevent.get_hub().loop
+        self._loop = loop
         self._functions = Functions()
         self._changed = Event()
         self._dial = dial
         super().__init__(handler, self._functions.start, config, reconnect, keep=keep, random=random, clock=monotonic)
+        loop.bind(self.endpoint)
+        self.endpoint.on_ended = self._ended
         self._dial_after(0)
 
     def close(self) -> None:
@@ -58,11 +62,16 @@ class Client(ClientBase):
 
     def _try(self) -> None:
         try:
-            sock, peer = self._dial(self.endpoint)
+            dialled = self._dial(self.endpoint)
         except Exception as error:
             self._failed(error)
         else:
-            self._loop.run_callback(SocketHost, self.endpoint, sock, peer)  # handlers run in the hub
+            self._loop.call_soon(partial(StreamSocket, self._loop, self.endpoint, *dialled))  # handlers run in the hub
+
+    def _ended(self, error: BaseException) -> None:
+        self._begin_closing()
+        self._dialing.kill(block=False)
+        self._loop.end(error)
 
     def _on_change(self) -> None:
         self._changed.set()

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from contextlib import suppress
-from ssl import SSLContext, SSLWantReadError, SSLWantWriteError
+from functools import partial
+from ssl import SSLContext
 from time import monotonic
 from typing import Any, overload
 
 import gevent
 import gevent.socket
 from gevent.event import Event
-from gevent.pool import Group
 
-from packetcore import Address, Backoff, Config, Endpoint, Handler, Inbox, ServerBase, Session, SessionPool
+from packetcore import Backoff, Config, Endpoint, Handler, Inbox, ServerBase, Session, SessionPool
 from packetcore_gevent._client import Client
+from packetcore_gevent._dial import Dialler
 from packetcore_gevent._functions import Functions, StreamFunction
-from packetcore_gevent._socket import SocketHost
+from packetcore_gevent._loop import HubLoop
 from packetcore_gevent._stream import Stream
-from packetcore_sockets import ACCEPT_PAUSE, BACKLOG, Listener, open_tcp_listeners
+from packetcore_gevent._tls import over_memory
+from packetcore_sockets import ACCEPT_PAUSE, BACKLOG, Acceptor, Listener, StreamSocket, open_tcp_listeners
 
 
 class Server(ServerBase):
@@ -33,33 +34,40 @@ class Server(ServerBase):
         endpoint: Callable[..., Endpoint] = Endpoint,
         ssl: SSLContext | None = None,
     ) -> None:
+        self.loop = HubLoop()
         self._functions = Functions()
-        self._ssl = ssl
-        self._listeners: list[tuple[Listener, Any]] = []  # each with its watcher
-        self._handshakes = Group()
+        self._listeners: list[Listener] = []
         self._over = Event()
+        self._is_serving = False
+        self._error: BaseException | None = None
         super().__init__(handler, self._functions.start, config, endpoint=endpoint, sessions=sessions)
+        self.loop.bind(self.endpoint)
+        self.endpoint.on_ended = self._ended
+        context = None if ssl is None else over_memory(ssl)
+        self._acceptor = Acceptor(self.loop, self.endpoint, context, partial(StreamSocket, self.loop, self.endpoint))
 
     def serve_forever(self) -> None:
-        """Serve until interrupted, then close; or until another greenlet closes it."""
+        """Serve until interrupted, then close; or until another greenlet closes it. Raises
+        `SystemExit` or `KeyboardInterrupt` where a handler did."""
+        self._is_serving = True
         try:
             self._over.wait()
         finally:
+            self._is_serving = False
             self.close()
+        if self._error is not None:
+            raise self._error
 
     def close(self, grace: float = 5.0) -> None:
         """Shut down as `ServerBase.close` says, and wait for it: a handler has to spawn this."""
-        while self._listeners:
-            listener, watcher = self._listeners.pop()
-            watcher.close()
-            listener.sock.close()
+        self._stop_listening()
         empty = Event()
         self.endpoint.drain(monotonic(), empty.set)
         try:
             gevent.wait([empty, *self._functions.running], grace)
         finally:
             self.endpoint.abort(monotonic())
-            self._handshakes.kill()
+            self._acceptor.close()
             self._functions.running.kill()
             self._over.set()
 
@@ -69,32 +77,37 @@ class Server(ServerBase):
     def __exit__(self, *exception: Any) -> None:
         self.close()
 
-    def _listen(self, sockets: list[socket.socket]) -> None:
-        self.address = sockets[0].getsockname()
-        for sock in sockets:
-            listener, watcher = Listener(sock, self._accepted), gevent.get_hub().loop.io(sock.fileno(), 1)
-            self._listeners.append((listener, watcher))
-            self._watch(listener, watcher)
-
-    def _watch(self, listener: Listener, watcher: Any) -> None:
-        if (listener, watcher) in self._listeners:
-            watcher.start(self._accept, listener, watcher)
-
-    def _accept(self, listener: Listener, watcher: Any) -> None:
-        if not listener.accept():
-            watcher.stop()
-            gevent.spawn_later(ACCEPT_PAUSE, self._watch, listener, watcher)
-
-    def _accepted(self, sock: socket.socket, peer: Address) -> None:
-        if self._ssl is None:
-            SocketHost(self.endpoint, sock, peer)
+    def _ended(self, error: BaseException) -> None:
+        """A handler wants the program to end."""
+        self._stop_listening()
+        self._acceptor.close()
+        if self._is_serving:
+            self._error = error
+            self._over.set()
         else:
-            self._handshakes.spawn(self._shake_hands, sock, peer, self._ssl)
+            self.loop.end(error)
 
-    def _shake_hands(self, sock: socket.socket, peer: Address, ssl: SSLContext) -> None:
-        with suppress(OSError), gevent.Timeout(self.endpoint.config.connect_timeout, TimeoutError):
-            sock = _secure(sock, ssl, server_side=True)
-            gevent.get_hub().loop.run_callback(SocketHost, self.endpoint, sock, peer)
+    def _listen(self, sockets: list[socket.socket]) -> None:
+        self.addresses = [sock.getsockname() for sock in sockets]
+        self.address = self.addresses[0]
+        self._listeners = [Listener(sock, self._acceptor.accepted) for sock in sockets]
+        for listener in self._listeners:
+            self._watch(listener)
+
+    def _watch(self, listener: Listener) -> None:
+        if listener in self._listeners:
+            self.loop.set_reader(listener.sock, partial(self._accept, listener))
+
+    def _accept(self, listener: Listener) -> None:
+        if not listener.accept() and listener in self._listeners:
+            self.loop.set_reader(listener.sock, None)
+            self.loop.call_at(monotonic() + ACCEPT_PAUSE, partial(self._watch, listener))
+
+    def _stop_listening(self) -> None:
+        while self._listeners:
+            listener = self._listeners.pop()
+            self.loop.set_reader(listener.sock, None)
+            listener.sock.close()
 
 
 def serve(
@@ -171,47 +184,14 @@ def connect(
             `ssl.SSLError` where TLS failed. With `reconnect` these go to the log.
     """
 
-    def dial(endpoint: Endpoint) -> tuple[socket.socket, Address]:
-        timeout = gevent.Timeout(endpoint.config.connect_timeout)
-        try:
-            with timeout:
-                return _open(host, port, **options)
-        except gevent.Timeout as expired:
-            if expired is not timeout:
-                raise
-            raise endpoint.connect_timed_out(host, port) from None
-
+    loop = HubLoop()
+    dial = Dialler(loop, host, port, **options)
     if reconnect is not None and handler is not None:
-        return Client(handler, config, reconnect, keep, dial)
+        return Client(handler, config, reconnect, keep, loop, dial)
     if reconnect is not None or not (handler is None or isinstance(handler, Handler)):
         raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")
     inbox = Inbox()
     endpoint = Endpoint(inbox if handler is None else handler, config)
-    session = SocketHost(endpoint, *dial(endpoint)).session
+    loop.bind(endpoint)
+    session = StreamSocket(loop, endpoint, *dial(endpoint)).session
     return Stream(inbox) if handler is None else session
-
-
-def _open(
-    host: str, port: int, *, ssl: SSLContext | None = None, server_hostname: str | None = None
-) -> tuple[socket.socket, Address]:
-    sock: socket.socket = gevent.socket.create_connection((host, port))
-    peer = sock.getpeername()
-    return sock if ssl is None else _secure(sock, ssl, server_hostname=server_hostname or host), peer
-
-
-def _secure(sock: socket.socket, ssl: SSLContext, **options: Any) -> socket.socket:
-    """Shake hands; the greenlet waits, the socket never does. Closes it where that fails."""
-    try:
-        sock.setblocking(False)
-        sock = wrapped = ssl.wrap_socket(sock, do_handshake_on_connect=False, **options)
-        while True:
-            try:
-                wrapped.do_handshake()
-                return wrapped
-            except SSLWantReadError:
-                gevent.socket.wait_read(wrapped.fileno())
-            except SSLWantWriteError:
-                gevent.socket.wait_write(wrapped.fileno())
-    except BaseException:
-        sock.close()
-        raise

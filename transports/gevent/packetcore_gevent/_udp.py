@@ -7,43 +7,44 @@ from time import monotonic
 from typing import overload
 
 import gevent.socket
-from gevent import get_hub
 
 from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session, SessionPool
 from packetcore_gevent._functions import StreamFunction
+from packetcore_gevent._loop import HubLoop
 from packetcore_gevent._stream import Stream
 from packetcore_gevent._tcp import Server
-from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_server, wildcard
+from packetcore_sockets import DatagramSocket, Handle, open_udp_client, open_udp_server, wildcard
 
 
 class DatagramHost(DatagramSocket):
     """The `packetcore.DatagramHost` on this thread's hub."""
 
-    def __init__(self, endpoint: Endpoint, sock: socket.socket, is_connected: bool = False) -> None:
+    def __init__(self, loop: HubLoop, endpoint: Endpoint, sock: socket.socket, is_connected: bool = False) -> None:
         super().__init__(endpoint, sock, monotonic, is_connected)
-        self._loop = get_hub().loop
-        self._reader = self._loop.io(sock.fileno(), 1)
-        self._timer = self._loop.timer(0)
+        self._loop = loop
+        self._timer: Handle | None = None
         self.endpoint.host = self
-        self._reader.start(self._readable)
+        loop.set_reader(sock, self._readable)
 
     def set_timer(self, at: float | None) -> None:
-        self._timer.close()
-        if at is not None:
-            self._timer = self._loop.timer(max(0.001, at - monotonic()))  # libuv wants no less
-            self._timer.start(lambda: self.endpoint.tick(monotonic()))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if at is None else self._loop.call_at(at, self._tick)
 
     def wake(self) -> None:
-        self._loop.run_callback(lambda: self.endpoint.flush(monotonic()))
+        self._loop.call_soon(lambda: self.endpoint.flush(monotonic()))
 
     def close(self) -> None:
-        self._reader.close()
+        self._loop.set_reader(self.sock, None)
         super().close()
 
+    def _tick(self) -> None:
+        self._timer = None
+        self.endpoint.tick(monotonic())
+
     def _readable(self) -> None:
-        if self.read() and self.sock.fileno() >= 0:  # libuv stops watching a socket that has an error
-            self._reader.stop()
-            self._reader.start(self._readable)
+        if self.sock.fileno() >= 0:  # not closed in the same turn
+            self.read()
 
 
 def serve_udp(
@@ -78,7 +79,7 @@ def serve_udp(
     infos = gevent.socket.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)
     sock = open_udp_server(infos, broadcast=broadcast, multicast_group=multicast_group)
     server.address = sock.getsockname()
-    DatagramHost(server.endpoint, sock)
+    DatagramHost(server.loop, server.endpoint, sock)
     return server
 
 
@@ -129,9 +130,11 @@ def connect_udp(
         ValueError: `config` joins messages.
     """
     inbox = Inbox()
+    loop = HubLoop()
     endpoint = DatagramEndpoint(inbox if handler is None else handler, config)
+    loop.bind(endpoint)
     infos = gevent.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     sock, peer, is_connected = open_udp_client(infos, broadcast=broadcast, local_host=local_host)
-    DatagramHost(endpoint, sock, is_connected)
+    DatagramHost(loop, endpoint, sock, is_connected)
     session = endpoint.open(peer, monotonic(), sole=handler is None)
     return Stream(inbox) if handler is None else session

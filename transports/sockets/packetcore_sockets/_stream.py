@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from packetcore import Address, Carrier, Endpoint, Host, Session
 from packetcore_sockets._loop import Handle, Loop
@@ -51,6 +52,7 @@ class StreamSocket:
     ) -> None:
         prepare(sock)
         self._loop = loop
+        self._time = loop.time
         self._sock = sock
         self._tls = tls
         self._plain = bytearray()  # over TLS: what is to be encrypted
@@ -68,7 +70,7 @@ class StreamSocket:
         self.resume_reading()
         self.session.opened(loop.time())
         if tls is not None:
-            self._decrypt(b"")  # what came with the end of the handshake
+            self._decrypt(tls, b"")  # what came with the end of the handshake
 
     # What the session calls.
 
@@ -109,7 +111,8 @@ class StreamSocket:
         """See `packetcore.Host`."""
         if not (self._is_reading or self._has_ended or self._is_closing or self._is_gone):
             self._is_reading = True
-            self._loop.set_reader(self._sock, self._readable if self._tls is None else self._readable_tls)
+            readable = self._readable if self._tls is None else partial(self._readable_tls, self._tls)
+            self._loop.set_reader(self._sock, readable)
 
     def close(self) -> None:
         """See `packetcore.Host`."""
@@ -146,11 +149,11 @@ class StreamSocket:
             self._lose(error)
             return
         if data:
-            self.session.received(data, self._loop.time())
+            self.session.received(data, self._time())
         else:
             self._end(truncated=False)
 
-    def _readable_tls(self) -> None:
+    def _readable_tls(self, tls: TLSRecords) -> None:
         if not self._is_reading:
             return
         try:
@@ -161,7 +164,7 @@ class StreamSocket:
             self._lose(error)
             return
         if data:
-            self._decrypt(data)
+            self._decrypt(tls, data)
         else:
             self._end(truncated=True)
 
@@ -172,19 +175,16 @@ class StreamSocket:
 
     def _tick(self) -> None:
         self._timer = None
-        self.session.tick(self._loop.time())
+        self.session.tick(self._time())
 
     def _flush(self) -> None:
-        self.session.flush(self._loop.time())
+        self.session.flush(self._time())
 
     # What both have done.
 
-    def _decrypt(self, data: bytes) -> None:
-        tls = self._tls
-        if tls is None or self._is_gone:
-            return
+    def _decrypt(self, tls: TLSRecords, data: bytes) -> None:
         if plain := tls.receive(data):
-            self.session.received(plain, self._loop.time())
+            self.session.received(plain, self._time())
         if self._is_gone:
             return
         if records := tls.take():  # TLS has something to say itself
@@ -199,12 +199,12 @@ class StreamSocket:
         if not (self._has_ended or self._is_gone):
             self.pause_reading()
             self._has_ended = True
-            self.session.eof(self._loop.time(), truncated=truncated)
+            self.session.eof(self._time(), truncated=truncated)
 
     def _write_behind(self, data: bytes) -> int:
         """Send what waits, or this after it."""
         if self._error is not None:
-            self.session.lost(self._error, self._loop.time())
+            self.session.lost(self._error, self._time())
             return 0
         must_wait = bool(self._unsent and data)
         if self._tls is None:
@@ -215,7 +215,7 @@ class StreamSocket:
 
     def _send_on(self) -> None:
         if gone := self._push():
-            self.session.sent_bytes(gone, self._loop.time())
+            self.session.sent_bytes(gone, self._time())
 
     def _push(self) -> int:
         """Send what the socket takes. Returns how many bytes of the application's have gone."""
@@ -277,12 +277,12 @@ class StreamSocket:
             rest = self._tls.receive(rest)
         self._error = error
         self._release()
-        self.session.received(rest, self._loop.time())
-        self.session.lost(error, self._loop.time())
+        self.session.received(rest, self._time())
+        self.session.lost(error, self._time())
 
     def _lose(self, error: OSError | None) -> None:
         self._release()
-        self.session.lost(error, self._loop.time())
+        self.session.lost(error, self._time())
 
     def _release(self) -> None:
         if self._is_gone:
