@@ -142,3 +142,35 @@ def test_connect_timeout_is_kept_and_named(rig: Rig) -> None:
         finally:
             for clog in clogs:
                 clog.close()
+
+
+def test_a_peer_that_takes_a_long_reply_slowly_is_not_idle(rig: Rig) -> None:
+    reply = Packet(2, bytes(1_000_000))
+    handler = Recorder(packet_received=lambda session, packet: session.send(reply if packet.id == 1 else packet))
+    config = Config(idle_timeout=2.0, write_high_water=64 << 20, max_outstanding=64 << 20)  # so that it is read from
+    peer = rig.peer(rig.serve(handler, config), receive_buffer=64 * 1024)
+    peer.send(PING * 12)
+    frame = encode(reply)
+    began = time.monotonic()
+    for count in range(12):
+        assert peer.receive(len(frame)) == frame
+        if count == 5:
+            assert not handler.calls("disconnected"), "a peer that was taking a reply was called idle"
+        time.sleep(0.25)  # the peer is slow, and takes longer than idle_timeout in all
+    assert time.monotonic() - began > 2.0
+    last = encode(Packet(9, b"still here"))
+    peer.send(last)
+    assert peer.receive(len(last)) == last, "the packet of a peer that had taken a long reply was lost"
+
+
+def test_no_keepalive_is_put_behind_bytes_that_wait(rig: Rig) -> None:
+    beat = Packet(9, b"beat")
+    config = Config(keepalive_interval=0.05, keepalive_packet=beat, idle_timeout=DEADLINE)
+    handler = Recorder(connected=lambda session: [session.send(Packet(2, bytes(1_000_000))) for _ in range(12)])
+    server = rig.serve(handler, config)
+    peer = rig.peer(server, receive_buffer=4096)
+    (session,) = rig.sessions(server, 1)
+    time.sleep(0.5)  # ten keepalives, were there any
+    assert rig.call(lambda: session.outstanding) > 0
+    assert rig.call(lambda: session.stats.packets_sent) == 12, "keepalives were put behind bytes that wait"
+    peer.close()
