@@ -34,6 +34,9 @@ class Client(ClientBase):
         self._changed = Condition(loop.lock)
         self._functions = Functions(loop, self._changed)
         super().__init__(handler, self._functions.start, config, reconnect, keep=keep, random=random, clock=monotonic)
+        self.endpoint.runs_by(loop.post, any_thread=True)
+        self.endpoint.on_ended = self._ended
+        self._error: BaseException | None = None
         self._next: Timer | Dialling
         with loop:
             self._owns_loop = loop.thread is None
@@ -55,7 +58,8 @@ class Client(ClientBase):
 
     def close(self) -> None:
         """See `packetcore.ClientBase`. It takes `close_timeout` at most: a function that is busy
-        elsewhere for longer is left to its thread, and finds its stream closed."""
+        elsewhere for longer is left to its thread, and finds its stream closed. Raises
+        `SystemExit` or `KeyboardInterrupt` where a handler did, once."""
         try:
             with self._loop:
                 self._begin_closing()
@@ -64,6 +68,9 @@ class Client(ClientBase):
         finally:
             if self._owns_loop:
                 self._loop.close()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     def __enter__(self) -> Client:
         return self
@@ -83,6 +90,12 @@ class Client(ClientBase):
     def _dialled(self, result: Session | Exception) -> None:
         if isinstance(result, Exception):
             self._failed(result)
+
+    def _ended(self, error: BaseException) -> None:
+        """A handler wants the program to end."""
+        self._begin_closing()
+        self._next.cancel()
+        self._error = error
 
     def _on_change(self) -> None:
         self._loop.notify(self._changed)

@@ -14,6 +14,7 @@ from packetcore import Address, Config, Endpoint, Inbox, Session
 from packetcore_blocking._loop import Loop, Timer, after
 from packetcore_blocking._socket import Socket
 from packetcore_blocking._stream import Stream
+from packetcore_sockets import Handshake, TLSRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,7 @@ class Target:
         # Only here a socket blocks: nothing is sent yet that a timeout could tear.
         sock = socket.create_connection((self.host, self.port), _left(until))
         try:
-            peer = sock.getpeername()
-            sock.settimeout(_left(until))
-            if self.ssl is not None:
-                sock = self.ssl.wrap_socket(sock, server_hostname=self.server_hostname or self.host)
-            return sock, peer
+            return sock, sock.getpeername()
         except BaseException:
             sock.close()
             raise
@@ -55,6 +52,7 @@ class Dialling:
         self._endpoint = endpoint
         self._done = done
         self._sock: socket.socket | None = None
+        self._handshake: Handshake | None = None
         self._is_over = False
         self._timer: Timer | None = None
         loop.open.add(self.cancel)
@@ -71,6 +69,8 @@ class Dialling:
         """Give up and tell nobody; hold the lock. Its thread may last as long as the system
         takes to say no, at most until the time limit, or the resolver's. Idempotent."""
         self._end()
+        if self._handshake is not None:
+            self._handshake.cancel()
         if self._sock is not None:
             self._sock.close()
 
@@ -86,13 +86,32 @@ class Dialling:
                 sock.close()
             else:
                 self._sock = sock
-                self._loop.call_at(monotonic(), partial(self._succeed, sock, peer))
+                self._loop.call_at(monotonic(), partial(self._secure, sock, peer))
 
-    def _succeed(self, sock: socket.socket, peer: Address) -> None:
-        if not self._is_over:
-            self._sock = None
-            self._end()
-            self._done(Socket(self._loop, sock, self._endpoint, peer).session)
+    def _secure(self, sock: socket.socket, peer: Address) -> None:
+        if self._is_over:
+            return
+        target = self._target
+        if target.ssl is None:
+            self._succeed(sock, peer, None)
+            return
+        done = partial(self._secured, sock, peer)
+        name = target.server_hostname or target.host
+        try:
+            self._handshake = Handshake(self._loop, sock, target.ssl, done, server_hostname=name)
+        except Exception as error:
+            self._fail(error)
+
+    def _secured(self, sock: socket.socket, peer: Address, result: TLSRecords | OSError) -> None:
+        if isinstance(result, OSError):
+            self._fail(result)
+        else:
+            self._succeed(sock, peer, result)
+
+    def _succeed(self, sock: socket.socket, peer: Address, tls: TLSRecords | None) -> None:
+        self._sock = None
+        self._end()
+        self._done(Socket(self._loop, self._endpoint, sock, peer, tls).session)
 
     def _fail(self, error: Exception) -> None:
         if not self._is_over:
@@ -116,6 +135,8 @@ def open_session(loop: Loop, target: Target, endpoint: Endpoint) -> Session:
     Raises:
         OSError: see `connect`.
     """
+    endpoint.runs_by(loop.post, any_thread=True)
+    endpoint.on_ended = partial(log_end, endpoint)
     outcome: list[Session | Exception] = []
     changed = threading.Condition(loop.lock)
 
@@ -138,6 +159,11 @@ def open_session(loop: Loop, target: Target, endpoint: Endpoint) -> Session:
     if isinstance(result, Exception):
         raise result
     return result
+
+
+def log_end(endpoint: Endpoint, error: BaseException) -> None:
+    """Tell that a handler of a client wants the program to end; no thread waits for that."""
+    endpoint.log_exception(f"the handler of a client raised {type(error).__name__}: it has no session any more")
 
 
 def open_stream(loop: Loop, target: Target, config: Config | None) -> Stream:

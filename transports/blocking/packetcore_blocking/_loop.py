@@ -13,12 +13,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from selectors import EVENT_READ, DefaultSelector
-from socket import socketpair
+from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
+from socket import socket, socketpair
 from time import monotonic
 from typing import TypeVar
 
 T = TypeVar("T")
+
+Callback = Callable[[], object]
 
 LONGEST_WAIT = 86400.0
 """Seconds: a selector counts milliseconds, and refuses more than some days of them."""
@@ -29,7 +31,7 @@ class Timer:
     """Something to do at a time; without a callback it was called off."""
 
     at: float
-    callback: Callable[[], object] | None = field(compare=False)
+    callback: Callback | None = field(compare=False)
 
     def cancel(self) -> None:
         """Call it off. Idempotent."""
@@ -47,13 +49,15 @@ class Worker(threading.Thread):
 
 
 class Loop:
-    """A selector, a heap of timers and a re-entrant lock, without which only `wait`,
-    `run_in_thread` and `close` may be called."""
+    """A selector, a heap of timers and a re-entrant lock, without which only `wait`, `post`,
+    `run_in_thread` and `close` may be called: the `packetcore_sockets.Loop`."""
+
+    time = staticmethod(monotonic)
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.open: set[Callable[[], object]] = set()
-        """For each open socket, and each try to open one, what ends it at once."""
+        self.open: set[Callback] = set()
+        """For each open socket, each try to open one and each server, what ends it at once."""
         self.thread: threading.Thread | None = None
         """Its own thread."""
         self.driver = 0
@@ -64,11 +68,12 @@ class Loop:
         self._selector = DefaultSelector()
         self._selecting = False
         self._timers: list[Timer] = []
-        self._soon: deque[Callable[[], object]] = deque()
+        self._soon: deque[Callback] = deque()
+        self._posted: deque[Callback] = deque()
         self._followers: set[threading.Condition] = set()  # of threads that wait and do not serve
         self._idle = threading.Condition(self.lock)
         self._waker, self._alarm = socketpair()
-        self.watch(self._waker.fileno(), EVENT_READ, lambda mask: self._waker.recv(64))
+        self.set_reader(self._waker, lambda: self._waker.recv(64))
 
     def __enter__(self) -> None:
         self.lock.acquire()
@@ -83,26 +88,33 @@ class Loop:
         finally:
             self.lock.release()
 
-    def watch(self, fd: int, mask: int = 0, ready: Callable[[int], object] | None = None) -> None:
-        """Call `ready` with those events of `mask` that a descriptor is ready for, of none
-        where the mask is 0."""
-        if fd in self._selector.get_map():
-            self._selector.unregister(fd)
-        if mask:
-            self._selector.register(fd, mask, ready)
-        self.interrupt()  # not every selector sees a change while it waits
+    def set_reader(self, sock: socket, callback: Callback | None) -> None:
+        """See `packetcore_sockets.Loop`."""
+        _, writer = self._watched(sock)
+        self._watch(sock, callback or _nothing, writer)
 
-    def call_at(self, at: float, callback: Callable[[], object]) -> Timer:
+    def set_writer(self, sock: socket, callback: Callback | None) -> None:
+        """See `packetcore_sockets.Loop`."""
+        reader, _ = self._watched(sock)
+        self._watch(sock, reader, callback or _nothing)
+
+    def call_at(self, when: float, callback: Callback) -> Timer:
         """Call something at a time of `time.monotonic`."""
-        timer = Timer(at, callback)
+        timer = Timer(when, callback)
         heapq.heappush(self._timers, timer)
         if self._timers[0] is timer:
             self.interrupt()
         return timer
 
-    def call_soon(self, callback: Callable[[], object]) -> None:
+    def call_soon(self, callback: Callback) -> None:
         """Call something as soon as what goes on with the lock held is over."""
         self._soon.append(callback)
+
+    def post(self, callback: Callback) -> None:
+        """Have the thread that serves call something, soon; from any thread, without the lock."""
+        with self:
+            self._posted.append(callback)
+            self.interrupt()
 
     def interrupt(self) -> None:
         """Have whoever serves look again whether there is a change."""
@@ -215,6 +227,8 @@ class Loop:
         try:
             due = self._timers[0].at - monotonic() if self._timers else LONGEST_WAIT
             timeout = max(0.0, min(due, LONGEST_WAIT if timeout is None else timeout, LONGEST_WAIT))
+            if self._posted:
+                timeout = 0.0
             self._selecting = True
             self.lock.release()
             try:
@@ -223,16 +237,38 @@ class Loop:
                 self.lock.acquire()
                 self._selecting = False
             for key, mask in ready:
-                key.data(mask)
+                reader, writer = key.data
+                if mask & EVENT_READ:
+                    reader()
+                if mask & EVENT_WRITE:
+                    writer()
             # Timers come second, so that a peer whose bytes were waiting is not called silent.
             now = monotonic()
             while self._timers and self._timers[0].at <= now:
                 if (callback := heapq.heappop(self._timers).callback) is not None:
                     callback()
+            for _ in range(len(self._posted)):
+                self._posted.popleft()()
         finally:
             self.driver = 0
             if self.thread is not threading.current_thread():
                 self._wake_followers()  # another has to serve when this one leaves
+
+    def _watched(self, sock: socket) -> tuple[Callback, Callback]:
+        key = self._selector.get_map().get(sock.fileno())
+        return (_nothing, _nothing) if key is None else key.data
+
+    def _watch(self, sock: socket, reader: Callback, writer: Callback) -> None:
+        fd = sock.fileno()
+        mask = (EVENT_READ if reader is not _nothing else 0) | (EVENT_WRITE if writer is not _nothing else 0)
+        is_watched = fd in self._selector.get_map()
+        if is_watched and mask:
+            self._selector.modify(fd, mask, (reader, writer))
+        elif is_watched:
+            self._selector.unregister(fd)
+        elif mask:
+            self._selector.register(fd, mask, (reader, writer))
+        self.interrupt()  # not every selector sees a change while it waits
 
     def _wake_followers(self) -> None:
         while self._followers:
@@ -241,6 +277,10 @@ class Loop:
     def _run_soon(self) -> None:
         while self._soon:
             self._soon.popleft()()
+
+
+def _nothing() -> None:
+    pass
 
 
 def after(timeout: float | None) -> float | None:

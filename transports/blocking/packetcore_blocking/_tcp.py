@@ -7,23 +7,11 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from selectors import EVENT_READ
 from ssl import SSLContext
 from time import monotonic
 from typing import Any, TypeVar, overload
-from weakref import WeakSet
 
-from packetcore import (
-    Address,
-    Backoff,
-    Config,
-    Endpoint,
-    EndpointStats,
-    Handler,
-    ServerBase,
-    Session,
-    SessionPool,
-)
+from packetcore import Backoff, Config, Endpoint, EndpointStats, Handler, ServerBase, Session, SessionPool
 from packetcore_blocking._client import Client
 from packetcore_blocking._dial import Target, open_session, open_stream
 from packetcore_blocking._functions import Functions, StreamFunction
@@ -31,7 +19,7 @@ from packetcore_blocking._loop import Loop, after
 from packetcore_blocking._sharing import leave, loop_for
 from packetcore_blocking._socket import Socket
 from packetcore_blocking._stream import Stream
-from packetcore_sockets import ACCEPT_PAUSE, BACKLOG, Listener, open_tcp_listeners
+from packetcore_sockets import ACCEPT_PAUSE, BACKLOG, Acceptor, Listener, open_tcp_listeners
 
 
 class Server(ServerBase):
@@ -54,12 +42,14 @@ class Server(ServerBase):
         """Hold it where several steps on `sessions` belong together; handlers wait meanwhile."""
         self._changed = threading.Condition(loop.lock)
         self._functions = Functions(loop, self._changed)
-        self._ssl = ssl
         self._listeners: list[Listener] = []
-        self._agreeing: WeakSet[Socket] = WeakSet()  # on TLS, or done with that
         self._is_to_leave = is_to_leave
         self._is_empty = self._is_closed = False
+        self._error: BaseException | None = None
         super().__init__(handler, self._functions.start, config, endpoint=endpoint, sessions=sessions)
+        self.endpoint.runs_by(loop.post, any_thread=True)
+        self.endpoint.on_ended = self._ended
+        self._acceptor = Acceptor(loop, self.endpoint, ssl, partial(Socket, loop, self.endpoint))
 
     @property
     def stats(self) -> EndpointStats:
@@ -74,16 +64,17 @@ class Server(ServerBase):
                 self._loop.start("packetcore-server")
 
     def serve_forever(self) -> None:
-        """Serve until closed or interrupted, as by Ctrl-C; then close.
+        """Serve until closed or interrupted, as by Ctrl-C; then close. Raises `SystemExit` or
+        `KeyboardInterrupt` where a handler did.
 
         Here too the thread that `start` makes serves the sockets, so that an interruption
         never hits a session halfway.
         """
         try:
             self.start()
-            while not (self._is_closed or self._loop.closed):
+            while not (self._is_closed or self._error or self._loop.closed):
                 # An endless wait is not interrupted on Windows.
-                self._loop.wait(self._changed, lambda: self._is_closed or None, after(1.0))
+                self._loop.wait(self._changed, lambda: self._is_closed or self._error, after(1.0))
         finally:
             self.close()
 
@@ -92,6 +83,9 @@ class Server(ServerBase):
 
         A function that is busy elsewhere for `close_timeout` more is left to its thread, and
         finds its stream closed.
+
+        Raises:
+            SystemExit: a handler did, or `KeyboardInterrupt`; once.
         """
         try:
             with self._loop:
@@ -107,6 +101,9 @@ class Server(ServerBase):
                 self._loop.notify(self._changed)
             if is_to_leave:
                 leave(self._loop)
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     def __enter__(self) -> Server:
         self.start()
@@ -122,41 +119,37 @@ class Server(ServerBase):
     def _all_over(self) -> bool | None:
         return (self._is_empty and self._functions.are_over) or None
 
+    def _ended(self, error: BaseException) -> None:
+        """A handler wants the program to end."""
+        self._stop_listening()
+        self._error = error
+        self._loop.notify(self._changed)
+
     def _stop_listening(self) -> None:
+        self._loop.open.discard(self._stop_listening)
         while self._listeners:
             listener = self._listeners.pop()
-            self._loop.watch(listener.sock.fileno())
+            self._loop.set_reader(listener.sock, None)
             listener.sock.close()
-        for sock in self._agreeing:
-            if not sock.opened:
-                sock.abort()
+        self._acceptor.close()
 
     def _listen(self, sockets: list[socket.socket]) -> None:
-        self.address = sockets[0].getsockname()
+        self.addresses = [sock.getsockname() for sock in sockets]
+        self.address = self.addresses[0]
         with self._loop:
-            self._listeners = [Listener(sock, self._accepted) for sock in sockets]
+            self._loop.open.add(self._stop_listening)
+            self._listeners = [Listener(sock, self._acceptor.accepted) for sock in sockets]
             for listener in self._listeners:
                 self._watch(listener)
 
     def _watch(self, listener: Listener) -> None:
         if listener in self._listeners:
-            self._loop.watch(listener.sock.fileno(), EVENT_READ, lambda mask: self._accept(listener))
+            self._loop.set_reader(listener.sock, partial(self._accept, listener))
 
     def _accept(self, listener: Listener) -> None:
-        if not listener.accept():
-            self._loop.watch(listener.sock.fileno())
+        if not listener.accept() and listener in self._listeners:
+            self._loop.set_reader(listener.sock, None)
             self._loop.call_at(monotonic() + ACCEPT_PAUSE, partial(self._watch, listener))
-
-    def _accepted(self, sock: socket.socket, peer: Address) -> None:
-        try:
-            if self._ssl is not None:
-                sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        except OSError:  # the peer is gone already
-            sock.close()
-            return
-        accepted = Socket(self._loop, sock, self.endpoint, peer)
-        if not accepted.opened:
-            self._agreeing.add(accepted)
 
 
 def serve(

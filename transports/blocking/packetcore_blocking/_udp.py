@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 from functools import partial
-from selectors import EVENT_READ
 from time import monotonic
 from typing import Any, overload
 
 from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session, SessionPool
+from packetcore_blocking._dial import log_end
 from packetcore_blocking._functions import StreamFunction
 from packetcore_blocking._loop import Loop, Timer
 from packetcore_blocking._session import LockedDatagramSession
@@ -27,7 +27,7 @@ class DatagramHost(DatagramSocket):
         self._timer: Timer | None = None
         self.endpoint.host = self
         loop.open.add(self._shut)
-        loop.watch(sock.fileno(), EVENT_READ, lambda mask: self.read())
+        loop.set_reader(sock, self._readable)
 
     def set_timer(self, at: float | None) -> None:
         if self._timer is not None:
@@ -39,11 +39,15 @@ class DatagramHost(DatagramSocket):
 
     def close(self) -> None:
         self._loop.open.discard(self._shut)
-        self._loop.watch(self.sock.fileno())
+        self._loop.set_reader(self.sock, None)
         super().close()
 
     def _shut(self) -> None:
         self.endpoint.abort(monotonic())
+
+    def _readable(self) -> None:
+        if self.sock.fileno() >= 0:  # not closed in the same turn
+            self.read()
 
     def _tick(self) -> None:
         self._timer = None
@@ -170,6 +174,8 @@ def connect_udp_on(
     """Open a session as `connect_udp` does, on a loop that may be others' too."""
     inbox = Inbox()
     endpoint = _endpoint(loop, inbox if handler is None else handler, config)
+    endpoint.runs_by(loop.post, any_thread=True)
+    endpoint.on_ended = partial(log_end, endpoint)
     infos = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     sock, peer, is_connected = open_udp_client(infos, **options)
     with loop:

@@ -90,7 +90,9 @@ class Handshake:
             return
         try:
             if self._unsent:
-                self._unsent = self._unsent[self._sock.send(self._unsent) :]
+                sent = self._sock.send(self._unsent)
+                self._tls.went(sent)
+                self._unsent = self._unsent[sent:]
         except BlockingIOError:
             pass
         except OSError as error:

@@ -21,7 +21,8 @@ RECORD = 16 * 1024
 class TLSRecords:
     """One side of one TLS connection.
 
-    After each call of anything, write what `take` gives.
+    After each call of anything, write what `take` gives; tell `went` how much of it has gone, that
+    of the handshake too.
 
     Args:
         context: certificates, and whom to trust.
