@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import trustme
 from twisted.internet import endpoints
+from twisted.internet.base import ReactorBase
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
@@ -132,6 +133,23 @@ def test_a_handler_runs_on_a_clock_and_a_string_transport() -> None:
     clock.advance(1)
     assert handler.ended == [CloseReason.IDLE_TIMEOUT]
     assert clock.getDelayedCalls() == []
+
+
+def test_a_wall_clock_that_steps_ahead_ends_no_session(driver: TwistedDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = Recorder()
+    server = driver.start_server(handler)
+    with raw_peer(server, None) as peer:
+        peer.sendall(encode(Packet(1)))
+        assert peer.recv(100) == encode(Packet(1))
+        real = ReactorBase.seconds
+        monkeypatch.setattr(ReactorBase, "seconds", staticmethod(lambda: real() + 3600))
+        for _ in range(3):  # each wakes the reactor, which then sees all its timers due
+            driver.call(lambda: None)
+            peer.sendall(encode(Packet(2)))
+            assert peer.recv(100) == encode(Packet(2))
+        assert handler.ended == []
+    until(driver, lambda: handler.ended == [CloseReason.PEER])
+    driver.call(server.close)
 
 
 def test_a_clock_that_steps_back_ends_no_session() -> None:
@@ -254,20 +272,27 @@ def test_sent_is_told_as_a_backlog_goes_and_of_all_of_it(
         until(driver, lambda: session.outstanding == 0)
     assert sum(handler.sent_sizes) == total
     assert max(handler.sent_sizes[1:]) <= 64 * 1024  # the first is what went at once
-    until(driver, lambda: handler.ended == [CloseReason.PEER])
+    # Python's own TLS sockets close without a goodbye.
+    until(driver, lambda: handler.ended == [CloseReason.RESET if over_tls else CloseReason.PEER])
     driver.call(server.close)
 
 
-@pytest.mark.parametrize(("reset", "reason"), [(False, CloseReason.PEER), (True, CloseReason.RESET)])
-def test_tcp_that_ends_in_good_order_below_tls_is_no_loss(
-    driver: TwistedDriver, server_tls: TLS, client_tls: TLS, reset: bool, reason: CloseReason
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [("goodbye", CloseReason.PEER), ("finish", CloseReason.RESET), ("reset", CloseReason.RESET)],
+)
+def test_tls_that_ends_without_a_goodbye_is_a_loss(
+    driver: TwistedDriver, server_tls: TLS, client_tls: TLS, end: str, reason: CloseReason
 ) -> None:
     handler = Recorder()
     server = driver.start_server(handler, tls=server_tls)
     with raw_peer(server, client_tls) as peer:
         peer.sendall(encode(Packet(1)))
         assert peer.recv(100) == encode(Packet(1))
-        if reset:
+        if end == "goodbye":
+            assert isinstance(peer, ssl.SSLSocket)
+            peer.unwrap()
+        elif end == "reset":
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     until(driver, lambda: handler.ended == [reason])
     driver.call(server.close)

@@ -15,7 +15,7 @@ from zope.interface import implementer  # type: ignore[import-untyped]
 
 from packetcore import Backoff, ClientBase, Config, Endpoint, Handler, Session, SessionClosed
 from packetcore_twisted._functions import Functions, StreamFunction
-from packetcore_twisted._reactor import log_failure
+from packetcore_twisted._reactor import clock_of, log_failure, stop, tie
 
 
 class Client(ClientBase):
@@ -40,9 +40,10 @@ class Client(ClientBase):
             reconnect,
             keep=keep,
             random=random,
-            clock=reactor.seconds,
+            clock=clock_of(reactor),
             log_exception=log_failure,
         )
+        tie(self.endpoint, reactor, self._ended)
         self._delay = 0.0
         self._tries = _Tries(self, dial)
         tries: Any = self._tries
@@ -65,6 +66,11 @@ class Client(ClientBase):
         await deferLater(self._reactor, 0)  # a handler that hears of its connection may call this
         await self._service.stopService()
         await DeferredList(list(self._functions.running))
+
+    def _ended(self, error: BaseException) -> None:
+        self.is_closed = True
+        self._service.stopService()
+        stop(self._reactor)
 
     def _opened(self, session: Session) -> None:
         super()._opened(session)

@@ -9,6 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.task import deferLater
 
 from packetcore import Inbox
+from packetcore_twisted._reactor import clock_of
 from packetcore_twisted._stream import Stream
 
 StreamFunction = Callable[[Stream], Any]
@@ -36,5 +37,5 @@ class Functions:
             await deferLater(self._reactor, 0, maybeDeferred, function, stream)
         except CancelledError:
             pass
-        except Exception as failed:
-            stream.session.failed(failed, self._reactor.seconds())
+        except (Exception, KeyboardInterrupt, SystemExit) as failed:
+            stream.session.failed(failed, clock_of(self._reactor)())

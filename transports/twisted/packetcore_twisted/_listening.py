@@ -4,7 +4,7 @@ descriptors, those accept a peer to close it and log that for each, and they kno
 from __future__ import annotations
 
 import socket
-import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -23,10 +23,14 @@ class ListeningSocket(Listener):
         sock: listening; it belongs to this from now on.
         factory: makes the protocol of each connection.
         reactor: an `IReactorSocket` and `IReactorFDSet`.
+        gone: called with the socket and the address of a peer that has gone already.
     """
 
-    def __init__(self, sock: socket.socket, factory: Any, reactor: Any) -> None:
+    def __init__(
+        self, sock: socket.socket, factory: Any, reactor: Any, gone: Callable[[socket.socket, Address], object]
+    ) -> None:
         super().__init__(sock, self._adopt)
+        self._gone = gone
         self._factory = factory
         self._reactor = reactor
         self._spare = sock.dup()  # a descriptor to give up where there is no other
@@ -45,11 +49,11 @@ class ListeningSocket(Listener):
         self._spare.close()  # the reactor duplicates the socket before we close it
         with suppress(OSError), sock:
             try:
+                sock.getpeername()  # Twisted asks it, and drops who has gone
+            except OSError:
+                self._gone(sock, peer)
+            else:
                 self._reactor.adoptStreamConnection(sock.fileno(), sock.family, self._factory)
-            except OSError as error:  # the peer has gone, on which Twisted leaves a socket open
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", ResourceWarning)
-                    error.__traceback__ = None  # which held it
         with suppress(OSError):  # a thread was faster, or a handler has stopped the listening
             self._spare = self.sock.dup()
 

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
 from packetcore import AsyncConnectionPool, Config
-from packetcore_twisted._reactor import the_reactor
+from packetcore_twisted._reactor import clock_of, the_reactor
 from packetcore_twisted._stream import Stream
 from packetcore_twisted._tcp import connect
 
@@ -47,10 +47,11 @@ class ConnectionPool(AsyncConnectionPool[Stream]):
         reactor: Any = None,
     ) -> None:
         self._reactor = the_reactor(reactor)
+        self._time = clock_of(self._reactor)
         self._timer: Any = None
         self._open = partial(connect, host, port, config=config, ssl=ssl, reactor=self._reactor)
         super().__init__(
-            self._reactor.seconds,
+            self._time,
             max_size=max_size,
             max_idle=max_idle,
             max_lifetime=max_lifetime,
@@ -86,7 +87,7 @@ class ConnectionPool(AsyncConnectionPool[Stream]):
     def _set_timer(self, at: float) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        self._timer = self._reactor.callLater(max(0, at - self._reactor.seconds()), self._expire)
+        self._timer = self._reactor.callLater(max(0, at - self._time()), self._expire)
 
     def _new_event(self) -> _Event:
         return _Event(self._reactor)

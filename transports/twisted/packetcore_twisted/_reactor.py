@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.base import ReactorBase
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from packetcore import Endpoint
 from packetcore_sockets import AddressInfo
 
 _log = Logger(namespace="packetcore")
@@ -25,6 +28,35 @@ def the_reactor(reactor: Any) -> Any:
     if reactor is None:
         from twisted.internet import reactor  # not before: importing it is choosing it
     return reactor
+
+
+def clock_of(reactor: Any) -> Callable[[], float]:
+    """What tells the time that sessions are given. A reactor's own is the wall clock, which steps
+    when the machine resumes or is set; a clock that a test has made up rules.
+
+    A timer of the reactor that fires early by this one is set again. One that fires late, after the
+    wall clock was set back, is made up for with the next thing that happens to its session.
+    """
+    is_wall_clock = isinstance(reactor, ReactorBase) and "seconds" not in vars(reactor)
+    return monotonic if is_wall_clock and type(reactor).seconds is ReactorBase.seconds else reactor.seconds
+
+
+def tie(endpoint: Endpoint, reactor: Any, on_ended: Callable[[BaseException], object] | None = None) -> None:
+    """Let `call_soon` reach the sessions of an endpoint from any thread.
+
+    Args:
+        on_ended: called with the `SystemExit` or `KeyboardInterrupt` of a handler, once its sessions
+            are over; by default the reactor is stopped.
+    """
+    if hasattr(reactor, "callFromThread"):  # else it is a clock, for tests
+        endpoint.runs_by(reactor.callFromThread)
+    endpoint.on_ended = on_ended or (lambda error: stop(reactor))
+
+
+def stop(reactor: Any) -> None:
+    """Stop a reactor, if it runs."""
+    if getattr(reactor, "running", False):
+        reactor.callLater(0, reactor.stop)
 
 
 async def look_up(

@@ -4,6 +4,8 @@ on the transport. Nothing is decided here."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import ECONNRESET
+from socket import AF_INET, AF_INET6
 from ssl import SSLError
 from typing import Any
 
@@ -14,7 +16,9 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from packetcore import Address, Endpoint, Session
+from packetcore import Address, Carrier, Endpoint, Session
+from packetcore_sockets import read_rest
+from packetcore_twisted._reactor import clock_of
 
 PIECE = 64 * 1024
 """The most bytes a transport is given at a time; Linux wakes a writer in larger steps."""
@@ -35,7 +39,7 @@ class PacketProtocol(Protocol):
     def __init__(self, endpoint: Endpoint, reactor: Any) -> None:
         self._endpoint = endpoint
         self._reactor = reactor
-        self._time: Callable[[], float] = reactor.seconds
+        self._time = clock_of(reactor)
         self._timer: Any = None
         self._transport: Any = None
         self._socket: Any = None  # beneath TLS and other wrappers; None where there is none
@@ -82,8 +86,10 @@ class PacketProtocol(Protocol):
     def connectionLost(self, reason: Any = connectionDone) -> None:  # noqa: N802
         self.set_timer(None)
         clean = reason.check(error.ConnectionDone, error.ConnectionAborted)
-        # To TLS it is a loss too that the peer ended TCP in good order, and not TLS before.
-        clean = clean or (reason.check(error.ConnectionLost) and getattr(self._transport, "tcp_ended", False))
+        if self._is_open and not clean and getattr(self._transport, "tcp_ended", False):
+            # To TLS it is a loss that the peer ended TCP in good order, and not TLS before.
+            self.session.eof(self._time(), truncated=True)
+            clean = True
         if self._is_open:
             self.session.lost(None if clean else reason.value, self._time())
         elif not self._opened.called:
@@ -123,7 +129,10 @@ class PacketProtocol(Protocol):
         if self._write_some is not None and not self._producing:
             # At once, while nothing waits before it: else it would wait for the reactor's next turn.
             result = self._write_some(data)
-            sent = result if isinstance(result, int) else 0  # the reactor will find that error, too
+            if not isinstance(result, int):
+                self._break()
+                return 0
+            sent = result
             if sent == len(data):
                 return sent
         # All that Twisted tells in public of what the system took is that a buffer is empty:
@@ -134,6 +143,13 @@ class PacketProtocol(Protocol):
             self._producing = True
             self._socket.registerProducer(self, False)  # pulls at once
         return sent
+
+    def _break(self) -> None:
+        """The socket takes nothing any more; what the system has received still counts."""
+        rest = read_rest(self._socket.getHandle())
+        self._reactor.callLater(0, self._socket.abortConnection)
+        self.session.received(rest, self._time())
+        self.session.lost(ConnectionResetError(ECONNRESET, "the peer has reset the connection"), self._time())
 
     def write_eof(self) -> None:
         can_half_close = self._socket is not None and not self._is_tls
@@ -165,6 +181,18 @@ class PacketProtocol(Protocol):
     def wake(self) -> None:
         self._reactor.callLater(0, lambda: self.session.flush(self._time()))
 
+    def carrier(self) -> Carrier:
+        tls = None
+        if self._is_tls:
+            from packetcore_twisted._tls import info  # pyOpenSSL need not be installed
+
+            tls = info(self._transport)
+        try:
+            local = address_of(self._transport.getHost())
+        except OSError:  # the socket has gone
+            return Carrier("tcp", tls=tls)
+        return Carrier("tcp", local, int(AF_INET6 if len(local) > 2 else AF_INET), tls)
+
     def _tick(self) -> None:
         self.session.tick(self._time())
 
@@ -172,6 +200,27 @@ class PacketProtocol(Protocol):
         self._when_sent = verb
         if not self._producing:
             verb()
+
+
+class Gone:
+    """The `Host` of a peer that had gone before Twisted could take its socket."""
+
+    def __init__(self, endpoint: Endpoint, peer: Address, rest: bytes, now: float) -> None:
+        session = Session(endpoint, self, peer, now)
+        session.opened(now)
+        session.received(rest, now)
+        session.lost(ConnectionResetError(ECONNRESET, "the peer has reset the connection"), now)
+
+    def write(self, data: bytes) -> int:
+        return 0
+
+    def _nothing(self, *_: object) -> None:
+        """There is no socket."""
+
+    write_eof = set_timer = pause_reading = resume_reading = close = abort = wake = _nothing
+
+    def carrier(self) -> Carrier:
+        return Carrier("tcp")
 
 
 def address_of(address: Any) -> Address:

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 
 from packetcore import AsyncStream, Inbox, Message, Packet, Reply, SessionClosed
+from packetcore_twisted._reactor import clock_of
 
 
 class Stream(AsyncStream):
@@ -21,6 +22,7 @@ class Stream(AsyncStream):
     def __init__(self, inbox: Inbox, reactor: Any) -> None:
         super().__init__(inbox, self._wake)
         self._reactor = reactor
+        self._time = clock_of(reactor)
         self._waiting: dict[Deferred[Any], Callable[[], object]] = {}
         self._replied: list[tuple[Deferred[Reply], Reply | Exception]] = []
         self._waking = False
@@ -93,7 +95,7 @@ class Stream(AsyncStream):
         return self._until(lambda: self.session.is_over, self.session.close)
 
     def _drained(self) -> bool:
-        return not self.session.congested(self._reactor.seconds())
+        return not self.session.congested(self._time())
 
     def _until(self, ready: Callable[[], object], *begin: Callable[[], object]) -> Deferred[Any]:
         """Begin something, then wait until `ready` gives neither `None` nor `False`."""

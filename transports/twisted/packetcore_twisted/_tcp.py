@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, overload
 
 from twisted.internet import error
@@ -15,13 +16,24 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from packetcore import Backoff, Config, Endpoint, Handler, Inbox, ServerBase, Session, SessionPool
-from packetcore_sockets import BACKLOG, open_tcp_listeners
+from packetcore import (
+    Address,
+    Backoff,
+    Config,
+    Endpoint,
+    Handler,
+    Inbox,
+    Refusal,
+    ServerBase,
+    Session,
+    SessionPool,
+)
+from packetcore_sockets import BACKLOG, open_tcp_listeners, read_rest
 from packetcore_twisted._client import Client
 from packetcore_twisted._functions import Functions, StreamFunction
 from packetcore_twisted._listening import ListeningSocket
-from packetcore_twisted._reactor import log_failure, look_up, the_reactor
-from packetcore_twisted._socket import PacketProtocol, address_of
+from packetcore_twisted._reactor import clock_of, log_failure, look_up, stop, the_reactor, tie
+from packetcore_twisted._socket import Gone, PacketProtocol, address_of
 from packetcore_twisted._stream import Stream
 
 
@@ -49,11 +61,15 @@ class PacketFactory(ServerBase):
     ) -> None:
         self.reactor: Any = the_reactor(reactor)
         """What tells the time and keeps timers."""
+        self._time = clock_of(self.reactor)
         self._functions = Functions(self.reactor)
         super().__init__(handler, self._functions.start, config, log_failure, endpoint, sessions)
         self.endpoint.is_server = is_server
         self._listeners: list[Any] = []
         self._shaking_hands: set[PacketProtocol] = set()
+        self._waiting: list[Deferred[None]] = []
+        self._is_closed = False
+        tie(self.endpoint, self.reactor, self._ended)
 
     def buildProtocol(self, addr: object) -> PacketProtocol:  # noqa: N802
         protocol = PacketProtocol(self.endpoint, self.reactor)
@@ -71,13 +87,9 @@ class PacketFactory(ServerBase):
         """Stop listening, let handlers finish and buffers empty for at most `grace` seconds,
         then abort what is left. A session ends with SHUTDOWN, unless its peer or its handler
         ended it before. Cancelling this aborts at once."""
-        stopped = [maybeDeferred(listener.stopListening) for listener in self._listeners]
-        self._listeners.clear()
-        for protocol in list(self._shaking_hands):
-            if protocol.connected:
-                protocol.abort()
+        stopped = self._stop_listening()
         empty: Deferred[None] = Deferred()
-        self.endpoint.drain(self.reactor.seconds(), lambda: empty.callback(None))
+        self.endpoint.drain(self._time(), lambda: empty.callback(None))
         ends: list[Deferred[Any]] = [*stopped, empty, *self._functions.running]
         over = DeferredList(ends, consumeErrors=True)
         enough: Deferred[object] = Deferred()
@@ -85,13 +97,56 @@ class PacketFactory(ServerBase):
         try:
             yield enough.addTimeout(grace, self.reactor, lambda *_: None)
         finally:
-            self.endpoint.abort(self.reactor.seconds())
+            self.endpoint.abort(self._time())
             for running in list(self._functions.running):
                 running.cancel()
             yield over
+            self._finish()
+
+    def serve_forever(self) -> Deferred[None]:
+        """Fires once the server is closed. Fails with the `SystemExit` or `KeyboardInterrupt` of a
+        handler, which has then closed it: `task.react` exits with that code. Where nobody waits
+        here, the reactor is stopped in its place."""
+        over: Deferred[None] = Deferred()
+        if self._is_closed:
+            over.callback(None)
+        else:
+            self._waiting.append(over)
+        return over
+
+    def _stop_listening(self) -> list[Deferred[Any]]:
+        stopped = [maybeDeferred(listener.stopListening) for listener in self._listeners]
+        self._listeners.clear()
+        for protocol in list(self._shaking_hands):
+            if protocol.connected:
+                protocol.abort()
+        return stopped
+
+    def _ended(self, error: BaseException) -> None:
+        self._stop_listening()
+        new_failure: Any = Failure
+        self._finish(new_failure(error))
+
+    def _finish(self, result: Any = None) -> None:
+        self._is_closed = True
+        waiting, self._waiting = self._waiting, []
+        for over in waiting:
+            self.reactor.callLater(0, over.callback, result)
+        if not waiting and isinstance(result, Failure):
+            stop(self.reactor)
+
+    def _gone(self, ssl: Any, sock: socket.socket, peer: Address) -> None:
+        if ssl is not None:
+            self.endpoint.refused(peer, Refusal.TLS_FAILED)
+        else:
+            sock.setblocking(False)
+            Gone(self.endpoint, peer, read_rest(sock), self._time())
 
     def _shook_hands(self, opened: Any, protocol: PacketProtocol) -> Any:
         self._shaking_hands.discard(protocol)
+        transport: Any = protocol.transport
+        if isinstance(opened, Failure) and transport is not None and self.endpoint.is_server:
+            self.endpoint.refused(address_of(transport.getPeer()), Refusal.TLS_FAILED)
         return opened
 
 
@@ -189,6 +244,8 @@ def connect(
     reactor = the_reactor(reactor)
 
     def dial(endpoint: Endpoint) -> Deferred[Session]:
+        if endpoint.on_ended is None:
+            tie(endpoint, reactor)
         opening = Deferred.fromCoroutine(_open(endpoint, host, port, ssl, reactor))
         if (timeout := endpoint.config.connect_timeout) is not None:
             opening.addTimeout(timeout, reactor, lambda *_: fail(endpoint.connect_timed_out(host, port)))
@@ -211,7 +268,7 @@ async def _listen(server: Server, host: str | None, port: int, ssl: Any, backlog
         infos = await look_up(reactor, host, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
         sockets = open_tcp_listeners(infos, port, backlog)
         server.address = sockets[0].getsockname()
-        server._listeners = [ListeningSocket(sock, factory, reactor) for sock in sockets]
+        server._listeners = [ListeningSocket(sock, factory, reactor, partial(server._gone, ssl)) for sock in sockets]
         return server
     try:
         listener = reactor.listenTCP(port, factory, backlog, host or "")

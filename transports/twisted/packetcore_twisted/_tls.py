@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificates
+from cryptography.x509.oid import NameOID
 from OpenSSL.crypto import X509
-from OpenSSL.SSL import Error
+from OpenSSL.SSL import VERIFY_PEER, Error
 from twisted.internet import ssl
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
-from packetcore import TLS
+from packetcore import TLS, TLSInfo
 
 
 class TLSTransport(TLSMemoryBIOProtocol):
@@ -31,6 +32,43 @@ class TLSFactory(TLSMemoryBIOFactory):
 
     protocol = TLSTransport
     noisy = False
+
+
+def info(transport: Any) -> TLSInfo:
+    """What a handshake came to: of a transport that speaks TLS."""
+    handle = transport.getHandle()
+    shown = transport.getPeerCertificate()
+    is_verified = handle.get_context().get_verify_mode() & VERIFY_PEER
+    certificate = None if shown is None else shown.to_cryptography()
+    subject = certificate.subject if certificate is not None and is_verified else ()
+    protocol = transport.negotiatedProtocol
+    return TLSInfo(
+        version=handle.get_protocol_version_name(),
+        cipher=handle.get_cipher_name() or "",
+        alpn=None if protocol is None else protocol.decode(),
+        certificate=None if certificate is None else certificate.public_bytes(Encoding.DER),
+        subject=tuple((_LONG_NAMES.get(one.oid, one.oid.dotted_string), str(one.value)) for one in subject),
+    )
+
+
+_LONG_NAMES = {
+    NameOID.COMMON_NAME: "commonName",
+    NameOID.COUNTRY_NAME: "countryName",
+    NameOID.DOMAIN_COMPONENT: "domainComponent",
+    NameOID.DN_QUALIFIER: "dnQualifier",
+    NameOID.EMAIL_ADDRESS: "emailAddress",
+    NameOID.GIVEN_NAME: "givenName",
+    NameOID.LOCALITY_NAME: "localityName",
+    NameOID.ORGANIZATION_NAME: "organizationName",
+    NameOID.ORGANIZATIONAL_UNIT_NAME: "organizationalUnitName",
+    NameOID.SERIAL_NUMBER: "serialNumber",
+    NameOID.STATE_OR_PROVINCE_NAME: "stateOrProvinceName",
+    NameOID.STREET_ADDRESS: "streetAddress",
+    NameOID.SURNAME: "surname",
+    NameOID.TITLE: "title",
+    NameOID.USER_ID: "userId",
+}
+"""As OpenSSL has them, which is how the standard library gives a subject."""
 
 
 def options_from_files(tls: TLS, *, server_side: bool) -> Any:

@@ -13,7 +13,7 @@ from zope.interface import implementer  # type: ignore[import-untyped]
 from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session, SessionPool
 from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_server, wildcard
 from packetcore_twisted._functions import StreamFunction
-from packetcore_twisted._reactor import log_failure, look_up, the_reactor
+from packetcore_twisted._reactor import clock_of, log_failure, look_up, the_reactor, tie
 from packetcore_twisted._stream import Stream
 from packetcore_twisted._tcp import Server
 
@@ -23,7 +23,8 @@ class DatagramHost(DatagramSocket):
     """The `packetcore.DatagramHost` on a reactor, for which it is a descriptor to read."""
 
     def __init__(self, endpoint: Endpoint, sock: socket.socket, reactor: Any, is_connected: bool = False) -> None:
-        super().__init__(endpoint, sock, reactor.seconds, is_connected)
+        super().__init__(endpoint, sock, clock_of(reactor), is_connected)
+        self._time = clock_of(reactor)
         self._reactor = reactor
         self._timer: Any = None
         self.endpoint.host = self
@@ -34,18 +35,18 @@ class DatagramHost(DatagramSocket):
     def set_timer(self, at: float | None) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        delay = None if at is None else max(0, at - self._reactor.seconds())
+        delay = None if at is None else max(0, at - self._time())
         self._timer = None if delay is None else self._reactor.callLater(delay, self._tick)
 
     def wake(self) -> None:
-        self._reactor.callLater(0, lambda: self.endpoint.flush(self._reactor.seconds()))
+        self._reactor.callLater(0, lambda: self.endpoint.flush(self._time()))
 
     def close(self) -> None:
         self._reactor.removeReader(self)
         super().close()
 
     def _tick(self) -> None:
-        self.endpoint.tick(self._reactor.seconds())
+        self.endpoint.tick(self._time())
 
     # What the reactor calls.
 
@@ -64,7 +65,7 @@ class DatagramHost(DatagramSocket):
             self._reactor.addReader(self)
             self.read()
         else:
-            self.endpoint.abort(self._reactor.seconds())
+            self.endpoint.abort(self._time())
 
 
 def serve_udp(
@@ -165,8 +166,9 @@ def connect_udp(
         endpoint = DatagramEndpoint(inbox if handler is None else handler, config, log_exception=log_failure)
         infos = await look_up(using, host, port, socket.SOCK_DGRAM)
         sock, peer, is_connected = open_udp_client(infos, broadcast=broadcast, local_host=local_host)
+        tie(endpoint, using)
         DatagramHost(endpoint, sock, using, is_connected)
-        session = endpoint.open(peer, using.seconds(), sole=handler is None)
+        session = endpoint.open(peer, clock_of(using)(), sole=handler is None)
         return Stream(inbox, using) if handler is None else session
 
     return Deferred.fromCoroutine(connect())
