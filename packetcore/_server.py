@@ -27,11 +27,9 @@ class ServerBase:
         sessions: see `Endpoint`.
     """
 
-    address: Address
-    """Where it listens, the port that the system chose included: the first of `addresses`."""
-
     addresses: list[Address]
-    """Every address that it listens on: a name may have several, all with one port."""
+    """Every address that it listens on, the port that the system chose included: a name may have
+    several, all with one port."""
 
     def __init__(
         self,
@@ -46,6 +44,11 @@ class ServerBase:
             handler_of(handler, start), config, is_server=True, sessions=sessions, log_exception=log_exception
         )
         """What its sessions share."""
+
+    @property
+    def address(self) -> Address:
+        """Where it listens: the first of `addresses`."""
+        return self.addresses[0]
 
     @property
     def sessions(self) -> SessionPool[Session]:

@@ -26,7 +26,7 @@ class Certificates:
         authority = self._write("authority", self._authority.cert_pem.bytes())
         stranger = self._write("stranger", self._stranger.cert_pem.bytes())
         server = self._issue("server", self._authority, SERVER_NAME, "127.0.0.1")
-        client = self._issue("client", self._authority, "device-7.example")
+        client = self._issue("client", self._authority, "device-7.example", common_name="device 7")
         self.server = TLS(certificate=server, key=server)
         """A server that anyone may speak to."""
         self.strict_server = TLS(certificate=server, key=server, authority=authority)
@@ -48,8 +48,9 @@ class Certificates:
         """What a raw peer speaks TLS with."""
         return TLS(authority=str(self._folder / "authority.pem"), alpn=alpn).context(server_side=False)
 
-    def _issue(self, name: str, authority: trustme.CA, *identities: str) -> str:
-        return self._write(name, authority.issue_cert(*identities).private_key_and_cert_chain_pem.bytes())
+    def _issue(self, name: str, authority: trustme.CA, *identities: str, common_name: str | None = None) -> str:
+        issued = authority.issue_cert(*identities, common_name=common_name)
+        return self._write(name, issued.private_key_and_cert_chain_pem.bytes())
 
     def _write(self, name: str, pem: bytes) -> str:
         path = self._folder / f"{name}.pem"

@@ -110,9 +110,9 @@ async def serve(
         OSError: the address is in use or not this machine's.
     """
     server = Server(handler, **kwargs)
-    infos = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    infos = await trio.socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets = open_tcp_listeners(infos, port)
-    server.address = sockets[0].getsockname()
+    server.addresses = [sock.getsockname() for sock in sockets]
     await nursery.start(server._run, partial(server._listen, sockets))
     return server
 

@@ -72,7 +72,7 @@ async def serve_udp(
     server = Server(handler, config, sessions, endpoint=DatagramEndpoint)
     infos = await trio.socket.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)
     sock = open_udp_server(infos, **options)
-    server.address = sock.getsockname()
+    server.addresses = [sock.getsockname()]
     datagrams = DatagramHost(server.endpoint, sock)
     server._on_empty = lambda: datagrams.endpoint.abort(trio.current_time())
     await nursery.start(server._run, datagrams.run)

@@ -74,7 +74,7 @@ class Server(ServerBase):
             task.cancel()
 
     def _listen(self, sockets: list[socket.socket]) -> None:
-        self.address = sockets[0].getsockname()
+        self.addresses = [sock.getsockname() for sock in sockets]
         self._listeners = [Listener(sock, self._accepted) for sock in sockets]
         for listener in self._listeners:
             self._watch(listener)
@@ -126,8 +126,9 @@ async def serve(
     Args:
         handler: a `packetcore.Handler` for all sessions, or an `async def` function that
             is run over a `Stream` for each.
-        host: the address to listen on; `None` means every one of this machine.
-        port: 0 takes a free one; `Server.address` tells which.
+        host: the address to listen on, or a name: each of its addresses. `None` or "" means
+            every one of this machine, of both families.
+        port: 0 takes a free one, the same for all; `Server.addresses` tells which.
         config: limits and timeouts.
         sessions: a register that other servers use too, of UDP for instance.
         ssl: for TLS.
@@ -137,7 +138,7 @@ async def serve(
         OSError: the address is in use or not this machine's.
     """
     server = Server(handler, config, sessions, ssl=ssl)
-    infos = await server._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    infos = await server._loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     server._listen(open_tcp_listeners(infos, port, backlog))
     return server
 

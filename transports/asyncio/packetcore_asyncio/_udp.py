@@ -79,7 +79,7 @@ async def serve_udp(
     server = Server(handler, config, sessions, DatagramEndpoint)
     infos = await loop.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)
     sock = open_udp_server(infos, broadcast=broadcast, multicast_group=multicast_group)
-    server.address = sock.getsockname()
+    server.addresses = [sock.getsockname()]
     DatagramHost(server.endpoint, sock, loop)
     return server
 

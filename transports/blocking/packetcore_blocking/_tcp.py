@@ -135,7 +135,6 @@ class Server(ServerBase):
 
     def _listen(self, sockets: list[socket.socket]) -> None:
         self.addresses = [sock.getsockname() for sock in sockets]
-        self.address = self.addresses[0]
         with self._loop:
             self._loop.open.add(self._stop_listening)
             self._listeners = [Listener(sock, self._acceptor.accepted) for sock in sockets]
@@ -167,8 +166,9 @@ def serve(
     Args:
         handler: a `packetcore.Handler` for all sessions, or a function that is run over a
             `Stream` for each, on a thread of its own.
-        host: the address to listen on; `None` means every one of this machine.
-        port: 0 takes a free one; `Server.address` tells which.
+        host: the address to listen on, or a name: each of its addresses. `None` or "" means
+            every one of this machine, of both families.
+        port: 0 takes a free one, the same for all; `Server.addresses` tells which.
         config: limits and timeouts.
         sessions: a register that other servers use too, of UDP for instance. They have one
             lock and one thread between them: to start one starts them all, and what a
@@ -205,7 +205,7 @@ def serve_on(
 ) -> Server:
     """Listen as `serve` does, on a loop that may be others' too."""
     server = Server(loop, handler, config, **options)
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     server._listen(open_tcp_listeners(infos, port, backlog))
     return server
 

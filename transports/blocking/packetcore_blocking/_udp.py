@@ -102,7 +102,7 @@ def serve_udp_on(
     server = Server(loop, handler, config, sessions, endpoint=partial(_endpoint, loop), is_to_leave=is_to_leave)
     infos = socket.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)
     sock = open_udp_server(infos, **options)
-    server.address = sock.getsockname()
+    server.addresses = [sock.getsockname()]
     with loop:
         DatagramHost(loop, server.endpoint, sock)
     return server

@@ -89,7 +89,6 @@ class Server(ServerBase):
 
     def _listen(self, sockets: list[socket.socket]) -> None:
         self.addresses = [sock.getsockname() for sock in sockets]
-        self.address = self.addresses[0]
         self._listeners = [Listener(sock, self._acceptor.accepted) for sock in sockets]
         for listener in self._listeners:
             self._watch(listener)
@@ -125,8 +124,9 @@ def serve(
     Args:
         handler: a `packetcore.Handler` for all sessions, or a function over a `Stream`
             that runs in a greenlet of its own for each.
-        host: the address to listen on; `None` means every one of this machine.
-        port: 0 takes a free one; `Server.address` tells which.
+        host: the address to listen on, or a name: each of its addresses. `None` or "" means
+            every one of this machine, of both families.
+        port: 0 takes a free one, the same for all; `Server.addresses` tells which.
         config: limits and timeouts.
         sessions: a register that other servers use too, of UDP for instance.
         ssl: for TLS; from the standard library or from `gevent.ssl`.
@@ -136,7 +136,7 @@ def serve(
         OSError: the address is in use or not this machine's.
     """
     server = Server(handler, config, sessions, ssl=ssl)
-    infos = gevent.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    infos = gevent.socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     server._listen(open_tcp_listeners(infos, port, backlog))
     return server
 

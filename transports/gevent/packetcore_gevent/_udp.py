@@ -78,7 +78,7 @@ def serve_udp(
     server = Server(handler, config, sessions, DatagramEndpoint)
     infos = gevent.socket.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)
     sock = open_udp_server(infos, broadcast=broadcast, multicast_group=multicast_group)
-    server.address = sock.getsockname()
+    server.addresses = [sock.getsockname()]
     DatagramHost(server.loop, server.endpoint, sock)
     return server
 

@@ -6,7 +6,7 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from errno import EADDRNOTAVAIL, EAFNOSUPPORT
+from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT
 
 from packetcore import Address
 from packetcore_sockets._open import AddressInfo
@@ -19,6 +19,9 @@ ACCEPT_PAUSE = 1.0
 
 BACKLOG = 1024
 """Connections that the system keeps for a server that is busy or out of descriptors."""
+
+PORTS_TRIED = 10
+"""Free ports of a first address that are tried on the others."""
 
 log = logging.getLogger("packetcore")
 
@@ -67,7 +70,8 @@ class Listener:
 
 
 def open_tcp_listeners(infos: Sequence[AddressInfo], port: int, backlog: int = BACKLOG) -> list[socket.socket]:
-    """Listen on every address of a host that this machine has, all with one port.
+    """Listen on every address of a host that this machine has, all with one port: where a free
+    one of the first address is taken on another, with the next free one.
 
     Args:
         infos: the addresses, as `getaddrinfo` gives them.
@@ -77,6 +81,16 @@ def open_tcp_listeners(infos: Sequence[AddressInfo], port: int, backlog: int = B
     Raises:
         OSError: an address is in use, or none is this machine's.
     """
+    for _ in range(PORTS_TRIED if port == 0 else 0):
+        try:
+            return _open_all(infos, port, backlog)
+        except OSError as error:
+            if error.errno != EADDRINUSE:
+                raise
+    return _open_all(infos, port, backlog)
+
+
+def _open_all(infos: Sequence[AddressInfo], port: int, backlog: int) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     refusal = OSError("the host has no address")
     with ExitStack() as opened:

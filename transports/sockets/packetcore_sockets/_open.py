@@ -26,9 +26,9 @@ _IPV6_MULTICAST_ALL = (socket.IPPROTO_IPV6, 29)
 
 
 def wildcard(host: str | None) -> str:
-    """The address to listen on for a host: its own, or for `None` that which means every one
-    of this machine, over IPv6 and IPv4 where it has both."""
-    if host is not None:
+    """The address to listen on for a host: its own, or for `None` and "" that which means every
+    one of this machine, over IPv6 and IPv4 where it has both."""
+    if host:
         return host
     return "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
 

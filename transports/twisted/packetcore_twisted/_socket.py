@@ -189,7 +189,7 @@ class PacketProtocol(Protocol):
             tls = info(self._transport)
         try:
             local = address_of(self._transport.getHost())
-        except OSError:  # the socket has gone
+        except (AttributeError, OSError):  # the socket has gone
             return Carrier("tcp", tls=tls)
         return Carrier("tcp", local, int(AF_INET6 if len(local) > 2 else AF_INET), tls)
 

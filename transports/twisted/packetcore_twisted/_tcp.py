@@ -176,8 +176,9 @@ def serve(
     Args:
         handler: a `packetcore.Handler` for all sessions, or a function that is run over a
             `Stream` for each, `async def` or with a Deferred as its result.
-        host: the address to listen on; `None` means every one of this machine.
-        port: 0 takes a free one; `Server.address` tells which.
+        host: the address to listen on, or a name: each of its addresses. `None` or "" means
+            every one of this machine, of both families.
+        port: 0 takes a free one, the same for all; `Server.addresses` tells which.
         config: limits and timeouts.
         sessions: a register that other servers use too, of UDP for instance.
         ssl: for TLS, `twisted.internet.ssl.CertificateOptions` or the like.
@@ -265,16 +266,16 @@ async def _listen(server: Server, host: str | None, port: int, ssl: Any, backlog
     reactor = server.reactor
     factory = server if ssl is None else _over_tls(server, ssl, reactor, is_client=False)
     if IReactorSocket.providedBy(reactor):
-        infos = await look_up(reactor, host, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
+        infos = await look_up(reactor, host or None, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
         sockets = open_tcp_listeners(infos, port, backlog)
-        server.address = sockets[0].getsockname()
+        server.addresses = [sock.getsockname() for sock in sockets]
         server._listeners = [ListeningSocket(sock, factory, reactor, partial(server._gone, ssl)) for sock in sockets]
         return server
     try:
         listener = reactor.listenTCP(port, factory, backlog, host or "")
     except error.CannotListenError as refused:
         raise refused.socketError from None
-    server.address = address_of(listener.getHost())
+    server.addresses = [address_of(listener.getHost())]
     server._listeners = [listener]
     return server
 

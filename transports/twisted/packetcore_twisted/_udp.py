@@ -102,7 +102,7 @@ def serve_udp(
         server = Server(handler, config, reactor, endpoint=DatagramEndpoint, sessions=sessions)
         infos = await look_up(server.reactor, wildcard(host), port, socket.SOCK_DGRAM)
         sock = open_udp_server(infos, broadcast=broadcast, multicast_group=multicast_group)
-        server.address = sock.getsockname()
+        server.addresses = [sock.getsockname()]
         DatagramHost(server.endpoint, sock, server.reactor)
         return server
 
