@@ -1,20 +1,27 @@
-"""What the adapters over plain sockets share: reading and writing a UDP socket, and opening one."""
+"""What the adapters over plain sockets share: reading and writing a UDP socket and opening one, and
+a TCP connection on any loop that watches descriptors."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import select
+import selectors
 import socket
+import ssl
+import struct
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED, EHOSTUNREACH, EMSGSIZE, ENODEV
 
 import pytest
+import trustme
 
 from packetcore import (
     Address,
+    Carrier,
     CloseReason,
     Config,
     DatagramEndpoint,
@@ -30,6 +37,9 @@ from packetcore_sockets import (
     READ_AT_ONCE,
     AddressInfo,
     DatagramSocket,
+    Handshake,
+    StreamSocket,
+    TLSRecords,
     open_udp_client,
     open_udp_server,
     wildcard,
@@ -263,7 +273,7 @@ def test_an_error_that_a_send_has_raised_is_not_found_once_more(cleanup: ExitSta
     assert host.read_when_ready() is True
     host.endpoint.flush(100)
     assert handler.errors == [(peer, EMSGSIZE)]
-    assert host.endpoint.stats.errors == 0
+    assert host.endpoint.stats.errors == 1
 
 
 @needs_error_queue
@@ -426,3 +436,324 @@ def test_every_address_of_this_machine_is_one_socket(cleanup: ExitStack) -> None
             client.send(DATAGRAM)
             host.read_when_ready()
     assert len(handler.packets) == len(local)
+
+
+# One TCP connection.
+
+
+class Later:
+    """Something that a loop has put off."""
+
+    def __init__(self, at: float, callback: Callable[[], object]) -> None:
+        self.at = at
+        self.callback = callback
+        self.is_over = False
+
+    def cancel(self) -> None:
+        self.is_over = True
+
+
+class SelectLoop:
+    """A `packetcore_sockets.Loop` that runs until a test has what it wants, and counts how often it
+    called a socket's callbacks."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._callbacks: dict[tuple[socket.socket, int], Callable[[], object]] = {}
+        self._later: list[Later] = []
+        self.calls = 0
+
+    time = staticmethod(time.monotonic)
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        self.call_at(0.0, callback)
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Later:
+        self._later.append(Later(when, callback))
+        return self._later[-1]
+
+    def set_reader(self, sock: socket.socket, callback: Callable[[], object] | None) -> None:
+        self._set(sock, selectors.EVENT_READ, callback)
+
+    def set_writer(self, sock: socket.socket, callback: Callable[[], object] | None) -> None:
+        self._set(sock, selectors.EVENT_WRITE, callback)
+
+    def watches(self, sock: socket.socket) -> int:
+        """Which events of a socket are waited for."""
+        return sum(event for watched, event in self._callbacks if watched is sock)
+
+    def turn(self, patience: float = 0.0) -> None:
+        """Call what is due, then what is ready within some seconds."""
+        for later in [later for later in self._later if later.at <= self.time()]:
+            self._later.remove(later)
+            if not later.is_over:
+                later.callback()
+        for key, events in self._selector.select(patience):
+            for event in (selectors.EVENT_READ, selectors.EVENT_WRITE):
+                if events & event and (callback := self._callbacks.get((key.data, event))) is not None:
+                    self.calls += 1
+                    callback()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = self.time() + PATIENCE
+        while not condition():
+            assert self.time() < deadline, "the condition never came true"
+            self.turn(0.01)
+
+    def close(self) -> None:
+        assert self._callbacks == {}, "a socket is watched that nobody has any more"
+        self._selector.close()
+
+    def _set(self, sock: socket.socket, event: int, callback: Callable[[], object] | None) -> None:
+        if callback is None:
+            self._callbacks.pop((sock, event), None)
+        else:
+            self._callbacks[sock, event] = callback
+        events = self.watches(sock)
+        if sock.fileno() in self._selector.get_map():
+            self._selector.unregister(sock.fileno())
+        if events:
+            self._selector.register(sock.fileno(), events, sock)
+
+
+class Conversation:
+    """A session over a socket of ours, and the raw peer that it has."""
+
+    def __init__(self, cleanup: ExitStack, handler: Handler, config: Config | None = None) -> None:
+        self.loop = SelectLoop()
+        cleanup.callback(self.loop.close)
+        self.endpoint = Endpoint(handler, config, is_server=True)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            self.peer = cleanup.enter_context(socket.socket())
+            self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            self.peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.peer.connect(listener.getsockname())
+            self.sock, self.address = listener.accept()
+        self.peer.settimeout(PATIENCE)
+        cleanup.callback(self.end)
+
+    def begin(self, tls: TLSRecords | None = None) -> Session:
+        """Begin the session."""
+        self.host = StreamSocket(self.loop, self.endpoint, self.sock, self.address, tls)
+        return self.host.session
+
+    def until_there(self, size: int) -> None:
+        """Wait until so many bytes lie in our socket, and turn nothing meanwhile."""
+        deadline = time.monotonic() + PATIENCE
+        self.sock.setblocking(False)
+        while len(self.sock.recv(size, socket.MSG_PEEK)) < size:
+            assert time.monotonic() < deadline, "the bytes never came"
+
+    def reset(self) -> None:
+        """The peer's power fails."""
+        self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.peer.close()
+
+    def end(self) -> None:
+        if hasattr(self, "host"):
+            self.host.abort()
+        self.sock.close()
+
+
+class EchoAtLength(Recorder):
+    """Answers each packet with many more bytes."""
+
+    def packet_received(self, session: Session, packet: Packet) -> None:
+        super().packet_received(session, packet)
+        session.send(Packet(2, bytes(20_000)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems forget what came before a reset")
+@pytest.mark.parametrize("backlog", [False, True], ids=["no backlog", "a backlog"])
+def test_all_that_came_before_a_reset_is_delivered_though_no_reply_can_go(cleanup: ExitStack, backlog: bool) -> None:
+    handler = EchoAtLength()
+    talk = Conversation(cleanup, handler)
+    session = talk.begin()
+    if backlog:
+        for _ in range(50):
+            session.send(Packet(3, bytes(20_000)))
+        talk.loop.until(lambda: 0 < session.outstanding < 1_000_000)
+    talk.peer.sendall(DATAGRAM * 50)
+    talk.until_there(50 * len(DATAGRAM))
+    talk.reset()
+    talk.loop.until(lambda: session.is_over)
+    assert len(handler.packets) == 50
+    assert handler.ends == [CloseReason.RESET]
+
+
+def test_a_socket_that_has_ended_is_not_watched_however_long_the_session_lives(cleanup: ExitStack) -> None:
+    class Patient(Handler):
+        def eof_received(self, session: Session) -> None:
+            ended.append(session)
+
+    ended: list[Session] = []
+    talk = Conversation(cleanup, Patient())
+    session = talk.begin()
+    talk.peer.shutdown(socket.SHUT_WR)
+    talk.loop.until(lambda: bool(ended))
+    session.pause()
+    session.resume()
+    talk.loop.turn()
+    assert talk.loop.watches(talk.sock) == 0
+    session.send(PING)
+    talk.loop.turn()
+    assert talk.peer.recv(100) == DATAGRAM
+
+
+def test_room_is_waited_for_only_while_something_waits_for_it(cleanup: ExitStack) -> None:
+    talk = Conversation(cleanup, Handler())
+    session = talk.begin()
+    session.send(PING)
+    talk.loop.turn()
+    assert talk.loop.watches(talk.sock) == selectors.EVENT_READ
+    for _ in range(50):
+        session.send(Packet(3, bytes(20_000)))
+    talk.loop.turn()
+    assert talk.loop.watches(talk.sock) & selectors.EVENT_WRITE
+    calls = talk.loop.calls
+    for _ in range(20):
+        talk.loop.turn()
+    assert talk.loop.calls <= calls + 5, "a socket without room was written to again and again"
+    talk.peer.setblocking(False)
+
+    def has_gone() -> bool:
+        with suppress(BlockingIOError):
+            talk.peer.recv(1 << 20)
+        return session.outstanding == 0
+
+    talk.loop.until(has_gone)
+    assert talk.loop.watches(talk.sock) == selectors.EVENT_READ
+
+
+def test_an_empty_write_tries_again_and_tells_no_lie(cleanup: ExitStack) -> None:
+    talk = Conversation(cleanup, Handler())
+    talk.begin()
+    assert talk.host.write(b"") == 0
+    size = 1_000_000
+    gone, received = talk.host.write(bytes(size)), 0
+    assert gone < size
+    deadline = time.monotonic() + PATIENCE
+    while received < size:
+        received += len(talk.peer.recv(1 << 20))
+        gone += talk.host.write(b"")
+        assert received <= gone <= size
+        assert time.monotonic() < deadline
+    assert gone == size
+
+
+def test_a_socket_tells_what_it_carries_also_when_it_has_gone(cleanup: ExitStack) -> None:
+    talk = Conversation(cleanup, Handler())
+    talk.begin()
+    local = talk.sock.getsockname()
+    assert talk.host.carrier() == Carrier("tcp", local, socket.AF_INET)
+    assert talk.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    talk.host.abort()
+    assert talk.host.carrier() == Carrier("tcp")
+
+
+class Secure:
+    """A server's context, and a raw client over TLS that says nothing by itself."""
+
+    def __init__(self) -> None:
+        authority = trustme.CA()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("server.example").configure_cert(self.context)
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        authority.configure_trust(client)
+        self.records = TLSRecords(client, server_hostname="server.example")
+
+    def begin(self, talk: Conversation) -> Session:
+        """Shake hands, then begin the session."""
+        agreed: list[TLSRecords | OSError] = []
+        Handshake(talk.loop, talk.sock, self.context, agreed.append)
+        talk.peer.setblocking(False)
+
+        def is_agreed() -> bool:
+            talk.peer.sendall(self.records.take())
+            with suppress(BlockingIOError):
+                self.records.receive(talk.peer.recv(1 << 16))
+            talk.peer.sendall(self.records.take())
+            return bool(agreed)
+
+        talk.loop.until(is_agreed)
+        assert isinstance(agreed[0], TLSRecords)
+        return talk.begin(agreed[0])
+
+
+def test_of_what_a_slow_tls_peer_leaves_only_a_small_part_is_encrypted(cleanup: ExitStack) -> None:
+    talk, secure = Conversation(cleanup, Handler(), Config(max_outstanding=None)), Secure()
+    session = secure.begin(talk)
+    for _ in range(100):
+        session.send(Packet(3, bytes(20_000)))
+        talk.loop.turn()
+    made = secure_bytes_made(talk.host)
+    assert session.outstanding > 1_500_000
+    assert made < 500_000
+    received = bytearray()
+
+    def has_all() -> bool:
+        with suppress(BlockingIOError):
+            received.extend(secure.records.receive(talk.peer.recv(1 << 20)))
+        return session.outstanding == 0 and len(received) == 100 * len(encode(Packet(3, bytes(20_000))))
+
+    talk.loop.until(has_all)
+    assert bytes(received) == encode(Packet(3, bytes(20_000))) * 100
+
+
+def secure_bytes_made(host: StreamSocket) -> int:
+    assert host._tls is not None
+    return host._tls._sent
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems forget what came before a reset")
+def test_over_tls_too_all_that_came_before_a_reset_is_delivered(cleanup: ExitStack) -> None:
+    handler = EchoAtLength()
+    talk, secure = Conversation(cleanup, handler), Secure()
+    session = secure.begin(talk)
+    for _ in range(50):
+        session.send(Packet(3, bytes(20_000)))
+    talk.loop.turn()
+    secure.records.send(DATAGRAM * 50)
+    records = secure.records.take()
+    talk.peer.sendall(records)
+    talk.until_there(len(records))
+    talk.reset()
+    talk.loop.until(lambda: session.is_over)
+    assert len(handler.packets) == 50
+    assert handler.ends == [CloseReason.RESET]
+
+
+def test_a_handshake_that_is_called_off_tells_nobody_and_leaves_nothing(cleanup: ExitStack) -> None:
+    talk, secure = Conversation(cleanup, Handler()), Secure()
+    told: list[object] = []
+    handshake = Handshake(talk.loop, talk.sock, secure.context, told.append, until=time.monotonic())
+    handshake.cancel()
+    handshake.cancel()
+    for _ in range(3):
+        talk.loop.turn()
+    assert told == []
+    assert talk.sock.fileno() == -1
+    assert talk.peer.recv(1) == b""
+
+
+@pytest.mark.parametrize("how", ["silence", "nonsense", "leaves"])
+def test_a_handshake_that_fails_is_told_once_and_closes_its_socket(cleanup: ExitStack, how: str) -> None:
+    talk, secure = Conversation(cleanup, Handler()), Secure()
+    told: list[object] = []
+    Handshake(talk.loop, talk.sock, secure.context, told.append, until=time.monotonic() + 0.05)
+    if how == "nonsense":
+        talk.peer.sendall(b"\xfe" * 100)
+    elif how == "leaves":
+        talk.peer.shutdown(socket.SHUT_WR)
+    talk.loop.until(lambda: bool(told))
+    kind = {"silence": TimeoutError, "nonsense": ssl.SSLError, "leaves": ConnectionResetError}[how]
+    assert [type(error) for error in told] == [kind]
+    assert talk.sock.fileno() == -1
+
+
+def test_a_context_of_the_other_side_is_an_error_at_once(cleanup: ExitStack) -> None:
+    talk = Conversation(cleanup, Handler())
+    with pytest.raises(ssl.SSLError):
+        Handshake(talk.loop, talk.sock, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), lambda result: None)
+    assert talk.sock.fileno() == -1

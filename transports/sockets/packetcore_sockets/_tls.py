@@ -36,6 +36,8 @@ class TLSRecords:
     def __init__(
         self, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str | None = None
     ) -> None:
+        if context.check_hostname and not (server_side or server_hostname):
+            raise ValueError("check_hostname requires server_hostname")  # which over memory nobody else says
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
