@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import trustme
@@ -200,7 +200,7 @@ def test_threads_that_ask_over_one_stream_at_once_get_each_its_own_reply(threads
         for asking in [threads.submit(ask, id) for id in [*range(0, 20, 2), *range(1, 9, 2)]]:
             asking.result(DEADLINE)
         assert hearing.result(DEADLINE) == {Packet(1000, b"\0")}
-        forgotten = threads.submit(stream.request, Packet(1))
+        forgotten = threads.submit(stream.request, Packet(9))
         until(lambda: stream.has_received)
         stream.close()
         with pytest.raises(SessionClosed, match="LOCAL"):
@@ -716,3 +716,88 @@ def test_a_message_is_sent_as_one_although_other_threads_send_too(threads: Threa
             each.result(DEADLINE)
         until(lambda: len(Joined.got) >= 420)
     assert sorted(Joined.got) == [5] * 400 + [2_000] * 20
+
+
+class Ends(Recorder):
+    """Wants the program to end when a packet comes."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(echoes=False)
+        self.error = error
+
+    def packet_received(self, session: Session, packet: Packet) -> None:
+        raise self.error
+
+
+def ends(stream: Stream) -> None:
+    stream.recv()
+    raise SystemExit(7)
+
+
+def leave_once_closed(server: Server) -> None:
+    with server:
+        until(lambda: sum(server.stats.closed.values()) == 1)
+
+
+@pytest.mark.parametrize("application", [Ends(SystemExit(7)), Ends(KeyboardInterrupt()), ends])
+@pytest.mark.parametrize("wait", [Server.serve_forever, leave_once_closed])
+def test_what_ends_the_program_comes_out_where_it_waits_and_the_port_is_closed(
+    application: Any, wait: Callable[[Server], None]
+) -> None:
+    server = serve(application)
+    with socket.create_connection(server.address, DEADLINE) as peer:
+        peer.sendall(encode(Packet(1)))
+        with pytest.raises((SystemExit, KeyboardInterrupt)):
+            wait(server)
+        assert peer.recv(1) == b""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(server.address, DEADLINE)
+    assert server.stats.closed == {CloseReason.HANDLER_ERROR: 1}
+    server.close()  # it says so once
+
+
+def test_what_ends_the_program_comes_out_of_the_close_of_a_client_that_comes_back() -> None:
+    class Greeting(Handler):
+        def connected(self, session: Session) -> None:
+            session.send(Packet(1))
+
+    handler = Ends(SystemExit(7))
+    with serve(Greeting()) as server:
+        host, port = server.address
+        client = connect(host, port, handler, reconnect=AT_ONCE)
+        until(lambda: handler.ended != [])
+        with pytest.raises(SystemExit):
+            client.close()
+        client.close()
+        assert server.stats.opened == 1
+
+
+def test_a_client_whose_handler_wants_the_program_to_end_has_no_session_and_the_log_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Leaving(Recorder):
+        def connected(self, session: Session) -> None:
+            raise SystemExit(7)
+
+    handler = Leaving()
+    with serve(echo) as server:
+        host, port = server.address
+        session = connect(host, port, handler)
+        until(lambda: session.is_over)
+    assert handler.ended == [CloseReason.HANDLER_ERROR]
+    assert "raised SystemExit" in caplog.text
+
+
+def test_call_soon_runs_on_the_thread_that_serves_in_order_whoever_calls_it(threads: ThreadPoolExecutor) -> None:
+    ran: list[object] = []
+
+    def run(at: int) -> None:
+        ran.append((threading.current_thread().name, at))
+
+    with serve(echo) as server:
+        for calling in [threads.submit(server.call_soon, ran.append, None) for _ in range(50)]:
+            calling.result(DEADLINE)
+        for at in range(100):
+            server.call_soon(run, at)
+        until(lambda: len(ran) == 150)
+    assert ran[50:] == [("packetcore-server", at) for at in range(100)]
