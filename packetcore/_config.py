@@ -65,7 +65,21 @@ class Config:
     max_datagram: int = 65_507
     """The longest datagram, sent or received, 11 to 65527: by default all that UDP over
     IPv4 can carry (65,535 less headers of 20 and 8). Datagrams above 1,200 bytes or so may
-    travel in fragments, and are lost when one of those is."""
+    travel in fragments, and are lost when one of those is. A packet that takes more is refused
+    at `send`, unless `datagram_chunk` is set."""
+
+    datagram_chunk: int | None = None
+    """Over UDP, the most bytes of a frame that one datagram carries, 1 to `max_datagram`: a longer
+    frame goes out in several, which a peer joins if it is made to. The .NET library does both, and
+    cuts at 4,096. `None` sends each packet in one datagram, which needs nothing of the peer. Where
+    one piece is lost the packet is."""
+
+    datagram_stream: bool = False
+    """Whether, over UDP, the datagrams of one peer are joined, so that a frame may come in several.
+    One that is lost, doubled or overtaken costs the frames that it parts. A peer has what a stream
+    has, a decoder that holds at most `2 * (max_payload + 9)` bytes; what has begun and is
+    unfinished after `frame_timeout` is given up as a `Malformed`, and the session goes on. A
+    session begins with the first datagram that holds a packet or the beginning of one."""
 
     on_malformed: Literal["skip", "close"] = "skip"
     """Whether a malformed frame is skipped or ends the session with PROTOCOL_ERROR."""
@@ -83,6 +97,11 @@ class Config:
     message_timeout: float | None = 30.0
     """How long a message may stay incomplete, from its first packet."""
 
+    request_hold: float | None = 60.0
+    """How long the id of a request that was given up is held for its late reply, which is then
+    dropped and answers no newer request: as long as `idle_timeout` lets a peer be silent. `None`
+    holds it until the reply comes; with 0 a late reply is a packet like any other."""
+
     max_sessions: int | None = 10_000
     """How many sessions a server holds at a time."""
 
@@ -94,12 +113,19 @@ class Config:
             raise ValueError(f"max_payload={self.max_payload} is out of range 0 to {MAX_LENGTH}")
         if not MIN_DATAGRAM <= self.max_datagram <= MAX_DATAGRAM:
             raise ValueError(f"max_datagram={self.max_datagram} is out of range {MIN_DATAGRAM} to {MAX_DATAGRAM}")
+        if self.datagram_chunk is not None and not 1 <= self.datagram_chunk <= self.max_datagram:
+            raise ValueError(
+                f"datagram_chunk={self.datagram_chunk} is out of range 1 to max_datagram={self.max_datagram}, "
+                "or None to cut nothing"
+            )
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name.endswith(("_timeout", "_interval")) and value is not None and not value > 0:
                 raise ValueError(f"{field.name}={value} must be above 0 seconds, or None for no limit")
             if field.name.startswith("max_sessions") and value is not None and value < 1:
                 raise ValueError(f"{field.name}={value} must be at least 1, or None for no limit")
+        if self.request_hold is not None and not self.request_hold >= 0:
+            raise ValueError(f"request_hold={self.request_hold} must be at least 0 seconds, or None for no limit")
         if not 0 <= self.write_low_water <= self.write_high_water:
             raise ValueError(
                 f"write_low_water={self.write_low_water} must be between 0 and write_high_water={self.write_high_water}"

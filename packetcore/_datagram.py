@@ -4,15 +4,18 @@ A datagram is decoded by itself, so that a broken one never spoils the next, and
 sent travels in a datagram of its own. A peer is its address. Its first datagram that holds a
 packet opens a session in the same pool and with the same pump as a stream's; there is no
 half-close and no buffer to wait for, so that closing is over at once.
+
+With `datagram_stream` what one peer sends is joined, datagram after datagram, and one that begins
+a frame opens a session too; with `datagram_chunk` a packet travels in several datagrams.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from errno import EAGAIN, ENOBUFS, EWOULDBLOCK
 
 from packetcore._carrier import Address, Carrier
-from packetcore._codec import FLAG_BYTE
+from packetcore._codec import FLAG, FLAG_BYTE, FrameDecoder
 from packetcore._config import Config
 from packetcore._deadlines import Deadlines
 from packetcore._endpoint import Endpoint, log_exception
@@ -22,6 +25,7 @@ from packetcore._handler import Handler
 from packetcore._host import DatagramHost, Host
 from packetcore._implementation import Decoder, encode
 from packetcore._packet import Packet
+from packetcore._pieces import PieceDecoder, pieces
 from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason, Reason, Refusal
 from packetcore._session import Session
@@ -35,30 +39,36 @@ class DatagramFraming:
 
     Args:
         max_payload: the longest payload accepted, in bytes.
-        max_datagram: the longest datagram accepted or made, in bytes.
+        max_datagram: the longest datagram accepted, in bytes.
+        cuts: whether a longer frame is made too, to be cut into several datagrams.
+        joins: whether each peer has a decoder of its own, which joins its datagrams.
     """
 
-    __slots__ = ("_decoder", "_max_datagram")
+    __slots__ = ("_cuts", "_decoder", "_joins", "_max_datagram", "_max_payload")
 
     pending = 0
     """Nothing is left of a datagram once it is decoded."""
 
-    def __init__(self, max_payload: int, max_datagram: int) -> None:
+    def __init__(self, max_payload: int, max_datagram: int, *, cuts: bool = False, joins: bool = False) -> None:
         self._decoder = Decoder(max_payload=max_payload)
+        self._max_payload = max_payload
         self._max_datagram = max_datagram
+        self._cuts = cuts
+        self._joins = joins
 
-    def decoder(self) -> DatagramFraming:
-        """The decoder, which keeps nothing between two datagrams."""
-        return self
+    def decoder(self) -> FrameDecoder:
+        """The decoder of one more peer: this one, which keeps nothing between two datagrams, or
+        one that joins them."""
+        return PieceDecoder(self._max_payload, self._max_datagram) if self._joins else self
 
     def encode(self, packet: Packet) -> bytes:
-        """One packet as one datagram.
+        """One packet as one datagram, or as what is cut into several.
 
         Raises:
-            LocalProtocolError: it exceeds `max_datagram`.
+            LocalProtocolError: it exceeds `max_datagram` and is not cut.
         """
         frame = encode(packet)
-        if len(frame) > self._max_datagram:
+        if len(frame) > self._max_datagram and not self._cuts:
             raise LocalProtocolError(f"packet of {len(frame)} bytes as sent exceeds max_datagram={self._max_datagram}")
         return frame
 
@@ -83,6 +93,20 @@ class DatagramFraming:
 
     feed_timeout = feed_eof
 
+    def may_begin(self, data: bytes, events: Sequence[Packet | Malformed]) -> bool:
+        """Whether a datagram may begin a frame that others go on with.
+
+        Args:
+            data: the datagram.
+            events: what `feed` gave for it.
+        """
+        if not self._joins:
+            return False
+        if not events:
+            return data.startswith(FLAG)  # and has nothing but flags
+        last = events[-1]
+        return isinstance(last, Malformed) and last.reason is Reason.TRUNCATED
+
 
 class DatagramSession(Session):
     """A session with one peer of a `DatagramEndpoint`. To the application it is a `Session`."""
@@ -97,25 +121,36 @@ class DatagramSession(Session):
 
         Raises:
             SessionClosed: the session is closing or closed.
-            LocalProtocolError: it does not fit one datagram, or is longer than `chunk`.
+            LocalProtocolError: it does not fit one datagram and `datagram_chunk` is not set, or it
+                is longer than `chunk` or `max_payload`.
             ValueError: a field is out of range.
         """
         config = self._endpoint.config
         packet = Packet(id, payload, type=type)
         if chunk is not None and len(packet.payload) > chunk:
+            limit = "max_payload" if config.datagram_chunk is not None else "max_datagram"
             raise LocalProtocolError(
                 f"message of {len(packet.payload)} bytes exceeds chunk={chunk}; over UDP it has to be "
-                f"one packet, and max_datagram={config.max_datagram}"
+                f"one packet, and {limit}={getattr(config, limit)}"
             )
         self.send(packet)
 
+    def comes_from(self, addr: Address) -> None:
+        """Say whom the next datagram comes from, where that may be anybody."""
+        decoder = self._connection._decoder
+        if isinstance(decoder, PieceDecoder):
+            decoder.source = addr
+
     def count_dropped(self) -> None:
-        """The system did not take a datagram."""
+        """The system did not take a packet, or one of the datagrams that make it up."""
         self._connection.count_dropped(1)
 
     def count_discarded(self, size: int) -> None:
         """A datagram came that nobody wanted."""
         self._connection.count_discarded(0, size)
+        decoder = self._connection._decoder
+        if isinstance(decoder, PieceDecoder):
+            decoder.miss()
 
     def reported(self, error: OSError, now: float) -> None:
         """The system reported an error of this peer."""
@@ -136,24 +171,29 @@ class DatagramSession(Session):
 class _Peer:
     """The `Host` of one session: its share of the socket."""
 
-    __slots__ = ("endpoint", "is_reading", "session")
+    __slots__ = ("endpoint", "host", "is_reading", "session")
 
     def __init__(self, endpoint: DatagramEndpoint, addr: Address, now: float) -> None:
         self.endpoint = endpoint
+        self.host: DatagramHost | None = None  # where it came in, if there are several
         self.is_reading = True
         self.session = endpoint.new_session(endpoint, self, addr, now)
 
     def write(self, data: bytes) -> int:
         session, endpoint = self.session, self.endpoint
-        try:
-            endpoint.host.write_to(data, session.peer)
-        except OSError as error:
-            session.count_dropped()
-            if error.errno not in _NO_ROOM:
-                # Not at once: a handler that sends again would be told again, without end.
-                endpoint.report(session, error)
-            return 0
-        return len(data)
+        host = self.host or endpoint.host
+        taken = 0
+        for piece in pieces(data, endpoint.config.datagram_chunk):
+            try:
+                host.write_to(piece, session.peer)
+            except OSError as error:
+                session.count_dropped()
+                if error.errno not in _NO_ROOM:
+                    # Not at once: a handler that sends again would be told again, without end.
+                    endpoint.report(session, error)
+                break  # what is left of it is of no use to anybody
+            taken += len(piece)
+        return taken
 
     def write_eof(self) -> None:
         self.session.eof(self.endpoint.now)  # as if the peer had closed too: it will never say
@@ -176,13 +216,13 @@ class _Peer:
         self.endpoint.wake(self.session)
 
     def carrier(self) -> Carrier:
-        return self.endpoint.host.carrier()
+        return (self.host or self.endpoint.host).carrier()
 
 
 class DatagramEndpoint(Endpoint):
-    """One UDP socket: a server with many peers, or a client.
+    """One UDP socket, or several of one server: many peers, or a client's one.
 
-    An adapter makes one, sets `host`, and calls the inputs `received`, `error`, `tick` and
+    An adapter makes one, sets `host` or calls `attach` for each socket, and calls the inputs `received`, `error`, `tick` and
     `flush`, each with the time in seconds.
 
     Args:
@@ -196,7 +236,7 @@ class DatagramEndpoint(Endpoint):
 
     Raises:
         ValueError: `join_messages` is set, which needs a stream; or `keepalive_packet`
-            exceeds `max_datagram`.
+            exceeds `max_datagram` and is not cut.
     """
 
     host: DatagramHost
@@ -216,7 +256,12 @@ class DatagramEndpoint(Endpoint):
         config = self.config
         if config.join_messages:
             raise ValueError("join_messages=True is for streams: datagrams may be lost or change their order")
-        self.codec = self._framing = DatagramFraming(config.max_payload, config.max_datagram)
+        self.codec = self._framing = DatagramFraming(
+            config.max_payload,
+            config.max_datagram,
+            cuts=config.datagram_chunk is not None,
+            joins=config.datagram_stream,
+        )
         if config.keepalive_packet is not None:
             try:
                 self.codec.encode(config.keepalive_packet)
@@ -225,6 +270,7 @@ class DatagramEndpoint(Endpoint):
         self.new_session = new_session
         self.now = float("-inf")
         """The time of the latest input, in seconds."""
+        self._hosts: list[DatagramHost] = []
         self._peers: dict[Address, _Peer] = {}
         self._sole: _Peer | None = None
         self._woken: list[Session] = []
@@ -232,6 +278,13 @@ class DatagramEndpoint(Endpoint):
         self._timers: Deadlines[_Peer] = Deadlines()
         self._timer_at: float | None = None
         self._is_closed = False
+
+    def attach(self, host: DatagramHost) -> None:
+        """Give it one more socket. The first is `host` and keeps the timer of all. Say with each
+        datagram which it came in on."""
+        if not self._hosts:
+            self.host = host
+        self._hosts.append(host)
 
     def open(self, addr: Address, now: float, *, sole: bool = False) -> Session:
         """The session with the peer at an address, new if there is none.
@@ -253,13 +306,24 @@ class DatagramEndpoint(Endpoint):
             self._sole = peer
         return peer.session
 
-    def received(self, data: bytes, addr: Address, now: float) -> None:
-        """A datagram came. Of one longer than `max_datagram`, give one byte more than that."""
+    def received(self, data: bytes, addr: Address, now: float, host: DatagramHost | None = None) -> None:
+        """A datagram came. Of one longer than `max_datagram`, give one byte more than that.
+
+        Args:
+            data: the datagram.
+            addr: where it came from.
+            now: the time, in seconds.
+            host: the socket that it came in on, where there are several: by it the replies go.
+        """
         if now > self.now:
             self.now = now
-        peer = self._peers.get(addr) or self._sole or self._admit(data, addr, now)
+        peer = self._peers.get(addr) or self._sole or self._admit(data, addr, now, host)
         if peer is None or self._is_closed:
             return
+        if peer is self._sole:
+            peer.session.comes_from(addr)
+        if host is not None:
+            peer.host = host
         if not peer.is_reading:
             peer.session.count_discarded(len(data))
         elif data:
@@ -343,20 +407,22 @@ class DatagramEndpoint(Endpoint):
     def _refusal(self, addr: Address) -> Refusal | None:
         return Refusal.SHUTDOWN if self.draining else self.sessions.refusal(addr[0])
 
-    def _admit(self, data: bytes, addr: Address, now: float) -> _Peer | None:
+    def _admit(self, data: bytes, addr: Address, now: float, host: DatagramHost | None) -> _Peer | None:
         """Open a session for a stranger, if what it sent is worth one."""
         events = self._framing.feed(data)
-        if not any(isinstance(event, Packet) for event in events):
+        is_worth_one = any(isinstance(event, Packet) for event in events) or self._framing.may_begin(data, events)
+        if not is_worth_one:
             self._stats.total.malformed.update(event.reason for event in events if isinstance(event, Malformed))
         elif (refusal := self._refusal(addr)) is not None:
             self.refused(addr, refusal)
         else:
-            return self._open(addr, now)
+            return self._open(addr, now, host)
         return None
 
-    def _open(self, addr: Address, now: float) -> _Peer:
+    def _open(self, addr: Address, now: float, host: DatagramHost | None = None) -> _Peer:
         now = self._advance(now)
         peer = self._peers[addr] = _Peer(self, addr, now)
+        peer.host = host
         peer.session.opened(now)
         return peer
 
@@ -371,4 +437,5 @@ class DatagramEndpoint(Endpoint):
         if not self._is_closed:
             self._is_closed = True
             self.host.set_timer(None)
-            self.host.close()
+            for host in self._hosts or [self.host]:
+                host.close()

@@ -1,12 +1,13 @@
 """Hostile datagrams by the hundred thousand: a run that a UDP server must survive as it was.
 
-    python tests/hostile_datagrams.py [--count N] [--seed N] [--transport NAME]
+    python tests/hostile_datagrams.py [--count N] [--seed N] [--transport NAME] [--stream]
 
 They are random bytes and frames cut, joined, damaged and lying, from more addresses than the
 server admits, mixed with sound ones. Without a transport they go into a `DatagramEndpoint` on
 a made-up socket and clock; with one, over this machine's own network into a server on that
 runtime. Nothing may be raised or logged, every session has to end once, what the server holds
-may not grow between the first tenth and the end, and it has to answer to the last.
+may not grow between the first tenth and the end, and it has to answer to the last. With `--stream`
+the server joins what one peer sends and cuts what it sends.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from errno import EAGAIN, EHOSTUNREACH
 from pathlib import Path
 
@@ -42,6 +44,7 @@ from packetcore import (
 
 CONFIG = Config(max_payload=200, max_datagram=600, max_sessions=60, max_sessions_per_host=10, idle_timeout=0.5)
 TENTHS = 10
+STREAM = replace(CONFIG, datagram_stream=True, datagram_chunk=50, frame_timeout=0.3)
 GROWTH_OF_CORE = 64 * 1024
 """Bytes that Python may hold more at the end than after a tenth: room for what it caches."""
 GROWTH_OF_PROCESS = 16 * 1024 * 1024
@@ -129,14 +132,14 @@ def _damaged(rng: random.Random, frame: bytes) -> bytes:
 class MadeUpHost:
     """A socket that fails now and then, and a clock."""
 
-    def __init__(self, rng: random.Random, handler: Handler) -> None:
+    def __init__(self, rng: random.Random, handler: Handler, config: Config) -> None:
         self.rng = rng
         self.now = 1_000.0
         self.is_reliable = False
         self.answers: list[tuple[Address, bytes]] = []
         self._timer: float | None = None
         self._is_woken = False
-        self.endpoint = DatagramEndpoint(handler, CONFIG, is_server=True)
+        self.endpoint = DatagramEndpoint(handler, config, is_server=True)
         self.endpoint.host = self
 
     def write_to(self, data: bytes, addr: Address) -> None:
@@ -181,10 +184,10 @@ class MadeUpHost:
         gc.collect()
 
 
-def attack_core(count: int, seed: int) -> str:
+def attack_core(count: int, seed: int, config: Config) -> str:
     """Send into an endpoint without a socket. Returns a summary."""
     rng, handler = random.Random(seed), Echo()
-    host = MadeUpHost(rng, handler)
+    host = MadeUpHost(rng, handler, config)
     endpoint = host.endpoint
     baseline = 0
     tracemalloc.start()
@@ -213,14 +216,14 @@ def attack_core(count: int, seed: int) -> str:
     return report(handler, endpoint.stats.refused, f"{growth / 1024:+.1f} KiB held")
 
 
-def attack_transport(count: int, seed: int, name: str) -> str:
+def attack_transport(count: int, seed: int, config: Config, name: str) -> str:
     """Send over sockets into a server on a runtime. Returns a summary."""
     rng, handler, complaints = random.Random(seed), Echo(), io.StringIO()
     logging.basicConfig(stream=complaints, level=logging.ERROR)
     with contextlib.redirect_stderr(complaints):
         driver = load_driver(name)
         try:
-            server = driver.start_udp_server(handler, config=CONFIG)
+            server = driver.start_udp_server(handler, config=config)
             baseline = 0
             with probe(server.address) as ask:
                 ask.still_there()  # it is in before the others are
@@ -314,13 +317,15 @@ def main() -> str | None:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--transport", metavar="NAME", help="an installed adapter; without one, the core alone")
+    parser.add_argument("--stream", action="store_true", help="join a peer's datagrams, and cut what is sent")
     options = parser.parse_args()
+    config = STREAM if options.stream else CONFIG
     begun = time.monotonic()
     try:
         if options.transport is None:
-            summary = attack_core(options.count, options.seed)
+            summary = attack_core(options.count, options.seed, config)
         else:
-            summary = attack_transport(options.count, options.seed, options.transport)
+            summary = attack_transport(options.count, options.seed, config, options.transport)
     except Broken as broken:
         return f"seed {options.seed}: {broken}"
     seconds = time.monotonic() - begun

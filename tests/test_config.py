@@ -62,6 +62,8 @@ def test_a_changed_copy_is_checked_too() -> None:
         {"max_sessions": 1, "max_sessions_per_host": 1},
         {"max_message": 1, "max_pending_messages": 1},
         {"on_malformed": "close"},
+        {"datagram_chunk": 1, "datagram_stream": True},
+        {"datagram_chunk": 4096, "max_datagram": 4096},
     ],
 )
 def test_what_makes_sense_is_accepted(values: dict[str, object]) -> None:
@@ -97,6 +99,13 @@ def test_what_makes_sense_is_accepted(values: dict[str, object]) -> None:
         ({"on_malformed": "panic"}, 'on_malformed=\'panic\' must be "skip" or "close"'),
         ({"max_message": 0}, "max_message=0 and max_pending_messages=4 must be at least 1"),
         ({"max_pending_messages": 0}, "max_message=4194304 and max_pending_messages=0 must be at least 1"),
+        *(
+            (
+                {"datagram_chunk": chunk, "max_datagram": 1200},
+                f"datagram_chunk={chunk} is out of range 1 to max_datagram=1200, or None to cut nothing",
+            )
+            for chunk in (-1, 0, 1201)
+        ),
         ({"keepalive_interval": 5.0}, "keepalive_interval=5.0 needs a keepalive_packet"),
         (
             {"max_payload": 3, "keepalive_packet": PING},

@@ -901,9 +901,10 @@ TestEndpoint.settings = settings(max_examples=settings().max_examples // 2, phas
 # Hostile datagrams.
 
 
-def test_100_000_hostile_datagrams_can_be_run_by_hand_and_2_000_are_run_here() -> None:
+@pytest.mark.parametrize("options", [[], ["--stream"]], ids=["each by itself", "joined"])
+def test_100_000_hostile_datagrams_can_be_run_by_hand_and_2_000_are_run_here(options: list[str]) -> None:
     script = Path(__file__).with_name("hostile_datagrams.py")
-    command = [sys.executable, str(script), "--count", "2000", "--seed", "7"]
+    command = [sys.executable, str(script), "--count", "2000", "--seed", "7", *options]
     run = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert (run.returncode, run.stderr) == (0, "")
     assert "2000 hostile datagrams, seed 7" in run.stdout
