@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import ECONNRESET
-from socket import AF_INET, AF_INET6
 from ssl import SSLError
 from typing import Any
 
-from twisted.internet import error, interfaces
+from twisted.internet import error, interfaces, tcp
 from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
@@ -45,7 +44,8 @@ class PacketProtocol(Protocol):
         self._socket: Any = None  # beneath TLS and other wrappers; None where there is none
         self._opened: Deferred[Session] = Deferred(lambda _: self.abort())
         self._write_some: Callable[[bytes], object] | None = None  # of a TCP socket with nothing above
-        self._is_open = self._is_tls = self._producing = False
+        self._is_open = self._is_tls = self._producing = self._has_ended = False
+        self._error: OSError | None = None  # that broke it
         self._unsent = bytearray()  # what the transport was not given yet
         self._piece = 0  # how many bytes it was given and has not sent all
         self._when_sent: Callable[[], object] | None = None
@@ -59,6 +59,8 @@ class PacketProtocol(Protocol):
             socket = socket.transport
         if interfaces.IHalfCloseableDescriptor.providedBy(socket):
             self._socket = socket
+        if isinstance(socket, tcp.Connection):
+            self._socket.connectionLost = self._socket_lost
         if self._socket is not None and interfaces.ITCPTransport.providedBy(socket):
             self._socket.setTcpNoDelay(True)
         if socket is self.transport and not self._is_tls:
@@ -81,15 +83,15 @@ class PacketProtocol(Protocol):
         self.session.received(data, self._time())
 
     def readConnectionLost(self) -> None:  # noqa: N802
-        self.session.eof(self._time())
+        if self._is_open:
+            self._has_ended = True
+            self.session.eof(self._time(), truncated=self._is_tls and not self._transport.at_end)
+        else:  # in the midst of the TLS handshake
+            self._socket.loseConnection()
 
     def connectionLost(self, reason: Any = connectionDone) -> None:  # noqa: N802
         self.set_timer(None)
         clean = reason.check(error.ConnectionDone, error.ConnectionAborted)
-        if self._is_open and not clean and getattr(self._transport, "tcp_ended", False):
-            # To TLS it is a loss that the peer ended TCP in good order, and not TLS before.
-            self.session.eof(self._time(), truncated=True)
-            clean = True
         if self._is_open:
             self.session.lost(None if clean else reason.value, self._time())
         elif not self._opened.called:
@@ -122,6 +124,9 @@ class PacketProtocol(Protocol):
     # What the session calls.
 
     def write(self, data: bytes) -> int:
+        if self._error is not None:
+            self.session.lost(self._error, self._time())
+            return 0
         if self._socket is None:  # a transport in memory, which takes all at once
             self._transport.write(data)
             return len(data)
@@ -144,16 +149,8 @@ class PacketProtocol(Protocol):
             self._socket.registerProducer(self, False)  # pulls at once
         return sent
 
-    def _break(self) -> None:
-        """The socket takes nothing any more; what the system has received still counts."""
-        rest = read_rest(self._socket.getHandle())
-        self._reactor.callLater(0, self._socket.abortConnection)
-        self.session.received(rest, self._time())
-        self.session.lost(ConnectionResetError(ECONNRESET, "the peer has reset the connection"), self._time())
-
     def write_eof(self) -> None:
-        can_half_close = self._socket is not None and not self._is_tls
-        self._after_sending(self._transport.loseWriteConnection if can_half_close else self._transport.loseConnection)
+        self._after_sending(self._finish)
 
     def set_timer(self, at: float | None) -> None:
         if self._timer is not None and self._timer.active():
@@ -164,10 +161,11 @@ class PacketProtocol(Protocol):
         self._transport.pauseProducing()
 
     def resume_reading(self) -> None:
-        self._transport.resumeProducing()
+        if not self._has_ended:
+            self._transport.resumeProducing()
 
     def close(self) -> None:
-        self._after_sending(self._transport.loseConnection)
+        self._after_sending(self._close)
 
     def abort(self) -> None:
         self._unsent.clear()
@@ -188,10 +186,10 @@ class PacketProtocol(Protocol):
 
             tls = info(self._transport)
         try:
-            local = address_of(self._transport.getHost())
-        except (AttributeError, OSError):  # the socket has gone
+            sock = self._socket.getHandle()
+            return Carrier("tcp", sock.getsockname(), int(sock.family), tls)
+        except (AttributeError, OSError):  # there is none, or it has gone
             return Carrier("tcp", tls=tls)
-        return Carrier("tcp", local, int(AF_INET6 if len(local) > 2 else AF_INET), tls)
 
     def _tick(self) -> None:
         self.session.tick(self._time())
@@ -201,26 +199,73 @@ class PacketProtocol(Protocol):
         if not self._producing:
             verb()
 
+    def _finish(self) -> None:
+        if self._is_tls or self._socket is None:
+            self._transport.loseConnection()  # over TLS this says so, and the peer may still send
+        if self._socket is not None:
+            self._socket.loseWriteConnection()
+
+    def _close(self) -> None:
+        self._transport.loseConnection()
+        if self._is_tls and self._socket is not None:
+            self._socket.loseConnection()  # TLS would wait for the peer's goodbye
+
+    def _break(self) -> None:
+        """Nothing can be sent any more; what the system has received still counts."""
+        self._error = _reset()
+        rest = b"" if self._has_ended else read_rest(self._socket.getHandle())
+        self._reactor.callLater(0, self._socket.abortConnection)
+        self.session.received(rest, self._time())
+        self.session.lost(self._error, self._time())
+
+    def _socket_lost(self, reason: Any) -> None:
+        """The reactor gives up a socket, before the transport does: what the system has received
+        on it still counts."""
+        del self._socket.connectionLost  # the transport's own is back
+        is_broken = self._is_open and self._error is None and reason.check(error.ConnectionLost)
+        if is_broken and not self._has_ended and (rest := read_rest(self._socket.getHandle())):
+            self._error = _reset()
+            self._socket.protocol.dataReceived(rest)  # ours, or the TLS between
+        self._socket.connectionLost(reason)
+
 
 class Gone:
-    """The `Host` of a peer that had gone before Twisted could take its socket."""
+    """The `Host` of a peer that had gone before Twisted could take its socket.
+
+    Args:
+        endpoint: whose session it is.
+        peer: its address.
+        rest: what the system has received from it.
+        now: the time, in seconds.
+    """
 
     def __init__(self, endpoint: Endpoint, peer: Address, rest: bytes, now: float) -> None:
-        session = Session(endpoint, self, peer, now)
-        session.opened(now)
-        session.received(rest, now)
-        session.lost(ConnectionResetError(ECONNRESET, "the peer has reset the connection"), now)
+        self._rest = rest
+        self._now = now
+        self._session = Session(endpoint, self, peer, now)
+        self._session.opened(now)
+        self._break()
 
     def write(self, data: bytes) -> int:
+        self._break()
         return 0
+
+    def carrier(self) -> Carrier:
+        return Carrier("tcp")
+
+    def _break(self) -> None:
+        rest, self._rest = self._rest, b""
+        self._session.received(rest, self._now)
+        self._session.lost(_reset(), self._now)
 
     def _nothing(self, *_: object) -> None:
         """There is no socket."""
 
     write_eof = set_timer = pause_reading = resume_reading = close = abort = wake = _nothing
 
-    def carrier(self) -> Carrier:
-        return Carrier("tcp")
+
+def _reset() -> OSError:
+    return ConnectionResetError(ECONNRESET, "the peer has reset the connection")
 
 
 def address_of(address: Any) -> Address:

@@ -9,22 +9,43 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509 import load_pem_x509_certificates
 from cryptography.x509.oid import NameOID
 from OpenSSL.crypto import X509
-from OpenSSL.SSL import VERIFY_PEER, Error
+from OpenSSL.SSL import VERIFY_PEER, Connection, Error, WantReadError, ZeroReturnError
 from twisted.internet import ssl
-from twisted.internet.error import ConnectionAborted, ConnectionDone
-from twisted.internet.protocol import connectionDone
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+)
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from zope.interface import implementer  # type: ignore[import-untyped]
 
 from packetcore import TLS, TLSInfo
 
 
+@implementer(IHalfCloseableProtocol)
 class TLSTransport(TLSMemoryBIOProtocol):
-    """TLS that writes at once: a session has put small writes together already."""
+    """TLS that writes at once, since a session has put small writes together already; and of which
+    each side ends on its own. Twisted's closes once the peer has finished, whatever is unsent."""
 
-    def connectionLost(self, reason: Any = connectionDone) -> None:  # noqa: N802
-        self.tcp_ended = reason.check(ConnectionDone, ConnectionAborted) is not None
-        untyped: Any = super()
-        untyped.connectionLost(reason)
+    at_end = False
+    """Whether the peer has said that it has finished sending."""
+
+    def peer_finished(self) -> None:
+        """The peer has said so."""
+        if not self.at_end:
+            self.at_end = True
+            self._tell_end()
+
+    def readConnectionLost(self) -> None:  # noqa: N802
+        if not self.at_end:
+            self._tell_end()
+
+    def writeConnectionLost(self) -> None:  # noqa: N802
+        """Our own half-close is done: nothing."""
+
+    def _tell_end(self) -> None:
+        protocol: Any = self.wrappedProtocol
+        protocol.readConnectionLost()
 
 
 class TLSFactory(TLSMemoryBIOFactory):
@@ -33,10 +54,59 @@ class TLSFactory(TLSMemoryBIOFactory):
     protocol = TLSTransport
     noisy = False
 
+    def __init__(self, options: Any, is_client: bool, factory: Any, reactor: Any) -> None:
+        creator: Any = _Creator(options)
+        super().__init__(creator, is_client, factory, reactor)
 
-def info(transport: Any) -> TLSInfo:
-    """What a handshake came to: of a transport that speaks TLS."""
+
+@implementer(IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator)
+class _Creator:
+    """Makes what Twisted takes for an OpenSSL connection."""
+
+    def __init__(self, options: Any) -> None:
+        self._options = options
+
+    def clientConnectionForTLS(self, transport: TLSTransport) -> _HalfCloseable:  # noqa: N802
+        return self._create(IOpenSSLClientConnectionCreator, "clientConnectionForTLS", transport)
+
+    def serverConnectionForTLS(self, transport: TLSTransport) -> _HalfCloseable:  # noqa: N802
+        return self._create(IOpenSSLServerConnectionCreator, "serverConnectionForTLS", transport)
+
+    def _create(self, interface: Any, method: str, transport: TLSTransport) -> _HalfCloseable:
+        if interface.providedBy(self._options):
+            connection: Connection = getattr(self._options, method)(transport)
+        else:  # a context factory, as older programs have it
+            connection = Connection(self._options.getContext(), None)
+        return _HalfCloseable(connection, transport)
+
+
+class _HalfCloseable:
+    """An OpenSSL connection that tells the end of what the peer sends apart from the end of all."""
+
+    def __init__(self, connection: Connection, transport: TLSTransport) -> None:
+        self._connection = connection
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def recv(self, size: int) -> bytes:
+        try:
+            return self._connection.recv(size)
+        except ZeroReturnError:
+            self._transport.peer_finished()
+            raise WantReadError from None
+
+    def shutdown(self) -> bool:
+        self._connection.shutdown()
+        return False  # else Twisted closes the socket, and when to do that the session knows
+
+
+def info(transport: Any) -> TLSInfo | None:
+    """What a handshake came to: of a transport that speaks TLS; `None` if that has gone."""
     handle = transport.getHandle()
+    if handle is None:
+        return None
     shown = transport.getPeerCertificate()
     is_verified = handle.get_context().get_verify_mode() & VERIFY_PEER
     certificate = None if shown is None else shown.to_cryptography()
