@@ -9,7 +9,7 @@ from ssl import SSLContext
 
 import gevent
 import gevent.socket
-from gevent.event import AsyncResult
+from gevent.queue import Queue
 
 from packetcore import Address, Endpoint
 from packetcore_gevent._loop import HubLoop
@@ -58,11 +58,11 @@ class Dialler:
             raise
 
     def _secure(self, sock: socket.socket, context: SSLContext) -> TLSRecords:
-        result: AsyncResult[TLSRecords | OSError] = AsyncResult()
+        queue: Queue[TLSRecords | OSError] = Queue()
         name = self.server_hostname or self.host
-        handshake = Handshake(self.loop, sock, over_memory(context), result.set, server_hostname=name)
+        handshake = Handshake(self.loop, sock, over_memory(context), queue.put, server_hostname=name)
         try:
-            agreed = result.get()
+            agreed = queue.get()
         finally:
             handshake.cancel()
         if isinstance(agreed, OSError):
