@@ -136,7 +136,7 @@ class StreamHost:
         plain = tls.receive(data)
         if records := tls.take():
             self._unsent += records
-            self._try_to_send()
+            self._send_on()
             self._notes.unpark_all()
         if plain:
             self.session.received(plain, now)
@@ -157,8 +157,11 @@ class StreamHost:
             if self._is_gone:
                 return
             await trio.lowlevel.wait_writable(self._sock)
-            if gone := self._try_to_send():
-                self.session.sent_bytes(gone, trio.current_time())
+            self._send_on()
+
+    def _send_on(self) -> None:
+        if gone := self._try_to_send():
+            self.session.sent_bytes(gone, trio.current_time())
 
     def _try_to_send(self) -> int:
         """Send what the system takes. Returns how many bytes of the application's have gone."""
@@ -179,7 +182,7 @@ class StreamHost:
 
     def _after_sending(self, then: Callable[[], object]) -> None:
         self._then = then
-        self._try_to_send()
+        self._send_on()
 
     def _finish_sending(self) -> None:
         if self._tls is not None:
@@ -224,7 +227,9 @@ async def secure(sock: socket.socket, tls: TLSRecords) -> bytes:
         records = tls.take()
         while records:
             await trio.lowlevel.wait_writable(sock)
-            records = records[sock.send(records) :]
+            sent = sock.send(records)
+            tls.went(sent)
+            records = records[sent:]
         if tls.error is not None:
             raise tls.error
         if tls.is_open:
