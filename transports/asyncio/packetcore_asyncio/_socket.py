@@ -55,7 +55,8 @@ class SocketProtocol(asyncio.Protocol):
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         # It pauses at one byte, from within `write`: so the system did not take everything.
         transport.set_write_buffer_limits(high=0)
-        no_delay(transport.get_extra_info("socket"))
+        if self._peer is None:  # dialled; of those accepted it was done, faster on the socket itself
+            no_delay(transport.get_extra_info("socket"))
         self._connected()
 
     def _connected(self) -> None:

@@ -15,7 +15,7 @@ from packetcore_asyncio._runtime import tie
 from packetcore_asyncio._socket import SocketProtocol
 from packetcore_asyncio._stream import Stream
 from packetcore_asyncio._tls import TLSProtocol
-from packetcore_sockets import ACCEPT_PAUSE, BACKLOG, Listener, TLSRecords, open_tcp_listeners
+from packetcore_sockets import ACCEPT_PAUSE, BACKLOG, Listener, TLSRecords, open_tcp_listeners, prepare
 
 
 class Server(ServerBase):
@@ -89,6 +89,7 @@ class Server(ServerBase):
             self._loop.call_later(ACCEPT_PAUSE, self._watch, listener)
 
     def _accepted(self, sock: socket.socket, peer: Address) -> None:
+        prepare(sock)
         task = self._loop.create_task(self._open(sock, peer))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
