@@ -40,9 +40,10 @@ from packetcore_sockets import (
     Handshake,
     StreamSocket,
     TLSRecords,
+    open_each,
+    open_tcp_listeners,
     open_udp_client,
-    open_udp_server,
-    wildcard,
+    open_udp_servers,
 )
 
 PING = Packet(1, b"ping")
@@ -58,7 +59,6 @@ class Host(DatagramSocket):
 
     def __init__(self, endpoint: Endpoint, sock: socket.socket, is_connected: bool = False) -> None:
         super().__init__(endpoint, sock, lambda: 100.0, is_connected)
-        self.endpoint.host = self
 
     def set_timer(self, at: float | None) -> None:
         pass
@@ -96,6 +96,17 @@ class Recorder(Handler):
         self.ends.append(reason)
 
 
+class Echo(Recorder):
+    """Sends back what comes."""
+
+    session: Session
+
+    def packet_received(self, session: Session, packet: Packet) -> None:
+        self.session = session
+        super().packet_received(session, packet)
+        session.send(packet)
+
+
 class MadeUpSocket(socket.socket):
     """A socket that says what a test wants in place of the system."""
 
@@ -125,11 +136,13 @@ def cleanup() -> Iterator[ExitStack]:
 
 
 def infos(host: str | None, port: int = 0) -> list[AddressInfo]:
-    return [(*info[:4], info[4]) for info in socket.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)]
+    return [
+        (*info[:4], info[4]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+    ]
 
 
 def bound(cleanup: ExitStack) -> socket.socket:
-    return cleanup.enter_context(open_udp_server(infos("127.0.0.1")))
+    return cleanup.enter_context(open_udp_servers(infos("127.0.0.1"), 0)[0])
 
 
 def server(cleanup: ExitStack, config: Config | None = None) -> tuple[Host, Recorder]:
@@ -334,17 +347,17 @@ Attempt = Callable[[int], object]
     ("attempt", "number", "text"),
     [
         (
-            lambda port: open_udp_server(infos("127.0.0.1", port)),
+            lambda port: open_udp_servers(infos("127.0.0.1"), port),
             EADDRINUSE,
             "binding to 127.0.0.1 port {port}: Address already in use",
         ),
         (
-            lambda port: open_udp_server(infos(NOT_OURS, port)),
+            lambda port: open_udp_servers(infos(NOT_OURS), port),
             EADDRNOTAVAIL,
             "binding to 192.0.2.1 port {port}: Cannot assign requested address",
         ),
         (
-            lambda port: open_udp_server(infos(NOT_OURS), multicast_group="239.1.2.3"),
+            lambda port: open_udp_servers(infos(NOT_OURS), 0, multicast_group="239.1.2.3"),
             ENODEV,
             "joining 239.1.2.3 on 192.0.2.1 port 0: No such device",
         ),
@@ -384,8 +397,21 @@ def test_what_cannot_be_opened_is_explained_and_leaves_no_descriptor(
 def test_a_multicast_group_that_is_none_is_the_callers_mistake(group: str) -> None:
     before = descriptors()
     with pytest.raises(ValueError, match=f"multicast_group='{group}' is no multicast address"):
-        open_udp_server(infos("127.0.0.1"), multicast_group=group)
+        open_udp_servers(infos("127.0.0.1"), 0, multicast_group=group)
     assert descriptors() == before
+
+
+def test_an_address_to_send_from_is_never_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(host: str, port: int, family: int, kind: int, *, flags: int = 0) -> object:
+        assert flags & socket.AI_NUMERICHOST, "a look-up would hold up a loop"
+        return real(host, port, family, kind, flags=flags)
+
+    real, target = socket.getaddrinfo, infos("127.0.0.1", 9)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(OSError, match=r"127\.0\.0\.1 port 9"):
+        open_udp_client(target, local_host="localhost")
+    with open_udp_client(target, local_host="127.0.0.1")[0] as sock:
+        assert sock.getsockname()[0] == "127.0.0.1"
 
 
 def test_a_name_that_no_system_can_encode_leaves_no_descriptor() -> None:
@@ -396,11 +422,9 @@ def test_a_name_that_no_system_can_encode_leaves_no_descriptor() -> None:
     del caught
 
 
-def test_the_first_address_that_works_is_taken_and_the_others_leave_nothing(cleanup: ExitStack) -> None:
+def test_the_first_address_that_a_client_can_reach_is_taken_and_the_others_leave_nothing(cleanup: ExitStack) -> None:
     peer = bound(cleanup)
     before = descriptors()
-    with open_udp_server(infos(NOT_OURS) + infos("127.0.0.1")) as sock:
-        assert sock.getsockname()[0] == "127.0.0.1"
     candidates = infos("255.255.255.255", 9) + infos(*peer.getsockname())
     sock, addr, is_connected = open_udp_client(candidates)
     with sock:
@@ -420,22 +444,105 @@ def test_where_replies_may_come_from_elsewhere_the_client_is_not_connected(clean
 @on_linux
 @pytest.mark.parametrize("host", ["127.0.0.1", None])
 def test_a_group_can_be_joined_on_one_interface_or_where_the_system_likes(host: str | None) -> None:
-    with open_udp_server(infos(host), multicast_group="239.1.2.3") as sock:
+    (joined,) = open_udp_servers(infos(host), 0, multicast_group="239.1.2.3")
+    with joined as sock:
         assert sock.getsockname()[0] == "0.0.0.0"
         assert sock.getsockname()[1] != 0
 
 
-def test_every_address_of_this_machine_is_one_socket(cleanup: ExitStack) -> None:
-    handler = Recorder()
-    sock = cleanup.enter_context(open_udp_server(infos(None)))
-    host = Host(DatagramEndpoint(handler, is_server=True), sock)
-    local, port = ["127.0.0.1", "::1"] if socket.has_dualstack_ipv6() else ["127.0.0.1"], sock.getsockname()[1]
-    for address in local:
-        client, _, _ = open_udp_client(infos(address, port))
-        with client:
-            client.send(DATAGRAM)
-            host.read_when_ready()
-    assert len(handler.packets) == len(local)
+# Opening on several addresses.
+
+
+def listen_on(family: int, address: Address) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+Open = Callable[[list[AddressInfo], int], list[socket.socket]]
+both_kinds = pytest.mark.parametrize("open_all", [open_tcp_listeners, open_udp_servers], ids=["tcp", "udp"])
+
+
+@both_kinds
+def test_every_address_that_this_machine_has_gets_a_socket_and_all_have_one_port(
+    open_all: Open, cleanup: ExitStack
+) -> None:
+    sockets = open_all(infos(NOT_OURS) + infos("127.0.0.1") + infos("127.0.0.2") + infos("127.0.0.1"), 0)
+    for sock in sockets:
+        cleanup.enter_context(sock)
+    port = sockets[0].getsockname()[1]
+    assert [sock.getsockname() for sock in sockets] == [("127.0.0.1", port), ("127.0.0.2", port)]
+
+
+@both_kinds
+def test_no_host_is_both_families_each_with_a_socket(open_all: Open, cleanup: ExitStack) -> None:
+    sockets = open_all(infos(None), 0)
+    for sock in sockets:
+        cleanup.enter_context(sock)
+    families = {socket.AF_INET, socket.AF_INET6} if socket.has_dualstack_ipv6() else {socket.AF_INET}
+    assert {sock.family for sock in sockets} == families
+    assert len({sock.getsockname()[1] for sock in sockets}) == 1
+
+
+@both_kinds
+def test_where_none_of_the_addresses_is_this_machine_s_that_is_said(open_all: Open) -> None:
+    before = descriptors()
+    with pytest.raises(OSError, match=r"(?i)assign") as caught:
+        open_all(infos(NOT_OURS), 0)
+    assert caught.value.errno == EADDRNOTAVAIL
+    assert descriptors() == before
+
+
+@both_kinds
+def test_a_port_that_is_asked_for_and_taken_on_one_address_is_not_replaced(open_all: Open, cleanup: ExitStack) -> None:
+    for sock in open_all(infos("127.0.0.2"), 0):
+        cleanup.enter_context(sock)
+        taken = sock.getsockname()[1]
+    before = descriptors()
+    with pytest.raises(OSError, match="in use"):
+        open_all(infos("127.0.0.1") + infos("127.0.0.2"), taken)
+    assert descriptors() == before
+
+
+def test_a_free_port_that_is_taken_on_another_address_is_left_for_the_next(cleanup: ExitStack) -> None:
+    refused: list[int] = []
+
+    def bind(family: int, address: Address) -> socket.socket:
+        if address[0] == "127.0.0.2" and len(refused) < 3:
+            refused.append(address[1])
+            raise OSError(EADDRINUSE, os.strerror(EADDRINUSE))
+        return cleanup.enter_context(listen_on(family, address))
+
+    before = descriptors()
+    sockets = open_each(infos("127.0.0.1") + infos("127.0.0.2"), 0, bind)
+    ports = {sock.getsockname()[1] for sock in sockets}
+    assert len(sockets) == 2
+    assert len(ports) == 1
+    assert 0 not in refused
+    assert len(descriptors()) == len(before) + 2, "what a port that would not do had opened stayed open"
+
+
+def test_on_several_sockets_a_reply_leaves_by_the_one_that_heard_the_peer(cleanup: ExitStack) -> None:
+    handler = Echo()
+    endpoint = DatagramEndpoint(handler, is_server=True)
+    sockets = open_udp_servers(infos("127.0.0.1") + infos("127.0.0.2"), 0)
+    hosts = [Host(endpoint, cleanup.enter_context(sock)) for sock in sockets]
+    peer = cleanup.enter_context(listen_on(socket.AF_INET, ("127.0.0.1", 0)))
+    peer.settimeout(PATIENCE)
+    for host in (hosts[1], hosts[0], hosts[1]):  # to the peer it is one conversation, with two addresses
+        address = host.sock.getsockname()
+        peer.sendto(DATAGRAM, address)
+        host.read_when_ready()
+        assert peer.recvfrom(100) == (DATAGRAM, address)
+        assert handler.session.peer == peer.getsockname()
+        assert handler.session.stats.packets_sent == len(handler.packets)
+    assert handler.session.carrier.local == hosts[1].sock.getsockname()
+    endpoint.abort(100)
+    assert [host.sock.fileno() for host in hosts] == [-1, -1]
 
 
 # One TCP connection.

@@ -10,7 +10,7 @@ import trio
 from trio import Nursery
 
 from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session, SessionPool
-from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_server, wildcard
+from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_servers
 from packetcore_trio._runtime import tie
 from packetcore_trio._stream import Stream, StreamFunction
 from packetcore_trio._tcp import Server
@@ -24,7 +24,6 @@ class DatagramHost(DatagramSocket):
         super().__init__(endpoint, sock, trio.current_time, is_connected)
         self._life = trio.CancelScope()
         self._timer = Timer(self.endpoint.tick)
-        self.endpoint.host = self
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Read until the endpoint closes the socket, or all that this runs in is cancelled."""
@@ -70,12 +69,18 @@ async def serve_udp(
         ValueError: `config` joins messages, or `multicast_group` is no multicast address.
     """
     server = Server(handler, config, sessions, endpoint=DatagramEndpoint)
-    infos = await trio.socket.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)
-    sock = open_udp_server(infos, **options)
-    server.addresses = [sock.getsockname()]
-    datagrams = DatagramHost(server.endpoint, sock)
-    server._on_empty = lambda: datagrams.endpoint.abort(trio.current_time())
-    await nursery.start(server._run, datagrams.run)
+    infos = await trio.socket.getaddrinfo(host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+    sockets = open_udp_servers(infos, port, **options)
+    server.addresses = [sock.getsockname() for sock in sockets]
+    hosts = [DatagramHost(server.endpoint, sock) for sock in sockets]
+    server._on_empty = lambda: server.endpoint.abort(trio.current_time())
+
+    async def receive() -> None:
+        async with trio.open_nursery() as receiving:
+            for host in hosts:
+                receiving.start_soon(host.run)
+
+    await nursery.start(server._run, receive)
     return server
 
 

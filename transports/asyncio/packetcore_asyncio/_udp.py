@@ -11,7 +11,7 @@ from packetcore_asyncio._functions import StreamFunction
 from packetcore_asyncio._runtime import tie
 from packetcore_asyncio._stream import Stream
 from packetcore_asyncio._tcp import Server
-from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_server, wildcard
+from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_servers
 
 
 class DatagramHost(DatagramSocket):
@@ -23,7 +23,6 @@ class DatagramHost(DatagramSocket):
         super().__init__(endpoint, sock, loop.time, is_connected)
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
-        self.endpoint.host = self
         loop.add_reader(sock, self._readable)
 
     def set_timer(self, at: float | None) -> None:
@@ -63,9 +62,10 @@ async def serve_udp(
     Args:
         handler: a `packetcore.Handler` for all sessions, or an `async def` function that
             is run over a `Stream` for each.
-        host: the address to listen on; `None` means every one of this machine. With a
-            `multicast_group` the address of the interface to join it on.
-        port: 0 takes a free one; `Server.address` tells which.
+        host: the address to listen on, or a name: each of its addresses. `None` or "" means
+            every one of this machine, of both families. With a `multicast_group` the address
+            of the interface to join it on.
+        port: 0 takes a free one, the same for all; `Server.addresses` tells which.
         config: limits and timeouts.
         sessions: a register that other servers use too, of TCP for instance.
         broadcast: let sessions send to broadcast addresses.
@@ -77,10 +77,11 @@ async def serve_udp(
     """
     loop = asyncio.get_running_loop()
     server = Server(handler, config, sessions, DatagramEndpoint)
-    infos = await loop.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)
-    sock = open_udp_server(infos, broadcast=broadcast, multicast_group=multicast_group)
-    server.addresses = [sock.getsockname()]
-    DatagramHost(server.endpoint, sock, loop)
+    infos = await loop.getaddrinfo(host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+    sockets = open_udp_servers(infos, port, broadcast=broadcast, multicast_group=multicast_group)
+    server.addresses = [sock.getsockname() for sock in sockets]
+    for sock in sockets:
+        DatagramHost(server.endpoint, sock, loop)
     return server
 
 

@@ -15,7 +15,7 @@ from packetcore_blocking._session import LockedDatagramSession
 from packetcore_blocking._sharing import loop_for
 from packetcore_blocking._stream import Stream
 from packetcore_blocking._tcp import Server, on_own_loop
-from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_server, wildcard
+from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_servers
 
 
 class DatagramHost(DatagramSocket):
@@ -25,7 +25,6 @@ class DatagramHost(DatagramSocket):
         super().__init__(endpoint, sock, monotonic, is_connected)
         self._loop = loop
         self._timer: Timer | None = None
-        self.endpoint.host = self
         loop.open.add(self._shut)
         loop.set_reader(sock, self._readable)
 
@@ -70,9 +69,10 @@ def serve_udp(
     Args:
         handler: a `packetcore.Handler` for all sessions, or a function that is run over a
             `Stream` for each, on a thread of its own.
-        host: the address to listen on; `None` means every one of this machine. With a
-            `multicast_group` the address of the interface to join it on.
-        port: 0 takes a free one; `Server.address` tells which.
+        host: the address to listen on, or a name: each of its addresses. `None` or "" means
+            every one of this machine, of both families. With a `multicast_group` the address
+            of the interface to join it on.
+        port: 0 takes a free one, the same for all; `Server.addresses` tells which.
         config: limits and timeouts.
         sessions: a register that other servers use too, of TCP for instance; see `serve`.
         broadcast: let sessions send to broadcast addresses.
@@ -100,11 +100,12 @@ def serve_udp_on(
 ) -> Server:
     """Receive as `serve_udp` does, on a loop that may be others' too."""
     server = Server(loop, handler, config, sessions, endpoint=partial(_endpoint, loop), is_to_leave=is_to_leave)
-    infos = socket.getaddrinfo(wildcard(host), port, type=socket.SOCK_DGRAM)
-    sock = open_udp_server(infos, **options)
-    server.addresses = [sock.getsockname()]
+    infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+    sockets = open_udp_servers(infos, port, **options)
+    server.addresses = [sock.getsockname() for sock in sockets]
     with loop:
-        DatagramHost(loop, server.endpoint, sock)
+        for sock in sockets:
+            DatagramHost(loop, server.endpoint, sock)
     return server
 
 

@@ -3,7 +3,7 @@
 A runtime that can watch a descriptor (`Loop`) has here the `Host` of a TCP connection, with TLS
 or without: `StreamSocket`; and what comes before it: `Listener`, `Acceptor`, `Handshake`.
 `DatagramSocket` reads and writes one UDP socket for a `packetcore.DatagramEndpoint`;
-`open_udp_server` and `open_udp_client` open it. When to read is the adapter's part.
+`open_udp_servers` and `open_udp_client` open it. When to read is the adapter's part.
 """
 
 from packetcore_sockets._acceptor import Acceptor
@@ -11,7 +11,7 @@ from packetcore_sockets._datagram import READ_AT_ONCE, DatagramSocket
 from packetcore_sockets._handshake import Handshake
 from packetcore_sockets._listener import ACCEPT_PAUSE, BACKLOG, Listener, open_tcp_listeners
 from packetcore_sockets._loop import Handle, Loop
-from packetcore_sockets._open import AddressInfo, open_udp_client, open_udp_server, wildcard
+from packetcore_sockets._open import AddressInfo, open_each, open_udp_client, open_udp_servers
 from packetcore_sockets._reset import reset_on_close
 from packetcore_sockets._rest import no_delay, prepare, read_rest
 from packetcore_sockets._stream import READ_SIZE, StreamSocket
@@ -34,11 +34,11 @@ __all__ = [
     "StreamSocket",
     "TLSRecords",
     "no_delay",
+    "open_each",
     "open_tcp_listeners",
     "open_udp_client",
-    "open_udp_server",
+    "open_udp_servers",
     "prepare",
     "read_rest",
     "reset_on_close",
-    "wildcard",
 ]

@@ -1,4 +1,5 @@
-"""One UDP socket: what is ready becomes an endpoint's inputs, and its datagrams go out."""
+"""One UDP socket, which may be one of several of an endpoint: what is ready becomes the endpoint's
+inputs, and its datagrams go out."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import struct
 from collections.abc import Callable
 from errno import EAGAIN
 
-from packetcore import Address, Carrier, DatagramEndpoint, Endpoint
+from packetcore import Address, Carrier, DatagramEndpoint, DatagramHost, Endpoint
 
 READ_AT_ONCE = 64
 """The most datagrams that one turn reads from one socket, so that the others get theirs."""
@@ -23,14 +24,14 @@ _BY_THIS_HOST = 1
 """The origin of errors that `sendto` has raised already."""
 
 
-class DatagramSocket:
+class DatagramSocket(DatagramHost):
     """Reads and writes for an endpoint: what is the same on every loop.
 
     An adapter adds the rest of `packetcore.DatagramHost`, and calls `read` when there may be
     something to read.
 
     Args:
-        endpoint: a `DatagramEndpoint`; this becomes its host.
+        endpoint: a `DatagramEndpoint`; this becomes a host of it. The timer is set on the first.
         sock: bound or connected; it belongs to this from now on.
         clock: tells the time, in seconds.
         is_connected: whether `sock` is.
@@ -49,6 +50,7 @@ class DatagramSocket:
         self._receive = sock.recvfrom
         self._may_have_errors = False
         self._size = endpoint.config.max_datagram + 1  # one more shows that a datagram was cut
+        endpoint.attach(self)
 
     def read(self) -> bool:
         """Hand over what is there, at most `READ_AT_ONCE` datagrams.
@@ -69,7 +71,7 @@ class DatagramSocket:
             failed = error
         now, received = self._clock(), self.endpoint.received
         for data, addr in datagrams:
-            received(data, addr, now)
+            received(data, addr, now, self)
         if failed is None and datagrams and not self._may_have_errors:
             return False
         self._may_have_errors = False

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT
 
 from packetcore import Address
-from packetcore_sockets._open import AddressInfo
+from packetcore_sockets._open import AddressInfo, open_each
 
 ACCEPTED_AT_ONCE = 100
 """Connections that one turn accepts, so that those there are wait no longer for it."""
@@ -19,9 +17,6 @@ ACCEPT_PAUSE = 1.0
 
 BACKLOG = 1024
 """Connections that the system keeps for a server that is busy or out of descriptors."""
-
-PORTS_TRIED = 10
-"""Free ports of a first address that are tried on the others."""
 
 log = logging.getLogger("packetcore")
 
@@ -70,8 +65,7 @@ class Listener:
 
 
 def open_tcp_listeners(infos: Sequence[AddressInfo], port: int, backlog: int = BACKLOG) -> list[socket.socket]:
-    """Listen on every address of a host that this machine has, all with one port: where a free
-    one of the first address is taken on another, with the next free one.
+    """Listen on every address of a host that this machine has, all with one port.
 
     Args:
         infos: the addresses, as `getaddrinfo` gives them.
@@ -81,34 +75,10 @@ def open_tcp_listeners(infos: Sequence[AddressInfo], port: int, backlog: int = B
     Raises:
         OSError: an address is in use, or none is this machine's.
     """
-    for _ in range(PORTS_TRIED if port == 0 else 0):
-        try:
-            return _open_all(infos, port, backlog)
-        except OSError as error:
-            if error.errno != EADDRINUSE:
-                raise
-    return _open_all(infos, port, backlog)
 
+    def listen(family: int, address: Address) -> socket.socket:
+        listener = socket.create_server(address, family=family, backlog=backlog, dualstack_ipv6=False)
+        listener.setblocking(False)
+        return listener
 
-def _open_all(infos: Sequence[AddressInfo], port: int, backlog: int) -> list[socket.socket]:
-    listeners: list[socket.socket] = []
-    refusal = OSError("the host has no address")
-    with ExitStack() as opened:
-        for family, *_, address in infos:
-            where: Address = (address[0], port, *address[2:])
-            try:
-                listener = opened.enter_context(
-                    socket.create_server(where, family=family, backlog=backlog, dualstack_ipv6=False)
-                )
-            except OSError as error:
-                if error.errno not in (EADDRNOTAVAIL, EAFNOSUPPORT):  # as where there is no IPv6
-                    raise
-                refusal = error
-            else:
-                listener.setblocking(False)
-                listeners.append(listener)
-                port = listener.getsockname()[1]
-        if not listeners:
-            raise refusal
-        opened.pop_all()
-    return listeners
+    return open_each(infos, port, listen)

@@ -1,4 +1,4 @@
-"""Opening UDP sockets: addresses, broadcast and multicast."""
+"""Opening sockets: each address of a host, and for UDP broadcast and multicast."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from errno import EADDRNOTAVAIL
+from contextlib import ExitStack, contextmanager, suppress
+from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT
 from typing import TypeVar
 
 from packetcore import Address
@@ -18,6 +18,9 @@ AddressInfo = tuple[int, int, int, str, Address]
 
 S = TypeVar("S")
 
+PORTS_TRIED = 10
+"""Free ports of a first address that are tried on the others."""
+
 # Numbers of Linux that the socket module of older Pythons does not name.
 _IP_RECVERR = (socket.IPPROTO_IP, 11)
 _IPV6_RECVERR = (socket.IPPROTO_IPV6, 25)
@@ -25,41 +28,59 @@ _IP_MULTICAST_ALL = (socket.IPPROTO_IP, 49)
 _IPV6_MULTICAST_ALL = (socket.IPPROTO_IPV6, 29)
 
 
-def wildcard(host: str | None) -> str:
-    """The address to listen on for a host: its own, or for `None` and "" that which means every
-    one of this machine, over IPv6 and IPv4 where it has both."""
-    if host:
-        return host
-    return "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
-
-
-def open_udp_server(
-    infos: Sequence[AddressInfo], *, broadcast: bool = False, multicast_group: str | None = None
-) -> socket.socket:
-    """Open a socket that receives.
+def open_each(
+    infos: Sequence[AddressInfo], port: int, bind: Callable[[int, Address], socket.socket]
+) -> list[socket.socket]:
+    """Open a socket for every address of a host that this machine has, all with one port: where a
+    free one of the first address is taken on another, with the next free one.
 
     Args:
-        infos: where, as `getaddrinfo` gives it; the first that works is taken. With a
-            `multicast_group` it names the interface on which to join it, and the port.
-        broadcast: let it send to broadcast addresses too.
+        infos: the addresses, as `getaddrinfo` gives them.
+        port: 0 takes a free one.
+        bind: opens one socket, of a family and on an address.
+
+    Raises:
+        OSError: an address is in use, or none is this machine's.
+    """
+    addresses = list(dict.fromkeys((family, address) for family, *_, address in infos))  # some systems repeat them
+    for _ in range(PORTS_TRIED if port == 0 else 0):
+        try:
+            return _open_all(addresses, port, bind)
+        except OSError as error:
+            if error.errno != EADDRINUSE:
+                raise
+    return _open_all(addresses, port, bind)
+
+
+def open_udp_servers(
+    infos: Sequence[AddressInfo], port: int, *, broadcast: bool = False, multicast_group: str | None = None
+) -> list[socket.socket]:
+    """Open the sockets of a server: one for every address of a host that this machine has, all
+    with one port, or one for a multicast group.
+
+    Args:
+        infos: the addresses, as `getaddrinfo` gives them. With a `multicast_group` the first
+            names the interface on which to join it.
+        port: 0 takes a free one.
+        broadcast: let them send to broadcast addresses too.
         multicast_group: the address of a group to join; of an IPv6 group the interface is
             that of its scope, as in "ff02::1%eth0".
 
     Raises:
-        OSError: the address is in use or not this machine's, or the group cannot be joined.
+        OSError: an address is in use, none is this machine's, or the group cannot be joined.
         ValueError: `multicast_group` is no multicast address.
     """
     if multicast_group is not None:
-        return _join(infos[0][4], multicast_group, broadcast)
+        return [_join((infos[0][4][0], port), multicast_group, broadcast)]
 
-    def bind(info: AddressInfo) -> socket.socket:
-        with _opening(info[0], broadcast, f"binding to {_text(info[4])}") as sock:
-            if info[4][0] == "::":
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            sock.bind(info[4])
+    def bind(family: int, address: Address) -> socket.socket:
+        with _opening(family, broadcast, f"binding to {_text(address)}") as sock:
+            if family == socket.AF_INET6:  # IPv4 has a socket of its own, and addresses in its own form
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
         return sock
 
-    return _first(infos, bind)
+    return open_each(infos, port, bind)
 
 
 def open_udp_client(
@@ -73,7 +94,8 @@ def open_udp_client(
     Args:
         infos: where to, as `getaddrinfo` gives it; the first that works is taken.
         broadcast: allow a broadcast address.
-        local_host: the address to send from; for an IPv4 group its interface too.
+        local_host: the address to send from, and no name, which might have to be looked up; for
+            an IPv4 group its interface too.
 
     Returns:
         The socket, the peer's address, and whether it is connected.
@@ -88,7 +110,7 @@ def open_udp_client(
         is_group = ipaddress.ip_address(info[4][0].partition("%")[0]).is_multicast
         with _opening(info[0], broadcast, f"connecting to {_text(info[4])} over UDP") as sock:
             if local_host is not None:
-                sock.bind((local_host, 0))
+                sock.bind(_numeric(info[0], local_host))
             if is_group and info[0] == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, info[4][3])
             elif is_group and local_host is not None:
@@ -99,6 +121,35 @@ def open_udp_client(
             return sock, sock.getpeername(), True
 
     return _first(infos, connect)
+
+
+def _open_all(
+    addresses: Sequence[tuple[int, Address]], port: int, bind: Callable[[int, Address], socket.socket]
+) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    refusal = OSError("the host has no address")
+    with ExitStack() as opened:
+        for family, address in addresses:
+            try:
+                sock = opened.enter_context(bind(family, (address[0], port, *address[2:])))
+            except OSError as error:
+                if error.errno not in (EADDRNOTAVAIL, EAFNOSUPPORT):  # as where there is no IPv6
+                    raise
+                refusal = error
+            else:
+                sockets.append(sock)
+                port = sock.getsockname()[1]
+        if not sockets:
+            raise refusal
+        opened.pop_all()
+    return sockets
+
+
+def _numeric(family: int, host: str) -> Address:
+    """Any port of an address."""
+    infos = socket.getaddrinfo(host, 0, family, socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+    address: Address = infos[0][4]
+    return address
 
 
 def _join(local: Address, multicast_group: str, broadcast: bool) -> socket.socket:

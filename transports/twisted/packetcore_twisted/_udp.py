@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer  # type: ignore[import-untyped]
 
 from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session, SessionPool
-from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_server, wildcard
+from packetcore_sockets import DatagramSocket, open_udp_client, open_udp_servers
 from packetcore_twisted._functions import StreamFunction
 from packetcore_twisted._reactor import clock_of, log_failure, look_up, the_reactor, tie
 from packetcore_twisted._stream import Stream
@@ -27,7 +27,6 @@ class DatagramHost(DatagramSocket):
         self._time = clock_of(reactor)
         self._reactor = reactor
         self._timer: Any = None
-        self.endpoint.host = self
         reactor.addReader(self)
 
     # What the endpoint calls.
@@ -84,9 +83,10 @@ def serve_udp(
     Args:
         handler: a `packetcore.Handler` for all sessions, or a function that is run over a
             `Stream` for each, `async def` or with a Deferred as its result.
-        host: the address to listen on; `None` means every one of this machine. With a
-            `multicast_group` the address of the interface to join it on.
-        port: 0 takes a free one; `Server.address` tells which.
+        host: the address to listen on, or a name: each of its addresses. `None` or "" means
+            every one of this machine, of both families. With a `multicast_group` the address
+            of the interface to join it on.
+        port: 0 takes a free one, the same for all; `Server.addresses` tells which.
         config: limits and timeouts.
         sessions: a register that other servers use too, of TCP for instance.
         broadcast: let sessions send to broadcast addresses.
@@ -100,10 +100,11 @@ def serve_udp(
 
     async def listen() -> Server:
         server = Server(handler, config, reactor, endpoint=DatagramEndpoint, sessions=sessions)
-        infos = await look_up(server.reactor, wildcard(host), port, socket.SOCK_DGRAM)
-        sock = open_udp_server(infos, broadcast=broadcast, multicast_group=multicast_group)
-        server.addresses = [sock.getsockname()]
-        DatagramHost(server.endpoint, sock, server.reactor)
+        infos = await look_up(server.reactor, host or None, port, socket.SOCK_DGRAM, socket.AI_PASSIVE)
+        sockets = open_udp_servers(infos, port, broadcast=broadcast, multicast_group=multicast_group)
+        server.addresses = [sock.getsockname() for sock in sockets]
+        for sock in sockets:
+            DatagramHost(server.endpoint, sock, server.reactor)
         return server
 
     return Deferred.fromCoroutine(listen())
