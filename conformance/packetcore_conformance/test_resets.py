@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from packetcore import TLS, CloseReason, Config, Driver, Handler, Packet, Refusal, Session, SessionClosed, encode
-from packetcore_conformance.certificates import Certificates
+from packetcore import CloseReason, Config, Driver, Handler, Packet, Refusal, Session, SessionClosed, encode
+from packetcore_conformance.certificates import SERVER_NAME, Certificates
 from packetcore_conformance.peer import DEADLINE, Peer
 from packetcore_conformance.recorder import Recorder
 from packetcore_conformance.rig import Rig
@@ -65,6 +65,21 @@ def test_a_burst_before_a_reset_is_delivered_whole(rig: Rig, count: int) -> None
         peer.reset()
         assert handler.ended.wait(DEADLINE)
         expect_in_order(handler.heard, [*packets, CloseReason.RESET])
+
+
+def test_a_burst_over_tls_before_a_reset_is_delivered_whole(
+    rig: Rig, driver: Driver, certificates: Certificates
+) -> None:
+    needs_tls(driver)
+    handler = Answering()
+    server = rig.serve(handler, READS_ALWAYS, tls=certificates.server)
+    peer = rig.peer(server, tls=certificates.raw_context(), server_hostname=SERVER_NAME)
+    packets = burst(600)
+    peer.send(b"".join(map(encode, packets)))
+    until_received(peer)
+    peer.reset()
+    assert handler.ended.wait(DEADLINE)
+    expect_in_order(handler.heard, [*packets, CloseReason.RESET])
 
 
 def test_what_came_while_the_server_did_not_read_is_delivered_before_a_reset(rig: Rig) -> None:
@@ -200,15 +215,18 @@ def test_caps_for_each_host_see_peers_that_were_reset_before_they_were_accepted(
 def test_peers_that_were_reset_before_tls_began_are_counted(
     rig: Rig, driver: Driver, certificates: Certificates
 ) -> None:
-    if "tls" not in driver.capabilities():
-        pytest.skip("the adapter says that it has no TLS")
+    needs_tls(driver)
     handler = Recorder()
-    tls: TLS = certificates.server
-    server = rig.serve(handler, tls=tls)
+    server = rig.serve(handler, tls=certificates.server)
     reset_unaccepted(rig, server.address)
     rig.until(lambda: server.stats.refused == CROWD, "every one was counted")
     assert server.stats.refusals == {Refusal.TLS_FAILED: CROWD}
     assert not handler.calls()
+
+
+def needs_tls(driver: Driver) -> None:
+    if "tls" not in driver.capabilities():
+        pytest.skip("the adapter says that it has no TLS")
 
 
 def burst(count: int) -> list[Packet]:

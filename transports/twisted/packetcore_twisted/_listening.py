@@ -1,13 +1,15 @@
 """Listening sockets on a reactor, which Twisted's own ports are not good enough for: out of
-descriptors, those accept a peer to close it and log that for each, and they know one address."""
+descriptors, those accept a peer to close it and log that for each; they know one address; and of
+peers that were reset before they were accepted they make nothing."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from itertools import count
 from typing import Any
 
+from twisted.internet import tcp
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer  # type: ignore[import-untyped]
 
@@ -22,18 +24,13 @@ class ListeningSocket(Listener):
     Args:
         sock: listening; it belongs to this from now on.
         factory: makes the protocol of each connection.
-        reactor: an `IReactorSocket` and `IReactorFDSet`.
-        gone: called with the socket and the address of a peer that has gone already.
+        reactor: an `IReactorFDSet`.
     """
 
-    def __init__(
-        self, sock: socket.socket, factory: Any, reactor: Any, gone: Callable[[socket.socket, Address], object]
-    ) -> None:
-        super().__init__(sock, self._adopt)
-        self._gone = gone
+    def __init__(self, sock: socket.socket, factory: Any, reactor: Any) -> None:
+        super().__init__(sock, self._begin)
         self._factory = factory
         self._reactor = reactor
-        self._spare = sock.dup()  # a descriptor to give up where there is no other
         self._pause: Any = None
         reactor.addReader(self)
 
@@ -43,19 +40,11 @@ class ListeningSocket(Listener):
         if self._pause is not None and self._pause.active():
             self._pause.cancel()
         self.sock.close()
-        self._spare.close()
 
-    def _adopt(self, sock: socket.socket, peer: Address) -> None:
-        self._spare.close()  # the reactor duplicates the socket before we close it
-        with suppress(OSError), sock:
-            try:
-                sock.getpeername()  # Twisted asks it, and drops who has gone
-            except OSError:
-                self._gone(sock, peer)
-            else:
-                self._reactor.adoptStreamConnection(sock.fileno(), sock.family, self._factory)
-        with suppress(OSError):  # a thread was faster, or a handler has stopped the listening
-            self._spare = self.sock.dup()
+    def _begin(self, sock: socket.socket, peer: Address) -> None:
+        new_address: Any = IPv4Address if len(peer) == 2 else IPv6Address
+        protocol = self._factory.buildProtocol(new_address("TCP", *peer))
+        protocol.makeConnection(_Connection(sock, protocol, peer, self._reactor))
 
     # What the reactor calls.
 
@@ -72,3 +61,15 @@ class ListeningSocket(Listener):
 
     def connectionLost(self, reason: Any) -> None:  # noqa: N802
         self.stopListening()
+
+
+class _Connection(tcp.Server):
+    """A connection that was accepted. Twisted's `adoptStreamConnection` would ask the socket who
+    its peer is, and a socket that was reset knows no more."""
+
+    _numbers = count(1)
+
+    def __init__(self, sock: socket.socket, protocol: Any, peer: Address, reactor: Any) -> None:
+        no_port: Any = None
+        super().__init__(sock, protocol, peer, no_port, next(self._numbers), reactor)
+        self.repstr = f"<{type(protocol).__name__} #{self.sessionno} with {peer[0]} port {peer[1]}>"

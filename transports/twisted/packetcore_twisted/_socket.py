@@ -229,41 +229,6 @@ class PacketProtocol(Protocol):
         self._socket.connectionLost(reason)
 
 
-class Gone:
-    """The `Host` of a peer that had gone before Twisted could take its socket.
-
-    Args:
-        endpoint: whose session it is.
-        peer: its address.
-        rest: what the system has received from it.
-        now: the time, in seconds.
-    """
-
-    def __init__(self, endpoint: Endpoint, peer: Address, rest: bytes, now: float) -> None:
-        self._rest = rest
-        self._now = now
-        self._session = Session(endpoint, self, peer, now)
-        self._session.opened(now)
-        self._break()
-
-    def write(self, data: bytes) -> int:
-        self._break()
-        return 0
-
-    def carrier(self) -> Carrier:
-        return Carrier("tcp")
-
-    def _break(self) -> None:
-        rest, self._rest = self._rest, b""
-        self._session.received(rest, self._now)
-        self._session.lost(_reset(), self._now)
-
-    def _nothing(self, *_: object) -> None:
-        """There is no socket."""
-
-    write_eof = set_timer = pause_reading = resume_reading = close = abort = wake = _nothing
-
-
 def _reset() -> OSError:
     return ConnectionResetError(ECONNRESET, "the peer has reset the connection")
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Generator
-from functools import partial
 from typing import Any, overload
 
 from twisted.internet import error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, DeferredList, fail, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
-from twisted.internet.interfaces import IProtocolFactory, IReactorSocket
+from twisted.internet.interfaces import IProtocolFactory, IReactorFDSet
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
 from packetcore import (
-    Address,
     Backoff,
     Config,
     Endpoint,
@@ -28,12 +26,12 @@ from packetcore import (
     Session,
     SessionPool,
 )
-from packetcore_sockets import BACKLOG, open_tcp_listeners, read_rest
+from packetcore_sockets import BACKLOG, open_tcp_listeners
 from packetcore_twisted._client import Client
 from packetcore_twisted._functions import Functions, StreamFunction
 from packetcore_twisted._listening import ListeningSocket
 from packetcore_twisted._reactor import clock_of, log_failure, look_up, stop, the_reactor, tie
-from packetcore_twisted._socket import Gone, PacketProtocol, address_of
+from packetcore_twisted._socket import PacketProtocol, address_of
 from packetcore_twisted._stream import Stream
 
 
@@ -135,13 +133,6 @@ class PacketFactory(ServerBase):
         if not waiting and isinstance(result, Failure):
             stop(self.reactor)
 
-    def _gone(self, ssl: Any, sock: socket.socket, peer: Address) -> None:
-        if ssl is not None:
-            self.endpoint.refused(peer, Refusal.TLS_FAILED)
-        else:
-            sock.setblocking(False)
-            Gone(self.endpoint, peer, read_rest(sock), self._time())
-
     def _shook_hands(self, opened: Any, protocol: PacketProtocol) -> Any:
         self._shaking_hands.discard(protocol)
         transport: Any = protocol.transport
@@ -183,7 +174,7 @@ def serve(
         sessions: a register that other servers use too, of UDP for instance.
         ssl: for TLS, `twisted.internet.ssl.CertificateOptions` or the like.
         backlog: how many connections may wait to be accepted.
-        reactor: the global one by default. One that is no `IReactorSocket` listens in its own
+        reactor: the global one by default. One that is no `IReactorFDSet` listens in its own
             way: on one address, and out of descriptors it may close who waits.
 
     Raises:
@@ -265,11 +256,11 @@ def connect(
 async def _listen(server: Server, host: str | None, port: int, ssl: Any, backlog: int) -> Server:
     reactor = server.reactor
     factory = server if ssl is None else _over_tls(server, ssl, reactor, is_client=False)
-    if IReactorSocket.providedBy(reactor):
+    if IReactorFDSet.providedBy(reactor):
         infos = await look_up(reactor, host or None, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
         sockets = open_tcp_listeners(infos, port, backlog)
         server.addresses = [sock.getsockname() for sock in sockets]
-        server._listeners = [ListeningSocket(sock, factory, reactor, partial(server._gone, ssl)) for sock in sockets]
+        server._listeners = [ListeningSocket(sock, factory, reactor) for sock in sockets]
         return server
     try:
         listener = reactor.listenTCP(port, factory, backlog, host or "")
