@@ -203,9 +203,6 @@ class StreamSocket:
 
     def _write_behind(self, data: bytes) -> int:
         """Send what waits, or this after it."""
-        if self._error is not None:
-            self.session.lost(self._error, self._time())
-            return 0
         must_wait = bool(self._unsent and data)
         if self._tls is None:
             self._unsent += data
@@ -270,7 +267,8 @@ class StreamSocket:
 
     def _break(self, error: OSError) -> None:
         """Nothing can be sent any more; what the system has received still counts."""
-        if self._is_gone:
+        if self._is_gone:  # a reply to what came before it broke
+            self._lose(self._error)
             return
         rest = b"" if self._has_ended else read_rest(self._sock)
         if self._tls is not None and rest:
