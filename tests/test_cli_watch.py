@@ -21,7 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from packetcore import Packet, encode
 from packetcore_cli.__main__ import main
-from packetcore_cli._log import LOG_FORMS, log_to_stderr
+from packetcore_cli._lines import Writer
+from packetcore_cli._log import LOG_FORMS, log_to
+from packetcore_cli._terminal import Terminal
 
 DEADLINE = 30.0
 ECHOED = encode(Packet(7, b"hello"))
@@ -164,12 +166,13 @@ def test_the_log_names_session_and_peer_in_every_line_about_one(transport: str, 
     volume = {"bytes_received": str(len(ECHOED) + 10), "bytes_sent": str(len(ECHOED))}
     about = {"session": "1", "peer": peer}
     noise = {"reason": "NOISE", "size": "10", "sample": b'a "b" = c\n'.hex()}
+    amiss = {"silent": "0", "refused": "0", "malformed": "1", "errors": "0"}
     assert records == [
         {"level": "info", "event": "opened", **about},
         {"level": "warning", "event": "malformed", **about, **noise},
         {"level": "info", "event": "closed", **about, "reason": "PEER", **counted, **volume},
         {"level": "info", "event": "draining", "sessions": "0", "grace": "5" if form == "logfmt" else "5.0"},
-        {"level": "info", "event": "stopped", "sessions": "1", "refused": "0", "malformed": "0", "errors": "0"},
+        {"level": "info", "event": "stopped", "sessions": "1", **amiss},
     ]
 
 
@@ -183,7 +186,7 @@ def read(form: str, line: str) -> dict[str, str]:
 def test_what_others_log_stays_one_line_that_can_be_read_back(capsys: pytest.CaptureFixture[str]) -> None:
     awkward = 'a "b"\n= \\ ü'
     for form in LOG_FORMS:
-        with log_to_stderr(form):
+        with Writer() as writer, log_to(Terminal(sys.stderr), writer, form):
             try:
                 raise OSError(awkward)
             except OSError:

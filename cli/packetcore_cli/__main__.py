@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 for a failure and 2 for wrong usage, each told in one line on
         standard error; 130 after Ctrl-C.
     """
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _fill_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot show is escaped
             stream.reconfigure(errors="backslashreplace")
@@ -62,7 +64,7 @@ def _run(argv: Sequence[str] | None) -> int:
         case "demo":
             return demo(args.transport, out)
         case "serve":
-            return serve(args, out)
+            return serve(args, out, Terminal(sys.stderr))
         case "send":
             return send(args, out, Terminal(sys.stderr))
         case "encode":
@@ -97,6 +99,14 @@ def _fail(message: str, code: int) -> int:
     with suppress(OSError, AttributeError):  # standard error may be closed too
         sys.stderr.write(f"packetcore: {' '.join(message.split())}\n")
     return code
+
+
+def _fill_descriptors() -> None:
+    """Open nothing where a standard descriptor is closed: a socket that had its number would get
+    what others print there, and uvloop aborts when it closes one."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 def _silence() -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 
-from packetcore import CloseReason, Handler, Malformed, Session
+from packetcore import CloseReason, Handler, Malformed, Packet, Session
 from packetcore_cli._failure import reason_of
-from packetcore_cli._terminal import NobodyReads, Terminal
+from packetcore_cli._lines import Line, Lines, Writer, gap_text
+from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import address_text, malformed_text
 
 NOTES_LOGGED = 10
@@ -24,14 +25,25 @@ Value = str | int | float
 _logger = logging.getLogger("packetcore_cli")
 
 
+_OF_A_PROBE = frozenset({CloseReason.PEER, CloseReason.RESET})
+"""How the session of one ends that connects to see whether somebody is there."""
+
+
 class Log(Handler):
-    """Logs who comes, who goes, what is malformed and what the system reports."""
+    """Logs who comes, who goes, what is malformed and what the system reports.
+
+    That a session has opened is told with the first that comes of it. One of which nothing ever
+    comes is one line at its end, and that at level DEBUG if the peer itself has gone: load
+    balancers connect and close all day to see whether somebody listens.
+    """
 
     def __init__(self) -> None:
+        self._told: set[int] = set()
         self._notes: Counter[int] = Counter()
 
-    def connected(self, session: Session) -> None:
-        log_event("opened", f"session {session.id} from {address_text(session.peer)}", session=session)
+    def packet_received(self, session: Session, packet: Packet) -> None:
+        if session.id not in self._told:
+            self._tell(session)
 
     def malformed(self, session: Session, malformed: Malformed) -> None:
         self._note(
@@ -47,8 +59,16 @@ class Log(Handler):
         self._note(session, "error", lambda: reason_of(error), error=reason_of(error))
 
     def disconnected(self, session: Session, reason: CloseReason) -> None:
-        self._notes.pop(session.id, None)
         stats = session.stats
+        if stats.bytes_received:
+            self._tell(session)
+        elif session.id not in self._told:
+            text = f"session {session.id} from {address_text(session.peer)} closed without a byte, {reason.name}"
+            level = logging.DEBUG if reason in _OF_A_PROBE else logging.INFO
+            log_event("silent", text, level, session=session, reason=reason.name)
+            return
+        self._told.discard(session.id)
+        self._notes.pop(session.id, None)
         counted = f"packets: {stats.packets_received} in, {stats.packets_sent} out"
         dropped = f"; dropped: {stats.packets_dropped}" if stats.packets_dropped else ""
         log_event(
@@ -65,7 +85,13 @@ class Log(Handler):
             dropped=stats.packets_dropped,
         )
 
+    def _tell(self, session: Session) -> None:
+        if session.id not in self._told:
+            self._told.add(session.id)
+            log_event("opened", f"session {session.id} from {address_text(session.peer)}", session=session)
+
     def _note(self, session: Session, event: str, text: Callable[[], str], **fields: Value) -> None:
+        self._tell(session)
         self._notes[session.id] += 1
         about = f"session {session.id} {event}: "
         if self._notes[session.id] <= NOTES_LOGGED:
@@ -94,75 +120,88 @@ def log_event(
 
 
 @contextmanager
-def log_to_stderr(form: str | None) -> Iterator[None]:
-    """Log to standard error until the end of the block.
+def log_to(terminal: Terminal, writer: Writer, form: str | None, *, verbose: bool = False) -> Iterator[None]:
+    """Log to a terminal until the end of the block.
 
     Args:
+        terminal: standard error.
+        writer: writes to it.
         form: "logfmt" or "json", one record a line; `None` for lines to be read.
+        verbose: whether records of this program at level DEBUG are wanted too.
     """
     root, core = logging.getLogger(), logging.getLogger("packetcore")
-    terminal = Terminal(sys.stderr)
-    handler = _LogLines(terminal) if form is None else _LogRecords(terminal, _FORMS[form])
-    before = root.level, core.level
+    handler = _LogHandler(terminal, writer, _line if form is None else partial(_record_line, _FORMS[form]))
+    before = root.level, core.level, _logger.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     core.setLevel(logging.WARNING)  # below that it tells of sessions, as `Log` does
+    _logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     try:
         yield
     finally:
-        root.setLevel(before[0])
-        core.setLevel(before[1])
+        for logger, level in zip((root, core, _logger), before, strict=True):
+            logger.setLevel(level)
         root.removeHandler(handler)
 
 
-class _LogLines(logging.Handler):
-    """Log records as lines: the time, the message, and of an exception its last line."""
+class _LogHandler(logging.Handler):
+    """Log records as lines; nobody who logs waits for who reads them. That one cannot be written
+    changes nothing.
 
-    def __init__(self, out: Terminal) -> None:
+    Args:
+        terminal: where to.
+        writer: writes them.
+        line: makes a line of a record, which is not kept: one with an exception would keep all
+            that its frames hold.
+    """
+
+    def __init__(self, terminal: Terminal, writer: Writer, line: Callable[[logging.LogRecord], Line]) -> None:
         super().__init__()
-        self._out = out
-        self._clock = logging.Formatter()
+        self._line = line
+        self._lines = Lines(writer, terminal, gap=self._gap)
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = _error_of(record)
-        message = record.getMessage() + (f": {error}" if error else "")
-        style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else ""
-        with suppress(NobodyReads, OSError):  # nobody reads standard error: serve on
-            self._out.line(
-                (self._clock.formatTime(record, "%H:%M:%S"), "dim"), "  ", (" ".join(message.splitlines()), style)
-            )
+        self._lines.put(*self._line(record))
+
+    def _gap(self, number: int) -> Line:
+        fields = {"event": "dropped", "fields": {"lines": number}}
+        warning = {"levelno": logging.WARNING, "levelname": "WARNING", "msg": gap_text(number)}
+        return self._line(logging.makeLogRecord(warning | fields))
 
 
-class _LogRecords(logging.Handler):
-    """Log records as fields: `time`, `level`, `event` or else `message`, whom it is about."""
+def _line(record: logging.LogRecord) -> Line:
+    """The time, the message, and of an exception its last line."""
+    error = _error_of(record)
+    message = record.getMessage() + (f": {error}" if error else "")
+    style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else ""
+    return (_CLOCK.formatTime(record, "%H:%M:%S"), "dim"), "  ", (" ".join(message.splitlines()), style)
 
-    def __init__(self, out: Terminal, form: Callable[[Mapping[str, Value]], str]) -> None:
-        super().__init__()
-        self._out = out
-        self._form = form
 
-    def emit(self, record: logging.LogRecord) -> None:
-        time = datetime.fromtimestamp(record.created, timezone.utc)
-        fields: dict[str, Value] = {
-            "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "level": record.levelname.lower(),
-        }
-        about = vars(record)
-        if "event" in about:
-            fields["event"] = str(about["event"])
-        else:
-            fields["message"] = record.getMessage()
-        if isinstance(session := about.get("session"), int):
-            fields["session"] = session
-        if isinstance(peer := about.get("peer"), tuple):
-            fields["peer"] = address_text(peer)
-        if (identity := about.get("identity")) is not None:
-            fields["identity"] = identity if isinstance(identity, int) else str(identity)
-        fields |= about.get("fields", {})
-        if error := _error_of(record):
-            fields["error"] = error
-        with suppress(NobodyReads, OSError):
-            self._out.line(self._form(fields))
+def _record_line(form: Callable[[Mapping[str, Value]], str], record: logging.LogRecord) -> Line:
+    """Fields: `time`, `level`, `event` or else `message`, whom it is about."""
+    time = datetime.fromtimestamp(record.created, timezone.utc)
+    fields: dict[str, Value] = {
+        "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": record.levelname.lower(),
+    }
+    about = vars(record)
+    if "event" in about:
+        fields["event"] = str(about["event"])
+    else:
+        fields["message"] = record.getMessage()
+    if isinstance(session := about.get("session"), int):
+        fields["session"] = session
+    if isinstance(peer := about.get("peer"), tuple):
+        fields["peer"] = address_text(peer)
+    if (identity := about.get("identity")) is not None:
+        fields["identity"] = identity if isinstance(identity, int) else str(identity)
+    fields |= about.get("fields", {})
+    if error := _error_of(record):
+        fields["error"] = error
+    return (form(fields),)
+
+
+_CLOCK = logging.Formatter()
 
 
 def _error_of(record: logging.LogRecord) -> str:

@@ -55,6 +55,8 @@ def new_parser() -> Parser:
     serve.add_argument("--grace", type=seconds("grace"), default=5.0, metavar="S", help=text)
     text = "log one record a line for machines: logfmt, the default with --log, or json"
     serve.add_argument("--log", nargs="?", choices=LOG_FORMS, const=LOG_FORMS[0], metavar="FORM", help=text)
+    text = "log also who connects and goes without sending a byte, as load balancers do"
+    serve.add_argument("--verbose", action="store_true", help=text)
     text = "serve metrics for Prometheus on this port; 0 takes a free one"
     serve.add_argument("--metrics-port", type=port, metavar="P", help=text)
     serve.add_argument("--metrics-host", metavar="H", help="the address to serve them on (default 127.0.0.1)")

@@ -17,9 +17,10 @@ from packetcore import TLS, Config, Driver, EndpointStats, Handler, Packet, Serv
 from packetcore_cli._arguments import refuse_with_udp
 from packetcore_cli._drivers import checked, running_driver
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
-from packetcore_cli._log import Log, log_event, log_to_stderr
+from packetcore_cli._lines import Lines, writers
+from packetcore_cli._log import Log, log_event, log_to
 from packetcore_cli._metrics import metrics_served
-from packetcore_cli._terminal import NobodyReads, Terminal
+from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, address_text, counted, packet_text
 
 HEARING = 0.2
@@ -35,6 +36,7 @@ class Echo(Log):
     """Sends every packet back."""
 
     def packet_received(self, session: Session, packet: Packet) -> None:
+        super().packet_received(session, packet)
         session.send(packet)
 
 
@@ -43,30 +45,31 @@ class Print(Log):
 
     Args:
         out: where to.
-        signals: told when nobody reads that any more.
     """
 
-    def __init__(self, out: Terminal, signals: SimpleQueue[int]) -> None:
+    def __init__(self, out: Lines) -> None:
         super().__init__()
         self._out = out
-        self._signals = signals
 
     def packet_received(self, session: Session, packet: Packet) -> None:
-        try:
-            self._out.line((f"session {session.id}", "bold"), "  ", packet_text(packet, PREVIEW))
-        except (NobodyReads, OSError):
-            self._signals.put(0)
+        super().packet_received(session, packet)
+        self._out.put((f"session {session.id}", "bold"), "  ", packet_text(packet, PREVIEW))
 
 
 class _Impatient(Exception):
     """A second signal came."""
 
 
-def serve(args: argparse.Namespace, out: Terminal) -> int:
-    """Serve until SIGINT or SIGTERM, then drain for `--grace` seconds.
+def serve(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
+    """Serve until SIGINT or SIGTERM, or nobody reads what is printed; then drain for `--grace`
+    seconds. Whoever reads slowly or not at all delays neither devices nor the end.
 
     Returns:
         0; 1 where a second signal cut the draining short.
+
+    Raises:
+        NobodyReads: the other end of standard output was closed.
+        OSError: standard output could not be written.
     """
     refuse_with_udp(args, "--tls-cert", "--tls-key")
     if args.metrics_host is not None and args.metrics_port is None:
@@ -74,21 +77,24 @@ def serve(args: argparse.Namespace, out: Terminal) -> int:
     config = _config_of(args)
     tls = _tls_of(args)
     transport = running_driver(args.transport, tls=tls is not None, udp=args.udp)
-    with log_to_stderr(args.log), _signals() as signals:
+    signals: SimpleQueue[int] = SimpleQueue()
+    with writers(out, err) as (to_out, to_err), log_to(err, to_err, args.log, verbose=args.verbose), _heard(signals):
+        printed = Lines(to_out, out, failed=partial(signals.put, 0))
         try:
             with transport as driver, ExitStack() as metrics:
-                handler = Echo() if args.echo else Print(out, signals)
-                server = _listen(driver, handler, args, config, tls)
+                server = _listen(driver, Echo() if args.echo else Print(printed), args, config, tls)
                 if args.metrics_port is not None:
                     host = args.metrics_host or LOOPBACK
                     url = metrics.enter_context(metrics_served(driver, server, host, args.metrics_port))
                     log_event("metrics", f"metrics on {url}", url=url)
-                out.line("listening on ", (address_text(server.address), "bold"))
+                printed.put("listening on ", (address_text(server.address), "bold"))
                 _wait(signals)
                 _drain(driver, server, args.grace)
         except _Impatient:
             log_event("aborted", "aborted by a second signal", logging.WARNING)
             return 1
+    if printed.error is not None:
+        raise printed.error
     return 0
 
 
@@ -97,15 +103,7 @@ def _drain(driver: Driver, server: ServerBase, grace: float) -> None:
     text = f"draining {counted(sessions, 'session')} for at most {grace:g} s; a second signal aborts"
     log_event("draining", text, sessions=sessions, grace=grace)
     _hearing_signals(partial(driver.call, server.close, grace, timeout=None))
-    stats = server.stats
-    log_event(
-        "stopped",
-        f"stopped after {counted(stats.opened, 'session')}{_strangers(stats)}",
-        sessions=stats.opened,
-        refused=stats.refused,
-        malformed=stats.malformed.total(),
-        errors=stats.errors,
-    )
+    _log_stopped(server.stats)
 
 
 def _listen(driver: Driver, handler: Handler, args: argparse.Namespace, config: Config, tls: TLS | None) -> ServerBase:
@@ -118,10 +116,19 @@ def _listen(driver: Driver, handler: Handler, args: argparse.Namespace, config: 
         raise Failure(f"cannot listen on {where}: {reason_of(error)}") from None
 
 
-def _strangers(stats: EndpointStats) -> str:
-    """What came of those who got no session."""
-    told = (("refused", stats.refused), ("malformed", stats.malformed.total()), ("errors", stats.errors))
-    return "".join(f"; {what} without one: {number}" for what, number in told if number)
+def _log_stopped(stats: EndpointStats) -> None:
+    """Say how many sessions there were, and how much was not as it should be."""
+    silent, refused, malformed, errors = stats.silent.total(), stats.refused, stats.malformed.total(), stats.errors
+    amiss = (("silent", silent), ("refused", refused), ("malformed", malformed), ("errors", errors))
+    log_event(
+        "stopped",
+        f"stopped after {counted(stats.opened, 'session')}" + "".join(f"; {what}: {n}" for what, n in amiss if n),
+        sessions=stats.opened,
+        silent=silent,
+        refused=refused,
+        malformed=malformed,
+        errors=errors,
+    )
 
 
 def _config_of(args: argparse.Namespace) -> Config:
@@ -176,10 +183,9 @@ def _wait(signals: SimpleQueue[int]) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[SimpleQueue[int]]:
+def _heard(signals: SimpleQueue[int]) -> Iterator[None]:
     """Put the first SIGINT or SIGTERM into a queue, and raise `_Impatient` at the next. One more
     ends the process as if nobody handled it."""
-    signals: SimpleQueue[int] = SimpleQueue()
     seen: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -192,7 +198,7 @@ def _signals() -> Iterator[SimpleQueue[int]]:
 
     before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
     try:
-        yield signals
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

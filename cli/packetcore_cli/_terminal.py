@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import select
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from rich.console import Console
@@ -20,13 +22,14 @@ class Terminal:
     """Standard output or standard error, a line at a time.
 
     Args:
-        file: where it writes.
+        file: where it writes; `None` is nowhere, as what Python has for a closed descriptor.
     """
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO | None) -> None:
         self._file = file
         self._console = _Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._is_terminal = self._console.is_terminal
+        self._descriptor = _descriptor_of(file)
 
     def line(self, *cells: Cell) -> None:
         """Print the cells as one line, at once; without any, an empty line.
@@ -35,15 +38,41 @@ class Terminal:
             NobodyReads: the other end of the pipe is closed.
             OSError: the disk is full.
         """
+        if self._file is None:
+            return
         try:
             if self._is_terminal:
                 self._console.print(Text.assemble(*cells))
             else:
-                plain = (cell if isinstance(cell, str) else cell[0] for cell in cells)
-                self._file.write("".join(plain).rstrip() + "\n")
+                self._file.write(_plain(cells))
                 self._file.flush()
         except BrokenPipeError:
             raise NobodyReads from None
+
+    def write(self, lines: Iterable[Sequence[Cell]]) -> None:
+        """Print lines of cells from a thread that may be stuck here when the process ends.
+
+        They pass by the buffer of the file: the interpreter flushes that in the end, and would
+        wait for whoever writes to it.
+
+        Raises:
+            NobodyReads: the other end of the pipe is closed.
+            OSError: the disk is full.
+        """
+        if self._file is None or self._descriptor is None:
+            for cells in lines:
+                self.line(*cells)
+            return
+        text = "".join(self._styled(cells) if self._is_terminal else _plain(cells) for cells in lines)
+        try:
+            _write_all(self._descriptor, text.encode(self._file.encoding, self._file.errors or "strict"))
+        except BrokenPipeError:
+            raise NobodyReads from None
+
+    def is_same_file(self, other: Terminal) -> bool:
+        """Whether both write to one terminal, pipe or file, as far as the system tells."""
+        one, two = self._descriptor, other._descriptor
+        return one is not None and two is not None and os.path.sameopenfile(one, two)
 
     def table(self, rows: Sequence[Sequence[Cell]], indent: str = "") -> None:
         """Print rows with their columns aligned and two spaces between them."""
@@ -54,10 +83,37 @@ class Terminal:
                 cells += [cell, " " * (width - _width(cell) + 2)]
             self.line(*cells[:-1])
 
+    def _styled(self, cells: Sequence[Cell]) -> str:
+        with self._console.capture() as capture:
+            self._console.print(Text.assemble(*cells))
+        return capture.get()
+
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # `main` ends the program, not the console
+
+
+def _plain(cells: Sequence[Cell]) -> str:
+    return "".join(cell if isinstance(cell, str) else cell[0] for cell in cells).rstrip() + "\n"
+
+
+def _descriptor_of(file: TextIO | None) -> int | None:
+    if file is None or os.name == "nt":  # whose console takes text, not bytes
+        return None
+    try:
+        return file.fileno()
+    except (OSError, ValueError):  # it is in memory, or closed
+        return None
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:  # whoever started us may have made it so
+            select.select([], [descriptor], [])
 
 
 def _width(cell: Cell) -> int:
