@@ -152,6 +152,40 @@ def test_a_wall_clock_that_steps_ahead_ends_no_session(driver: TwistedDriver, mo
     driver.call(server.close)
 
 
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_wall_clock_that_steps_ends_nothing_that_waits(
+    driver: TwistedDriver, server_tls: TLS, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    """A handshake, a connect and the grace of a server: each has its timer with the reactor."""
+    server: Any = driver.start_server(tls=server_tls)
+
+    class Patient(Recorder):
+        def draining(self, session: Session) -> None:
+            """It goes on."""
+
+    handler = Patient()
+    slow = driver.start_server(handler)
+    options = {"reactor": driver._reactor, **driver.tls_options(server_tls, server_side=False)}
+    with raw_peer(server, None) as shaking, raw_peer(slow, None), socket.create_server(("127.0.0.1", 0)) as silent:
+        until(driver, lambda: bool(server._shaking_hands) and bool(handler.sessions))
+        connecting = driver.call(lambda: [connect(*silent.getsockname(), **options)])
+        closing = driver.call(lambda: [slow.close(60)])
+        real = ReactorBase.seconds
+        monkeypatch.setattr(ReactorBase, "seconds", staticmethod(lambda: real() + step))
+        for _ in range(3):
+            driver.call(lambda: None)
+        shaking.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            shaking.recv(1)
+        assert not connecting[0].called
+        assert not handler.ended
+        driver.call(connecting[0].cancel)
+        driver.call(lambda: connecting[0].addErrback(lambda failed: None))
+        driver.call(slow.close, 0)
+        driver.call(lambda: closing[0])
+    driver.call(server.close)
+
+
 def test_a_clock_that_steps_back_ends_no_session() -> None:
     clock, handler = Clock(), Recorder()
     clock.advance(1_000_000)
@@ -317,6 +351,20 @@ def test_a_peer_that_leaves_tls_with_a_backlog_unread_is_let_go(
     driver.call(server.close)
 
 
+def test_an_older_context_factory_will_do(driver: TwistedDriver, server_tls: TLS, client_tls: TLS) -> None:
+    options = driver.tls_options(server_tls, server_side=True)["ssl"]
+
+    class Factory:
+        def getContext(self) -> Any:  # noqa: N802
+            return options.getContext()
+
+    server = driver.call(partial(serve, echo_one, ssl=Factory(), reactor=driver._reactor))
+    stream = driver.connect(*server.address, tls=client_tls)
+    assert driver.call(stream.request, Packet(1)) == Packet(1)
+    driver.call(stream.close)
+    driver.call(server.close)
+
+
 def test_a_handshake_that_fails_is_nobodys_news(driver: TwistedDriver, server_tls: TLS) -> None:
     server = driver.start_server(tls=server_tls)
     with raw_peer(server, None) as peer:
@@ -468,6 +516,90 @@ def test_a_pool_serves_who_has_no_coroutines(driver: TwistedDriver) -> None:
     assert driver.call(ask, 4) == Packet(4)
     driver.call(pool.close)
     driver.call(server.close)
+
+
+ENDS = """
+from packetcore import Backoff, Handler, Packet
+from packetcore_twisted import connect, serve
+from twisted.internet import reactor, task
+from twisted.internet.defer import Deferred
+
+class Ends(Handler):
+    def packet_received(self, session, packet):
+        raise SystemExit(7)
+
+    def disconnected(self, session, reason):
+        print(reason.name, flush=True)
+
+class Greets(Handler):
+    def connected(self, session):
+        session.send(Packet(1))
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (
+            """
+async def main(reactor):
+    server = await serve(Ends())
+    await connect(*server.address, Greets())
+    await server.serve_forever()
+
+task.react(main)
+""",
+            7,
+        ),
+        (
+            """
+async def main():
+    server = await serve(Ends())
+    await connect(*server.address, Greets())
+
+main = Deferred.fromCoroutine(main())
+reactor.run()
+""",
+            0,
+        ),
+        (
+            """
+async def main():
+    server = await serve(Greets())
+    await connect(*server.address, Ends(), reconnect=Backoff())
+
+main = Deferred.fromCoroutine(main())
+reactor.run()
+""",
+            0,
+        ),
+    ],
+    ids=["react", "a server alone", "a client"],
+)
+def test_a_handler_may_end_the_program(end: str, code: int) -> None:
+    """In a process of its own, with the global reactor."""
+    command = [sys.executable, "-W", "error", "-c", ENDS + end]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (code, "HANDLER_ERROR\n"), done.stderr
+
+
+def test_what_a_handler_ends_comes_out_where_the_program_waits(driver: TwistedDriver) -> None:
+    class Ends(Handler):
+        def packet_received(self, session: Session, packet: Packet) -> None:
+            raise KeyboardInterrupt
+
+    server: Server = driver.call(partial(serve, Ends(), reactor=driver._reactor))
+    waiting = driver.call(lambda: [server.serve_forever()])
+    with raw_peer(server, None) as peer:
+        peer.sendall(encode(Packet(1)))
+        until_closed(peer)
+    with pytest.raises(KeyboardInterrupt):
+        driver.call(lambda: waiting[0])
+    with pytest.raises(ConnectionRefusedError):
+        driver.connect(*server.address)
+    driver.call(server.close)
+    driver.call(server.serve_forever)
 
 
 def test_drivers_share_nothing_and_leave_nothing() -> None:

@@ -70,7 +70,7 @@ class Client(ClientBase):
     def _ended(self, error: BaseException) -> None:
         self.is_closed = True
         self._service.stopService()
-        stop(self._reactor)
+        stop(self._reactor, error)
 
     def _opened(self, session: Session) -> None:
         super()._opened(session)

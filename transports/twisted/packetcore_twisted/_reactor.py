@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -41,6 +42,46 @@ def clock_of(reactor: Any) -> Callable[[], float]:
     return monotonic if is_wall_clock and type(reactor).seconds is ReactorBase.seconds else reactor.seconds
 
 
+class Timers:
+    """Timers of a reactor that never fire early by `clock_of`: what Twisted asks of an
+    `IReactorTime` to limit how long a Deferred takes."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._time = clock_of(reactor)
+
+    def callLater(self, delay: float, function: Callable[[], object]) -> Timer:  # noqa: N802
+        return Timer(self._reactor, self._time, self._time() + delay, function)
+
+
+class Timer:
+    """One of them."""
+
+    def __init__(self, reactor: Any, time: Callable[[], float], at: float, function: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._time = time
+        self._at = at
+        self._function = function
+        self._begin()
+
+    def active(self) -> bool:
+        """Whether it will fire yet."""
+        return bool(self._call.active())
+
+    def cancel(self) -> None:
+        """Have it not fire."""
+        self._call.cancel()
+
+    def _begin(self) -> None:
+        self._call = self._reactor.callLater(max(0, self._at - self._time()), self._look)
+
+    def _look(self) -> None:
+        if self._time() < self._at:
+            self._begin()
+        else:
+            self._function()
+
+
 def tie(endpoint: Endpoint, reactor: Any, on_ended: Callable[[BaseException], object] | None = None) -> None:
     """Let `call_soon` reach the sessions of an endpoint from any thread.
 
@@ -50,11 +91,12 @@ def tie(endpoint: Endpoint, reactor: Any, on_ended: Callable[[BaseException], ob
     """
     if hasattr(reactor, "callFromThread"):  # else it is a clock, for tests
         endpoint.runs_by(reactor.callFromThread)
-    endpoint.on_ended = on_ended or (lambda error: stop(reactor))
+    endpoint.on_ended = on_ended or partial(stop, reactor)
 
 
-def stop(reactor: Any) -> None:
-    """Stop a reactor, if it runs."""
+def stop(reactor: Any, error: BaseException) -> None:
+    """Stop a reactor, if it runs, and log why: nothing public has it exit with a code."""
+    _log.critical("a handler ended the program: {error!r}", error=error)
     if getattr(reactor, "running", False):
         reactor.callLater(0, reactor.stop)
 

@@ -17,7 +17,7 @@ from zope.interface import implementer  # type: ignore[import-untyped]
 
 from packetcore import Address, Carrier, Endpoint, Session
 from packetcore_sockets import read_rest
-from packetcore_twisted._reactor import clock_of
+from packetcore_twisted._reactor import Timers, clock_of
 
 PIECE = 64 * 1024
 """The most bytes a transport is given at a time; Linux wakes a writer in larger steps."""
@@ -68,7 +68,7 @@ class PacketProtocol(Protocol):
         if not self._is_tls:
             self.handshakeCompleted()
         elif self._endpoint.config.connect_timeout is not None:
-            self._timer = self._reactor.callLater(self._endpoint.config.connect_timeout, self.abort)
+            self._timer = Timers(self._reactor).callLater(self._endpoint.config.connect_timeout, self.abort)
 
     def handshakeCompleted(self) -> None:  # noqa: N802
         if self._is_tls and self._transport.disconnecting:

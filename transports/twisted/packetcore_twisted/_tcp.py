@@ -30,7 +30,7 @@ from packetcore_sockets import BACKLOG, open_tcp_listeners
 from packetcore_twisted._client import Client
 from packetcore_twisted._functions import Functions, StreamFunction
 from packetcore_twisted._listening import ListeningSocket
-from packetcore_twisted._reactor import clock_of, log_failure, look_up, stop, the_reactor, tie
+from packetcore_twisted._reactor import Timers, clock_of, log_failure, look_up, stop, the_reactor, tie
 from packetcore_twisted._socket import PacketProtocol, address_of
 from packetcore_twisted._stream import Stream
 
@@ -60,6 +60,7 @@ class PacketFactory(ServerBase):
         self.reactor: Any = the_reactor(reactor)
         """What tells the time and keeps timers."""
         self._time = clock_of(self.reactor)
+        self._timers: Any = Timers(self.reactor)
         self._functions = Functions(self.reactor)
         super().__init__(handler, self._functions.start, config, log_failure, endpoint, sessions)
         self.endpoint.is_server = is_server
@@ -93,7 +94,7 @@ class PacketFactory(ServerBase):
         enough: Deferred[object] = Deferred()
         over.addBoth(lambda _: None if enough.called else enough.callback(None))
         try:
-            yield enough.addTimeout(grace, self.reactor, lambda *_: None)
+            yield enough.addTimeout(grace, self._timers, lambda *_: None)
         finally:
             self.endpoint.abort(self._time())
             for running in list(self._functions.running):
@@ -122,6 +123,8 @@ class PacketFactory(ServerBase):
 
     def _ended(self, error: BaseException) -> None:
         self._stop_listening()
+        if not self._waiting:
+            stop(self.reactor, error)
         new_failure: Any = Failure
         self._finish(new_failure(error))
 
@@ -130,8 +133,6 @@ class PacketFactory(ServerBase):
         waiting, self._waiting = self._waiting, []
         for over in waiting:
             self.reactor.callLater(0, over.callback, result)
-        if not waiting and isinstance(result, Failure):
-            stop(self.reactor)
 
     def _shook_hands(self, opened: Any, protocol: PacketProtocol) -> Any:
         self._shaking_hands.discard(protocol)
@@ -234,13 +235,14 @@ def connect(
             `ssl.SSLError` where TLS failed. With `reconnect` these go to the log.
     """
     reactor = the_reactor(reactor)
+    timers: Any = Timers(reactor)
 
     def dial(endpoint: Endpoint) -> Deferred[Session]:
         if endpoint.on_ended is None:
             tie(endpoint, reactor)
         opening = Deferred.fromCoroutine(_open(endpoint, host, port, ssl, reactor))
         if (timeout := endpoint.config.connect_timeout) is not None:
-            opening.addTimeout(timeout, reactor, lambda *_: fail(endpoint.connect_timed_out(host, port)))
+            opening.addTimeout(timeout, timers, lambda *_: fail(endpoint.connect_timed_out(host, port)))
         return opening.addErrback(_as_os_error, f"connecting to {host} port {port}")
 
     if reconnect is not None and handler is not None:
