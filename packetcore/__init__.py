@@ -33,6 +33,7 @@ from packetcore._errors import (
     PoolFull,
     ProtocolError,
     RemoteProtocolError,
+    RequestPending,
     SessionClosed,
     WrongThread,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "RemoteProtocolError",
     "Reply",
     "Request",
+    "RequestPending",
     "ServerBase",
     "Session",
     "SessionClosed",

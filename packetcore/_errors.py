@@ -104,6 +104,21 @@ class PoolClosed(LocalProtocolError):
     """A `ConnectionPool` was closed and gives no connection any more."""
 
 
+class RequestPending(LocalProtocolError):
+    """Another request has the id still, in flight or held; the message says which, and how long.
+
+    Attributes:
+        id: the id asked with; `None` where one was to be picked and none is free.
+    """
+
+    def __init__(self, id: int | None, detail: str) -> None:
+        super().__init__(id, detail)
+        self.id = id
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
 class IdentityTaken(LocalProtocolError):
     """Another session holds this identity and the takeover policy is "reject".
 

@@ -206,7 +206,10 @@ class Session(Pump):
     @property
     def stats(self) -> Stats:
         """What has passed through until now: a copy of the counters."""
-        return self._connection.stats
+        stats = self._connection.stats
+        if self._requests is not None:
+            stats.late_replies = self._requests.late
+        return stats
 
     @property
     def bytes_received(self) -> int:
@@ -251,50 +254,59 @@ class Session(Pump):
 
     def request(
         self,
-        packet: Packet,
+        packet: Packet | bytes | bytearray | memoryview,
         done: Callable[[Reply | Exception], object],
         *,
+        type: int | None = None,
         match: Callable[[Reply], bool] | None = None,
         timeout: float | None = None,
+        wait: bool = False,
     ) -> Request:
-        """Send a packet and wait for its reply: the next packet, or message, of the same id that
-        answers no earlier request. Such a reply does not go to the handler.
+        """Send a packet and wait for its reply: the next packet, or message, of the same id. It
+        does not go to the handler. Nor does the late reply of a request that was given up,
+        whose id is held for it (see `Config.request_hold`).
 
         Args:
-            packet: what to ask.
-            done: called once, with the reply; with a `TimeoutError`; or with `SessionClosed`.
-            match: which packet is the reply, in place of that rule; asked for each that comes.
+            packet: what to ask, or its payload alone: then an id is picked that no request has.
+            done: called once, with the reply; with a `TimeoutError`; with `SessionClosed`; or,
+                where it had to wait, with what the send raised.
+            type: of a packet made of a payload; 0 if not given.
+            match: which packet is the reply, in place of the id; asked for each that comes. Such
+                a request takes no id and holds none: a late reply goes to the handler, or to
+                the request that has its id.
             timeout: how long to wait, in seconds; `None` for as long as the session lives.
+            wait: whether to send it once its id is free, in the order of asking, rather than
+                raise `RequestPending`. The `timeout` counts from now all the same.
 
         Returns:
             What `forget` takes.
 
         Raises:
+            RequestPending: the id is in flight or held; of a payload, all ids are.
             SessionClosed: the session is closing or closed, or the peer has finished sending.
             LocalProtocolError: the payload exceeds `max_payload`.
         """
+        self._check_thread()
         if self._connection.state is _HALF_CLOSED:
             raise SessionClosed(CloseReason.PEER)  # who would reply?
+        self._connection.check_sending()
         if self._requests is None:
-            self._requests = Requests()
+            self._requests = Requests(self.send, self._endpoint.config.request_hold)
             self._on_packet = self._packet_or_reply
             if self._on_packets is not None:
                 self._on_packets = self._packets_or_replies
         self._must_arm = True
-        # Outside an input the time is not known before the flush. Add it first: the send may find
-        # out that the socket is gone, and then all that wait are told.
-        request = self._requests.add(packet.id, match, done, timeout, self._now if self._running else None)
-        try:
-            self.send(packet)
-        except Exception:
-            self._requests.withdraw(request)
-            raise
+        now = self._now if self._running else None  # outside an input it is not known before the flush
+        request = self._requests.ask(packet, match, done, timeout, now, type=type, wait=wait)
+        self._wake()  # for the time of one that was not sent yet
         return request
 
     def forget(self, request: Request) -> None:
-        """Wait no longer for a reply; one that comes yet is a packet like any other."""
-        if self._requests is not None:
-            self._requests.discard(request)
+        """Wait no longer for a reply; one that comes yet is dropped, like any that is late. Does
+        nothing if `done` was called already."""
+        if self._requests is not None and self._requests.forget(request, self._now if self._running else None):
+            self._must_arm = True
+            self._wake()  # for the time of the hold
 
     def close(self) -> None:
         """Close once all that was sent has gone and the peer has closed too, at the latest
@@ -552,7 +564,7 @@ class Session(Pump):
             self._connection.set_reading(self._reading, self._now)
         deadline = self._connection.next_deadline() if self._hang_up_told is _NOT_YET else self._abort_at
         if self._requests is not None:
-            deadline = earlier(deadline, self._requests.next_deadline())
+            deadline = earlier(deadline, self._requests.next_deadline(may_send=self._connection.state in _SENDING))
         if deadline is not None and deadline < self._timer_at and not self._lost:
             self._timer_at = deadline
             self._host.set_timer(deadline)

@@ -36,6 +36,9 @@ class Stats:
     packets_dropped: int = 0
     """Packets sent in datagrams that the system did not take."""
 
+    late_replies: int = 0
+    """Replies to requests that had been given up, which were dropped."""
+
     errors: int = 0
     """Errors that the system reported of this peer (UDP)."""
 

@@ -95,6 +95,10 @@ _ENDPOINT_COUNTERS: dict[str, tuple[str, Callable[[EndpointStats], int]]] = {
         "Packets sent in datagrams that the operating system did not take.",
         lambda stats: stats.total.packets_dropped,
     ),
+    "late_replies": (
+        "Replies to requests that had been given up, which were dropped.",
+        lambda stats: stats.total.late_replies,
+    ),
     "errors": (
         "Errors that the operating system reported of UDP peers.",
         lambda stats: stats.errors,

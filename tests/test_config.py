@@ -62,6 +62,8 @@ def test_a_changed_copy_is_checked_too() -> None:
         {"max_sessions": 1, "max_sessions_per_host": 1},
         {"max_message": 1, "max_pending_messages": 1},
         {"on_malformed": "close"},
+        {"request_hold": None},
+        {"request_hold": 0},
         {"datagram_chunk": 1, "datagram_stream": True},
         {"datagram_chunk": 4096, "max_datagram": 4096},
     ],
@@ -105,6 +107,10 @@ def test_what_makes_sense_is_accepted(values: dict[str, object]) -> None:
                 f"datagram_chunk={chunk} is out of range 1 to max_datagram=1200, or None to cut nothing",
             )
             for chunk in (-1, 0, 1201)
+        ),
+        *(
+            ({"request_hold": value}, f"request_hold={value} must be at least 0 seconds, or None for no limit")
+            for value in (-1, float("nan"))
         ),
         ({"keepalive_interval": 5.0}, "keepalive_interval=5.0 needs a keepalive_packet"),
         (

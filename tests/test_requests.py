@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from errno import EPIPE
 from functools import partial
 
 import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from packetcore import (
     CloseReason,
@@ -16,6 +22,8 @@ from packetcore import (
     Message,
     Packet,
     Reply,
+    Request,
+    RequestPending,
     Session,
     SessionClosed,
     encode,
@@ -34,10 +42,6 @@ def starts_with(prefix: bytes) -> Callable[[Reply], bool]:
     return lambda reply: reply.payload.startswith(prefix)
 
 
-def note(ends: list[tuple[str, Outcome]], name: str, outcome: Outcome) -> None:
-    ends.append((name, outcome))
-
-
 def reason_of(outcome: Outcome) -> CloseReason | None:
     assert isinstance(outcome, SessionClosed)
     return outcome.reason
@@ -46,84 +50,283 @@ def reason_of(outcome: Outcome) -> CloseReason | None:
 # The bookkeeping alone.
 
 
-def test_replies_of_one_id_answer_its_requests_in_the_order_of_asking() -> None:
-    requests, ends = Requests(), list[tuple[str, Outcome]]()
-    for name, id in (("a", 7), ("b", 7), ("c", 8)):
-        requests.add(id, None, partial(note, ends, name), None, 0)
-    assert requests.take(Packet(8))
-    assert requests.take(Packet(7, b"1"))
-    assert requests.take(Packet(7, b"2"))
-    assert not requests.take(Packet(7, b"3"))
-    assert ends == [("c", Packet(8)), ("a", Packet(7, b"1")), ("b", Packet(7, b"2"))]
-    assert len(requests) == 0
+class Desk:
+    """A `Requests`, what it sent, and how each wait ended.
+
+    Args:
+        hold: how long the id of a request given up is held.
+        ids: how many ids there are to pick from, the first 256 at most.
+    """
+
+    def __init__(self, hold: float | None = 60.0, ids: int = 65_536) -> None:
+        self.sent: list[Packet] = []
+        self.ends: list[tuple[object, Outcome]] = []
+        self.is_broken = False
+        self.requests = Requests(self.send, hold)
+        if ids < 65_536:
+            blocks = dict.fromkeys(range(1, 256), (1 << 256) - 1) | {0: (1 << 256) - (1 << ids)}
+            self.requests._free._blocks, self.requests._free._full = blocks, (1 << 256) - 2
+
+    def send(self, packet: Packet) -> None:
+        if self.is_broken:
+            raise LocalProtocolError("nothing can be sent")
+        self.sent.append(packet)
+
+    def ask(
+        self,
+        name: object,
+        what: int | bytes | bytearray = 7,
+        match: Callable[[Reply], bool] | None = None,
+        timeout: float | None = None,
+        now: float | None = 100,
+        wait: bool = False,
+    ) -> Request:
+        packet = Packet(what, str(name).encode()) if isinstance(what, int) else what
+        return self.requests.ask(
+            packet, match, lambda outcome: self.ends.append((name, outcome)), timeout, now, wait=wait
+        )
+
+    def ended(self) -> list[object]:
+        """Names of those told since the last time."""
+        names = [name for name, _ in self.ends]
+        self.ends.clear()
+        return names
 
 
 def test_a_match_decides_alone_and_goes_before_the_ids() -> None:
-    requests, ends = Requests(), list[tuple[str, Outcome]]()
-    requests.add(7, None, lambda reply: ends.append(("by id", reply)), None, 0)
-    requests.add(7, starts_with(b"x"), lambda reply: ends.append(("first", reply)), None, 0)
-    requests.add(7, starts_with(b"x"), lambda reply: ends.append(("second", reply)), None, 0)
+    desk = Desk()
+    desk.ask("by id")
+    desk.ask("first", match=starts_with(b"x"))
+    desk.ask("second", match=starts_with(b"x"))
     for packet in (Packet(9, b"x1"), Packet(7, b"y"), Packet(1, b"x2")):
-        assert requests.take(packet)
-    assert not requests.take(Packet(7, b"y")), "the id alone is nothing to one with a match"
-    assert ends == [("first", Packet(9, b"x1")), ("by id", Packet(7, b"y")), ("second", Packet(1, b"x2"))]
+        assert desk.requests.take(packet)
+    assert not desk.requests.take(Packet(7, b"y")), "the id alone is nothing to one with a match"
+    assert desk.ends == [("first", Packet(9, b"x1")), ("by id", Packet(7, b"y")), ("second", Packet(1, b"x2"))]
+    assert len(desk.requests) == 0
 
 
 def test_each_wait_has_a_deadline_of_its_own_and_a_reply_calls_it_off() -> None:
-    requests, ends = Requests(), list[Outcome]()
-    requests.add(1, None, ends.append, 5.0, 100)
-    requests.add(2, None, ends.append, 2.0, 100)
-    requests.add(3, None, ends.append, None, 100)
-    assert requests.next_deadline() == 102
-    requests.expire(101.9)
-    assert not ends
-    requests.take(Packet(2))
-    assert requests.next_deadline() == 105
-    requests.expire(105)
-    assert str(ends[1]) == "no reply to request 1 came within timeout=5.0 s"
-    assert isinstance(ends[1], TimeoutError)
-    assert (len(requests), requests.next_deadline()) == (1, None)
+    desk = Desk(hold=None)
+    for id, timeout in ((1, 5.0), (2, 2.0), (3, None)):
+        desk.ask(id, id, timeout=timeout)
+    assert desk.requests.next_deadline() == 102
+    desk.requests.expire(101.9)
+    assert not desk.ends
+    desk.requests.take(Packet(2))
+    assert desk.requests.next_deadline() == 105
+    desk.requests.expire(105)
+    assert str(desk.ends[1][1]) == "no reply to request 1 came within timeout=5.0 s"
+    assert isinstance(desk.ends[1][1], TimeoutError)
+    assert (len(desk.requests), desk.requests.next_deadline()) == (1, None)
 
 
-def test_a_timeout_that_is_begun_later_counts_from_then() -> None:
-    requests, ends = Requests(), list[Outcome]()
-    requests.add(1, None, ends.append, 5.0, None)
-    forgotten = requests.add(2, None, ends.append, 1.0, None)
-    assert requests.next_deadline() is None
-    requests.discard(forgotten)
-    requests.begin(100)
-    requests.begin(103)
-    assert requests.next_deadline() == 105
+def test_times_that_begin_later_count_from_then() -> None:
+    desk = Desk(hold=10)
+    desk.ask(1, 1, timeout=5.0, now=None)
+    forgotten = desk.ask(2, 2, timeout=1.0, now=None)
+    desk.requests.forget(forgotten, None)
+    assert desk.requests.next_deadline() is None
+    desk.requests.begin(0)
+    desk.requests.begin(103)
+    assert desk.requests.next_deadline() == 5
+    desk.requests.take(Packet(1))
+    assert desk.requests.next_deadline() == 10, "the hold"
 
 
-def test_one_that_is_forgotten_is_told_nothing_and_leaves_nothing() -> None:
-    requests, ends = Requests(), list[Outcome]()
-    for _ in range(2):
-        for match in (None, starts_with(b"")):
-            request = requests.add(7, match, ends.append, 1.0, 100)
-            requests.discard(request)
-            requests.discard(request)
-    assert (len(requests), requests.next_deadline()) == (0, None)
-    assert not requests.take(Packet(7))
-    assert not requests._by_id
-    requests.expire(200)
-    requests.fail(SessionClosed())
-    assert not ends
+def test_one_that_is_forgotten_is_told_nothing_and_its_reply_answers_nobody() -> None:
+    desk = Desk()
+    for match in (None, starts_with(b"")):
+        request = desk.ask("forgotten", 7, match, timeout=1.0)
+        assert desk.requests.forget(request, 100)
+        assert not desk.requests.forget(request, 100)
+    assert len(desk.requests) == 0
+    assert desk.requests.take(Packet(7)), "the late reply is dropped"
+    assert not desk.requests.take(Packet(7)), "and no more than that"
+    assert (desk.requests.late, desk.requests.next_deadline()) == (1, None)
+    desk.requests.expire(200)
+    desk.requests.fail(SessionClosed())
+    assert not desk.ends
+
+
+@pytest.mark.parametrize(
+    ("hold", "how_long"),
+    [(60.0, "for request_hold=60.0 s, or until its reply comes"), (None, "until its reply comes")],
+)
+def test_an_id_in_flight_or_held_is_refused_and_the_error_says_which(hold: float | None, how_long: str) -> None:
+    desk = Desk(hold)
+    desk.ask("first", timeout=1.0)
+    with pytest.raises(RequestPending, match="a request with id=7 is in flight") as refused:
+        desk.ask("second")
+    assert refused.value.id == 7
+    desk.ask("another id", 8)
+    desk.requests.expire(101)
+    with pytest.raises(RequestPending) as held:
+        desk.ask("second", timeout=1.0)
+    assert str(held.value) == f"a request with id=7 was given up, and the id is held {how_long}"
+    assert str(pickle.loads(pickle.dumps(held.value))) == str(held.value)
+    assert desk.requests.take(ANSWER)
+    desk.ask("second")
+    desk.requests.take(ANSWER)
+    assert desk.ended() == ["first", "second"]
+    assert [packet.payload for packet in desk.sent] == [b"first", b"another id", b"second"]
+
+
+def test_after_the_hold_an_id_is_free_and_a_reply_is_a_packet_like_any_other() -> None:
+    desk = Desk(hold=60)
+    desk.ask("first", timeout=1.0)
+    desk.requests.expire(101)
+    desk.requests.expire(160.9)
+    assert desk.requests.next_deadline() == 161
+    with pytest.raises(RequestPending):
+        desk.ask("second")
+    desk.requests.expire(161)
+    assert not desk.requests.take(ANSWER)
+    desk.ask("second")
+    assert (desk.requests.unanswered, desk.requests.late) == (2, 0)
+
+
+def test_without_a_hold_the_next_may_ask_at_once() -> None:
+    desk = Desk(hold=0)
+    desk.ask("first", timeout=1.0)
+    desk.ask("waits", wait=True)
+    desk.requests.expire(101)
+    desk.requests.take(ANSWER)
+    assert not desk.requests.take(ANSWER)
+    assert desk.ended() == ["first", "waits"]
+
+
+def test_those_that_wait_for_an_id_are_sent_in_their_order_when_it_is_free() -> None:
+    desk = Desk(hold=60)
+    desk.ask("given up", timeout=1.0)
+    desk.ask("waits", wait=True, timeout=200.0)
+    desk.ask("has too little time", wait=True, timeout=5.0)
+    desk.requests.forget(desk.ask("forgotten", wait=True), 100)
+    desk.ask("waits longer", wait=True)
+    desk.ask("not concerned", 8, wait=True)
+    desk.requests.expire(101)
+    desk.requests.expire(105)
+    assert str(desk.ends[1][1]) == "id 7 was not free for a request within timeout=5.0 s: it was not sent"
+    assert desk.requests.take(Packet(7, b"late"))
+    assert [packet.payload for packet in desk.sent] == [b"given up", b"not concerned", b"waits"]
+    assert desk.requests.unanswered == 2
+    desk.requests.expire(300)
+    assert str(desk.ends[2][1]) == "no reply to request 7 came within timeout=200.0 s", "counted from the call"
+    assert len(desk.sent) == 3
+    desk.requests.expire(360)
+    assert desk.sent[3].payload == b"waits longer"
+    desk.requests.take(ANSWER)
+    assert desk.ended() == ["given up", "has too little time", "waits", "waits longer"]
+
+
+def test_one_whose_time_is_over_when_its_id_is_free_is_not_sent() -> None:
+    for hold in (0, 3):
+        desk = Desk(hold)
+        desk.ask("first", timeout=5.0)
+        desk.ask("waits", wait=True, timeout=5.0 + hold)
+        desk.requests.expire(105)
+        desk.requests.expire(105 + hold)
+        assert len(desk.sent) == 1
+
+
+def test_one_that_waited_and_cannot_be_sent_is_told_why_and_the_next_has_its_turn() -> None:
+    desk = Desk()
+    desk.ask("first")
+    for name in ("second", "third"):
+        desk.ask(name, wait=True)
+    desk.is_broken = True
+    assert desk.requests.take(ANSWER)
+    assert [(name, type(outcome)) for name, outcome in desk.ends] == [
+        ("second", LocalProtocolError),
+        ("third", LocalProtocolError),
+        ("first", Packet),
+    ]
+    desk.is_broken = False
+    assert desk.requests.unanswered == 0
+    desk.ask("fourth")
+
+
+def test_one_that_cannot_be_sent_takes_no_id() -> None:
+    desk = Desk()
+    desk.is_broken = True
+    for match in (None, starts_with(b"")):
+        with pytest.raises(LocalProtocolError, match="nothing can be sent"):
+            desk.ask("refused", match=match, timeout=1.0)
+    assert (len(desk.requests), desk.requests.unanswered, desk.requests.next_deadline()) == (0, 0, None)
+    assert not desk.requests.take(ANSWER)
+    desk.is_broken = False
+    desk.ask("sent")
+
+
+def test_a_payload_gets_an_id_that_is_free() -> None:
+    desk = Desk()
+    desk.ask("in flight", 0)
+    desk.requests.forget(desk.ask("held", 2), 100)
+    for kind in (bytes, bytearray, memoryview):
+        desk.requests.ask(kind(b"payload"), None, lambda reply: None, None, 100, type=5)
+    assert desk.sent[2:] == [Packet(id, b"payload", type=5) for id in (1, 3, 4)]
+    desk.requests.take(Packet(1))
+    assert desk.ask("later", b"").id == 5, "one used of late does not come again soon"
+    assert desk.ask("with a match", b"", starts_with(b"x")).id == 6
+    with pytest.raises(TypeError, match="type=5"):
+        desk.requests.ask(Packet(9), None, lambda reply: None, None, 100, type=5)
+    with pytest.raises(ValueError, match="type=256"):
+        desk.requests.ask(b"", None, lambda reply: None, None, 100, type=256)
+
+
+def test_with_every_id_taken_a_payload_is_refused_or_waits() -> None:
+    desk = Desk()
+    for n in range(65_536):
+        desk.ask(n, b"", timeout=1.0 if n < 5 else None)
+    desk.requests.expire(101)
+    expected = "no id is free: 65531 have a request in flight, and 5 had one that was given up"
+    with pytest.raises(RequestPending, match=expected) as refused:
+        desk.ask("refused", b"")
+    assert refused.value.id is None
+    desk.ends.clear()
+    desk.ask("waits", bytearray(b"!"), wait=True)
+    desk.ask("has a match", b"", starts_with(b"x"), wait=True)
+    desk.ask("has too little time", b"", wait=True, timeout=2.0)
+    desk.ask("waits for the id", 40_000, wait=True)
+    desk.requests.expire(102)
+    assert str(desk.ends.pop()[1]) == "no id was free for a request within timeout=2.0 s: it was not sent"
+    desk.requests.take(Packet(40_000))
+    desk.requests.take(Packet(40_001))
+    desk.requests.take(Packet(40_002))
+    assert desk.sent[-3:] == [Packet(40_000, b"waits for the id"), Packet(40_001, b"!"), Packet(40_002)]
+    desk.requests.take(Packet(1, b"x"))
+    assert desk.ended() == [40_000, 40_001, 40_002, "has a match"]
+    assert desk.ask("one is free again", b"").id == 40_002
+
+
+def test_each_step_takes_as_long_with_all_ids_taken_as_with_none() -> None:
+    desk = Desk(hold=None)
+    for _ in range(65_535):
+        desk.requests.forget(desk.ask("held", b""), 100)
+    # Were each of these to search, this would take a minute.
+    for n in range(50_000):
+        assert desk.ask(n, b"").id == 65_535
+        desk.requests.take(Packet(65_535))
+        desk.requests.expire(100)
+        assert desk.requests.next_deadline() is None
 
 
 def test_ids_asked_once_leave_nothing_behind() -> None:
-    requests = Requests()
+    desk = Desk(hold=1)
     for n in range(20_000):
-        requests.add(n, None, lambda reply: None, 1.0, n / 1000)
-        assert requests.take(Packet(n))
-        requests.discard(requests.add(n, None, lambda reply: None, 1.0, n / 1000))
-    assert not requests._by_id
-    assert len(requests._deadlines._heap) < 200
+        desk.ask(n, n, timeout=1.0, now=n)
+        assert desk.requests.take(Packet(n))
+        desk.requests.forget(desk.ask(n, n, timeout=1.0, now=n), n)
+        desk.requests.expire(n + 1)
+    assert not desk.requests._in_flight
+    assert not desk.requests._held
+    assert not desk.requests._free._blocks
+    assert len(desk.requests._deadlines._heap) < 200
 
 
 @pytest.mark.parametrize("how", ["fail", "expire"])
 def test_one_that_raises_or_asks_again_at_its_end_keeps_nobody_else_from_hearing(how: str) -> None:
-    requests, told = Requests(), list[str]()
+    desk, told = Desk(hold=0), list[str]()
+    requests = desk.requests
 
     def raise_it(reply: Outcome) -> None:
         told.append("raises")
@@ -131,13 +334,13 @@ def test_one_that_raises_or_asks_again_at_its_end_keeps_nobody_else_from_hearing
 
     def ask_again(reply: Outcome) -> None:
         told.append("asks again")
-        requests.add(7, None, lambda reply: told.append("never"), 0.0, 102)
+        requests.ask(Packet(9), None, lambda reply: told.append("never"), 0.0, 102)
 
-    requests.add(7, None, raise_it, 1.0, 100)
-    requests.add(7, None, ask_again, 1.0, 100)
-    last = requests.add(7, None, lambda reply: told.append("forgotten"), 1.0, 100)
-    requests.add(8, None, lambda reply: requests.discard(last), 0.5, 100)
-    requests.add(8, None, lambda reply: told.append("last"), 1.0, 100)
+    requests.ask(Packet(7), None, raise_it, 1.0, 100)
+    requests.ask(Packet(6), None, ask_again, 1.0, 100)
+    last = requests.ask(Packet(5), None, lambda reply: told.append("forgotten"), 1.0, 100)
+    requests.ask(Packet(8), None, lambda reply: requests.forget(last), 0.5, 100)
+    requests.ask(Packet(4), None, lambda reply: told.append("last"), 1.0, 100)
     if how == "expire":
         with pytest.raises(RuntimeError):
             requests.expire(102)
@@ -149,18 +352,250 @@ def test_one_that_raises_or_asks_again_at_its_end_keeps_nobody_else_from_hearing
     assert len(requests) == 1
 
 
+def test_one_that_raises_when_it_cannot_be_sent_keeps_nobody_else_from_being_sent() -> None:
+    told: list[str] = []
+
+    def send(packet: Packet) -> None:
+        told.append(f"sends {packet.payload!r}")
+        if packet.payload == b"bad":
+            raise LocalProtocolError("too bad")
+
+    def raise_it(reply: str) -> None:
+        raise RuntimeError("a bug of the application")
+
+    def tell(done: Callable[[str], None], reply: Outcome) -> None:
+        done("told")
+
+    requests = Requests(send, 60)
+    for payload, done in ((b"1", told.append), (b"bad", raise_it), (b"3", told.append)):
+        requests.ask(Packet(7, payload), None, partial(tell, done), None, 100, wait=True)
+    with pytest.raises(RuntimeError):
+        requests.take(ANSWER)
+    assert told == ["sends b'1'", "sends b'bad'", "sends b'3'", "told"]
+
+
 def test_a_match_may_ask_and_forget() -> None:
-    requests, ends = Requests(), list[Outcome]()
+    desk = Desk()
 
     def match(reply: Reply) -> bool:
-        requests.discard(first)
-        requests.add(9, starts_with(b"never"), ends.append, None, 100)
+        desk.requests.forget(first)
+        desk.ask("asked", 9, starts_with(b"never"))
         return False
 
-    first = requests.add(7, match, ends.append, None, 100)
-    requests.add(7, starts_with(b"!"), ends.append, None, 100)
-    assert requests.take(ANSWER)
-    assert ends == [ANSWER]
+    first = desk.ask("first", 7, match)
+    desk.ask("second", 7, starts_with(b"!"))
+    assert desk.requests.take(ANSWER)
+    assert desk.ends == [("second", ANSWER)]
+
+
+# Against a model, in which lists are searched from end to end.
+
+NEVER = float("inf")
+FEW = 4
+few_ids = st.integers(0, FEW - 1)
+timeouts = st.none() | st.integers(0, 6).map(float)
+
+
+@dataclass
+class Asked:
+    """One that waits, in the model."""
+
+    name: int
+    id: int | None
+    has_match: bool
+    due: float | None  # `None` while it has not begun
+    timeout: float | None
+    handle: Request | None = None
+    is_sent: bool = False
+
+
+class RequestsMachine(RuleBasedStateMachine):
+    hold: float | None = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.desk = Desk(self.hold, FEW)
+        self.now = 0.0
+        self.asked: list[Asked] = []  # those that wait, in the order of asking
+        self.held: dict[int, float] = {}
+        self.next_id = 0
+        self.names = 0
+        self.late = 0
+        self.unanswered = 0
+        self.sent: list[Packet] = []
+        self.ends: list[tuple[int, type]] = []
+
+    # The model.
+
+    def taken(self) -> set[int]:
+        return {one.id for one in self.asked if one.is_sent and not one.has_match and one.id is not None} | {*self.held}
+
+    def pick(self) -> int | None:
+        for id in range(self.next_id, self.next_id + FEW):
+            if id % FEW not in self.taken():
+                self.next_id = id % FEW + 1
+                return id % FEW
+        return None
+
+    def pass_on(self) -> None:
+        """Send whoever may be sent."""
+        for id in range(FEW):
+            while id not in self.taken():
+                waiting = [one for one in self.asked if not one.is_sent]
+                for_it = [one for one in waiting if one.id == id] or [one for one in waiting if one.id is None]
+                if not for_it:
+                    break
+                one = for_it[0]
+                one.id = id
+                if self.desk.is_broken:
+                    self.asked.remove(one)
+                    self.ends.append((one.name, LocalProtocolError))
+                else:
+                    self.send(one)
+
+    def send(self, one: Asked) -> None:
+        assert one.id is not None
+        one.is_sent = True
+        self.unanswered += 1
+        self.sent.append(Packet(one.id, str(one.name).encode()))
+
+    def begin(self) -> None:
+        for one in self.asked:
+            if one.timeout is not None and one.due is None:
+                one.due = self.now + one.timeout
+        for id, until in self.held.items():
+            if until == NEVER and self.hold is not None:
+                self.held[id] = self.now + self.hold
+
+    def give_up(self, one: Asked, is_known: bool) -> None:
+        self.asked.remove(one)
+        if one.is_sent and not one.has_match and one.id is not None and self.hold != 0:
+            self.held[one.id] = NEVER
+            if is_known and self.hold is not None:
+                self.begin()
+
+    # What is done to both.
+
+    @rule(id=few_ids | st.none(), has_match=st.booleans(), timeout=timeouts, wait=st.booleans(), is_known=st.booleans())
+    def ask(self, id: int | None, has_match: bool, timeout: float | None, wait: bool, is_known: bool) -> None:
+        self.names += 1
+        name = self.names
+        match = (lambda reply: reply.payload == str(name).encode()) if has_match else None
+        expected = self.pick() if id is None else id
+        must_wait = expected is None or (not has_match and expected in self.taken())
+        what = str(name).encode() if id is None else id
+        error: type[Exception] | None = RequestPending if must_wait and not wait else None
+        if not must_wait and self.desk.is_broken:
+            error = LocalProtocolError
+        one = Asked(name, expected, has_match, None, timeout)
+        self.asked.append(one)
+        if error is not RequestPending and timeout is not None and is_known:
+            self.begin()
+        if error is not None:
+            self.asked.remove(one)
+            with pytest.raises(error):
+                self.desk.ask(name, what, match, timeout, self.now if is_known else None, wait)
+            return
+        one.handle = self.desk.ask(name, what, match, timeout, self.now if is_known else None, wait)
+        if not must_wait:
+            self.send(one)
+
+    @rule(id=few_ids)
+    def reply(self, id: int) -> None:
+        one = next((one for one in self.asked if one.is_sent and one.id == id and not one.has_match), None)
+        is_late = id in self.held
+        if one is not None:
+            self.asked.remove(one)
+        self.held.pop(id, None)
+        self.late += is_late
+        self.unanswered -= one is not None or is_late
+        self.pass_on()
+        if one is not None:
+            self.ends.append((one.name, Packet))
+        assert self.desk.requests.take(Packet(id, b"?")) is (one is not None or is_late)
+
+    @precondition(lambda self: any(one.has_match and one.is_sent for one in self.asked))
+    @rule(chance=st.randoms(use_true_random=False))
+    def reply_to_a_match(self, chance: random.Random) -> None:
+        one = chance.choice([one for one in self.asked if one.has_match and one.is_sent])
+        self.asked.remove(one)
+        self.unanswered -= 1
+        self.ends.append((one.name, Packet))
+        assert self.desk.requests.take(Packet(chance.randrange(FEW), str(one.name).encode()))
+
+    @precondition(lambda self: self.asked)
+    @rule(chance=st.randoms(use_true_random=False), is_known=st.booleans())
+    def forget(self, chance: random.Random, is_known: bool) -> None:
+        one = chance.choice(self.asked)
+        assert one.handle is not None
+        self.give_up(one, is_known)
+        self.pass_on()
+        assert self.desk.requests.forget(one.handle, self.now if is_known else None)
+        assert not self.desk.requests.forget(one.handle, self.now)
+
+    @rule()
+    def flush(self) -> None:
+        self.begin()
+        self.desk.requests.begin(self.now)
+
+    @rule(step=st.integers(0, 4))
+    def tick(self, step: int) -> None:
+        self.now += step
+        over = [id for id, until in self.held.items() if until <= self.now]
+        due = [one for one in self.asked if one.due is not None and one.due <= self.now]
+        for one in due:
+            self.ends.append((one.name, TimeoutError))
+            self.give_up(one, True)
+        for id in over:
+            del self.held[id]
+        self.pass_on()
+        self.desk.requests.expire(self.now)
+
+    @rule()
+    def fail(self) -> None:
+        self.ends += [(one.name, SessionClosed) for one in self.asked]
+        self.asked.clear()
+        self.held.clear()
+        self.desk.requests.fail(SessionClosed())
+
+    @rule()
+    def break_or_mend(self) -> None:
+        self.desk.is_broken = not self.desk.is_broken
+
+    @invariant()
+    def both_have_sent_and_told_the_same(self) -> None:
+        by_name = partial(sorted, key=str)
+        assert by_name((name, type(outcome)) for name, outcome in self.desk.ends) == by_name(self.ends)
+        assert by_name(self.desk.sent) == by_name(self.sent), "each goes once, with the same id"
+        for sent in (self.desk.sent, self.sent):
+            sent.sort(key=lambda packet: packet.id)  # those of one id keep their order
+        assert self.desk.sent == self.sent
+
+    @invariant()
+    def both_hold_and_count_the_same(self) -> None:
+        requests = self.desk.requests
+        assert (len(requests), requests.late, requests.unanswered) == (len(self.asked), self.late, self.unanswered)
+        assert dict(requests._held) == self.held
+        assert set(range(FEW)) - self.taken() == {id for id in range(FEW) if not requests._free._blocks[0] >> id & 1}
+        times = [one.due for one in self.asked if one.due is not None]
+        times += [until for until in self.held.values() if until < NEVER]
+        assert requests.next_deadline() == min(times, default=None)
+
+
+class WithoutAHold(RequestsMachine):
+    hold = 0
+
+
+class HeldUntilTheReplyComes(RequestsMachine):
+    hold = None
+
+
+TestRequests = RequestsMachine.TestCase
+TestWithoutAHold = WithoutAHold.TestCase
+TestHeldUntilTheReplyComes = HeldUntilTheReplyComes.TestCase
+for case in (TestRequests, TestWithoutAHold, TestHeldUntilTheReplyComes):
+    # A run is many examples in one; to explain a failure would take minutes.
+    case.settings = settings(max_examples=settings().max_examples // 4, phases=set(Phase) - {Phase.explain})
 
 
 # Through a session.
@@ -186,7 +621,7 @@ def test_the_first_request_of_a_session_is_treated_like_any_other() -> None:
         rig, ends = Rig(), list[Outcome]()
         session, _ = rig.open()
         for _ in range(others):
-            session.forget(session.request(OTHER, ends.append))
+            session.forget(session.request(Packet(9), ends.append))
         rig.handler.on["packet"] = partial(Session.request, packet=ASK, done=ends.append)
         session.received(encode(OTHER) + encode(ANSWER), 101)
         assert ends == [ANSWER]
@@ -222,7 +657,7 @@ def test_a_thousand_at_once_each_end_once_in_time_or_with_their_own_reply() -> N
     assert all(
         len(outcomes) == 1 and isinstance(outcomes[0], TimeoutError) for n, outcomes in ends.items() if not n % 2
     )
-    assert ticks <= 501, "one timer for each deadline at most"
+    assert ticks <= 1000, "one timer for each deadline and each hold at most"
     assert session.is_open
 
 
@@ -267,8 +702,8 @@ def test_the_end_is_told_to_each_who_waits_before_the_handler_hears_of_it() -> N
     session, _ = rig.open()
     told: list[object] = []
     rig.handler.on["disconnected"] = lambda session: told.append("disconnected")
-    for _ in range(2):
-        session.request(ASK, lambda reply: told.append(reason_of(reply)), timeout=50)
+    for wait in (False, True):
+        session.request(ASK, lambda reply: told.append(reason_of(reply)), timeout=50, wait=wait)
     session.flush(100)
     session.lost(ConnectionResetError(), 101)
     session.tick(200)
@@ -279,7 +714,7 @@ def test_who_asks_again_when_told_of_the_end_keeps_nobody_else_waiting() -> None
     rig, ends = Rig(), list[Outcome]()
     session, _ = rig.open()
     session.request(ASK, lambda reply: session.request(ASK, ends.append))
-    session.request(ASK, ends.append)
+    session.request(OTHER, ends.append)
     session.flush(100)
     session.lost(None, 101)
     assert [reason_of(end) for end in ends] == [CloseReason.PEER]
@@ -292,12 +727,13 @@ def test_a_peer_that_has_finished_sending_answers_nothing_more() -> None:
     session, _ = rig.open()
     rig.handler.on["eof"] = lambda session: None  # it goes on sending
     session.request(ASK, ends.append)
-    session.request(ASK, ends.append)
+    session.request(OTHER, ends.append)
+    session.request(OTHER, ends.append, wait=True)
     session.flush(100)
     session.received(encode(ANSWER), 101)
     session.eof(101)
     assert ends[0] == ANSWER
-    assert reason_of(ends[1]) is CloseReason.PEER
+    assert [reason_of(end) for end in ends[1:]] == [CloseReason.PEER] * 2
     assert session.is_open
     with pytest.raises(SessionClosed, match="PEER"):
         session.request(ASK, ends.append)
@@ -392,16 +828,99 @@ def test_a_paused_session_keeps_the_reply_until_it_goes_on() -> None:
 def test_unanswered_counts_what_waits_and_what_was_given_up() -> None:
     session, _ = Rig(Config(max_payload=4)).open()
     assert session.unanswered == 0
-    requests = [session.request(ASK, lambda reply: None, timeout=timeout) for timeout in (None, None, 1)]
+    requests = [session.request(Packet(id), lambda reply: None, timeout=1 if id == 9 else None) for id in (7, 8, 9)]
     session.flush(100)
     session.received(encode(ANSWER), 100)
     assert session.unanswered == 2
     session.forget(requests[1])
+    session.request(OTHER, lambda reply: None, wait=True)
     session.tick(101)
-    assert session.unanswered == 2
+    assert session.unanswered == 2, "what was not sent has no reply to come"
     with pytest.raises(LocalProtocolError):
         session.request(Packet(7, b"12345"), lambda reply: None)
     assert session.unanswered == 2
+    session.received(encode(Packet(9)), 102)
+    assert session.unanswered == 1, "a late reply has come"
+
+
+def test_a_late_reply_is_dropped_and_counted_and_answers_no_newer_request() -> None:
+    rig, ends = Rig(), list[Outcome]()
+    session, host = rig.open()
+    session.request(ASK, ends.append, timeout=1)
+    session.flush(100)
+    session.tick(101)
+    with pytest.raises(RequestPending, match=r"id=7 .* held for request_hold=60\.0 s"):
+        session.request(ASK, ends.append)
+    assert host.packets() == [ASK], "nothing of it was sent"
+    session.received(encode(Packet(7, b"late")), 102)
+    assert (session.stats.late_replies, session.stats.packets_received, len(ends)) == (1, 1, 1)
+    assert not rig.handler.named("packet")
+    session.request(ASK, ends.append)
+    session.flush(102)
+    session.received(encode(ANSWER) + encode(Packet(7, b"news")), 103)
+    assert ends[1:] == [ANSWER]
+    assert rig.handler.named("packet") == [("packet", Packet(7, b"news"))]
+    session.lost(None, 104)
+    assert rig.endpoint.stats.total.late_replies == 1
+
+
+@pytest.mark.parametrize("hold", [None, 5.0])
+def test_the_timer_frees_an_id_whose_reply_never_came_and_sends_who_waits_for_it(hold: float | None) -> None:
+    rig, ends = Rig(Config(idle_timeout=None, request_hold=hold)), list[Outcome]()
+    session, host = rig.open()
+    forgotten = session.request(ASK, ends.append)
+    session.flush(100)
+    session.forget(forgotten)
+    session.request(Packet(7, b"again"), ends.append, wait=True)
+    session.flush(150)
+    if hold is None:
+        assert host.timer is None, "there is no time to wait for"
+        return
+    assert host.timer == 155, "from when it was forgotten"
+    host.verbs.clear()
+    session.tick(155)
+    assert host.packets() == [ASK, Packet(7, b"again")]
+    assert host.verbs.count("write") == 1
+    session.received(encode(ANSWER), 156)
+    assert ends == [ANSWER]
+
+
+def test_one_that_waits_for_its_id_is_sent_with_what_the_handler_sends_upon_the_reply() -> None:
+    rig, ends = Rig(), list[Outcome]()
+    session, host = rig.open()
+    session.request(ASK, lambda reply: session.send(OTHER))
+    session.request(ASK, ends.append, timeout=30, wait=True)
+    session.flush(100)
+    assert host.timer == 130, "its time is counted already"
+    host.verbs.clear()
+    session.received(encode(ANSWER), 101)
+    assert host.packets() == [ASK, ASK, OTHER]
+    assert host.verbs.count("write") == 1
+    session.tick(130)
+    assert str(ends[0]) == "no reply to request 7 came within timeout=30 s"
+
+
+def test_a_request_waits_for_its_id_only_where_it_may_be_sent() -> None:
+    rig, ends = Rig(), list[Outcome]()
+    session, _ = rig.open()
+    session.request(ASK, ends.append)
+    session.close()
+    with pytest.raises(SessionClosed):
+        session.request(ASK, ends.append, wait=True)
+    session.flush(100)
+    session.lost(None, 101)
+    assert [reason_of(end) for end in ends] == [CloseReason.LOCAL]
+
+
+def test_a_payload_is_a_request_with_an_id_of_its_own() -> None:
+    rig, ends = Rig(), list[Outcome]()
+    session, host = rig.open()
+    asked = [session.request(bytearray(b"?"), ends.append, type=type) for type in (None, 5)]
+    session.flush(100)
+    assert host.packets() == [Packet(0, b"?"), Packet(1, b"?", type=5)]
+    assert [request.id for request in asked] == [0, 1]
+    session.received(encode(Packet(1, b"!")), 101)
+    assert ends == [Packet(1, b"!")]
 
 
 def test_over_udp_each_peer_has_requests_of_its_own() -> None:

@@ -76,7 +76,7 @@ def test_packets_taken_at_once_are_those_that_answer_no_request_and_wait_for_a_r
     session, _ = rig.open()
     replies: list[object] = []
     session.request(PING, replies.append)
-    session.request(PING, replies.append)
+    session.request(PING, replies.append, wait=True)
     rig.handler.on["packets"] = lambda session: session.pause()
     session.received(encode(PING), 101)
     session.received(encode(PONG) + encode(PING) + encode(PONG), 102)

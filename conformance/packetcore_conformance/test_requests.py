@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from packetcore import CloseReason, Config, LocalProtocolError, Message, Packet, Session, SessionClosed
+from packetcore import CloseReason, Config, LocalProtocolError, Message, Packet, RequestPending, Session, SessionClosed
 from packetcore_conformance.recorder import Recorder, echo
 from packetcore_conformance.rig import Rig
 
@@ -37,7 +37,7 @@ class Conversation:
         """The server's session."""
         return self.server.sessions[0]
 
-    def ask(self, packet: Packet, **options: Any) -> Callable[[], Any]:
+    def ask(self, packet: Packet | bytes, **options: Any) -> Callable[[], Any]:
         """Begin a request, and see it arrive. What this gives waits for the reply."""
         arrived = len(self.server.calls("packet_received"))
         wait = self.rig.in_background(lambda: self.stream.request(packet, **options))
@@ -67,11 +67,44 @@ def test_a_reply_has_the_id_of_its_request_and_the_rest_goes_to_the_reader(rig: 
     assert [talk.receive() for _ in range(2)] == [Packet(9, b"news"), Packet(7, b"more news")]
 
 
-def test_requests_of_one_id_are_answered_in_their_order(rig: Rig) -> None:
+def test_requests_that_wait_for_one_id_are_sent_in_their_order_as_replies_come(rig: Rig) -> None:
     talk = Conversation(rig)
-    waits = [talk.ask(Packet(1, bytes([at]))) for at in range(5)]
-    talk.answer(*(Packet(1, bytes([at]) * 2) for at in range(5)))
-    assert [wait() for wait in waits] == [Packet(1, bytes([at]) * 2) for at in range(5)]
+    replies: list[object] = []
+
+    def ask() -> None:
+        for at in range(5):
+            talk.stream.session.request(Packet(1, b"%d" % at), replies.append, wait=True)
+
+    rig.call(ask)
+    for at in range(5):
+        assert talk.server.wait("packet_received", at + 1) == [Packet(1, b"%d" % n) for n in range(at + 1)]
+        talk.answer(Packet(1, b"reply %d" % at))
+    rig.until(lambda: len(replies) == 5, "all have a reply")
+    assert replies == [Packet(1, b"reply %d" % at) for at in range(5)]
+
+
+def test_an_id_in_flight_is_refused_until_its_reply_came(rig: Rig) -> None:
+    talk = Conversation(rig)
+    wait = talk.ask(Packet(1, b"first"))
+    with pytest.raises(RequestPending, match="id=1 is in flight"):
+        rig.call(lambda: talk.stream.request(Packet(1, b"second")))
+    talk.answer(Packet(1, b"a reply"))
+    assert wait() == Packet(1, b"a reply")
+    wait = talk.ask(Packet(1, b"third"))
+    talk.answer(Packet(1, b"another"))
+    assert wait() == Packet(1, b"another")
+    assert talk.server.values("packet_received") == [Packet(1, b"first"), Packet(1, b"third")]
+
+
+def test_a_payload_alone_is_sent_with_an_id_that_no_request_has(rig: Rig) -> None:
+    talk = Conversation(rig)
+    talk.ask(Packet(0, b"in flight"))
+    waits = [talk.ask(b"payload %d" % at, type=at) for at in range(20)]
+    asked = [packet for packet in talk.server.values("packet_received")[1:] if isinstance(packet, Packet)]
+    assert len({packet.id for packet in asked} - {0}) == 20
+    assert [(packet.payload, packet.type) for packet in asked] == [(b"payload %d" % at, at) for at in range(20)]
+    talk.answer(*(Packet(packet.id, packet.payload + b"!") for packet in reversed(asked)))
+    assert [wait() for wait in waits] == [Packet(packet.id, packet.payload + b"!") for packet in asked]
 
 
 def test_a_match_function_says_which_packet_is_the_reply(rig: Rig) -> None:
@@ -129,18 +162,22 @@ def test_each_request_has_a_timeout_of_its_own(rig: Rig) -> None:
     assert longest() == Packet(1, b"in good time")
 
 
-def test_a_reply_that_comes_too_late_goes_to_the_reader(rig: Rig) -> None:
+def test_a_reply_that_comes_too_late_is_dropped_and_answers_no_newer_request(rig: Rig) -> None:
     talk = Conversation(rig)
     with pytest.raises(TimeoutError, match=r"timeout=0\.05 s"):
-        talk.ask(Packet(1), timeout=0.05)()
-    talk.answer(Packet(1, b"late"))
-    assert talk.receive() == Packet(1, b"late")
-    wait = talk.ask(Packet(1))
-    talk.answer(Packet(1, b"in time"))
-    assert wait() == Packet(1, b"in time")
+        talk.ask(Packet(7), timeout=0.05)()
+    with pytest.raises(RequestPending, match=r"id=7 .* held"):
+        rig.call(lambda: talk.stream.request(Packet(7)))
+    talk.answer(Packet(7, b"late"), Packet(9, b"news"))
+    assert talk.receive() == Packet(9, b"news")
+    assert rig.call(lambda: talk.stream.session.stats.late_replies) == 1
+    wait = talk.ask(Packet(7))
+    talk.answer(Packet(7, b"in time"), Packet(7, b"more news"))
+    assert wait() == Packet(7, b"in time")
+    assert talk.receive() == Packet(7, b"more news")
 
 
-def test_a_reply_that_comes_too_late_goes_to_the_handler(rig: Rig) -> None:
+def test_a_reply_that_comes_too_late_does_not_go_to_the_handler(rig: Rig) -> None:
     server, client = Recorder(), Recorder()
     session = rig.connect(rig.serve(server), client)
     outcomes: list[object] = []
@@ -148,19 +185,61 @@ def test_a_reply_that_comes_too_late_goes_to_the_handler(rig: Rig) -> None:
     rig.until(lambda: bool(outcomes), "the wait is over")
     assert isinstance(outcomes[0], TimeoutError)
     server.wait("packet_received")
-    rig.call(server.sessions[0].send, Packet(1, b"late"))
-    assert client.wait("packet_received") == [Packet(1, b"late")]
+
+    def answer() -> None:
+        for payload in (b"late", b"news"):
+            server.sessions[0].send(Packet(1, payload))
+
+    rig.call(answer)
+    assert client.wait("packet_received") == [Packet(1, b"news")]
     assert len(outcomes) == 1
 
 
-def test_a_request_that_is_cancelled_is_forgotten(rig: Rig) -> None:
+@pytest.mark.parametrize("hold", [0.2, 0], ids=["held", "not held"])
+def test_after_the_hold_who_waits_is_sent_and_a_late_reply_is_one_like_any_other(rig: Rig, hold: float) -> None:
+    talk = Conversation(rig, Config(request_hold=hold))
+    with pytest.raises(TimeoutError):
+        talk.ask(Packet(1, b"first"), timeout=0.05)()
+    wait = talk.ask(Packet(1, b"second"), wait=True)
+    talk.answer(Packet(1, b"very late"), Packet(1, b"to the second"))
+    assert wait() == Packet(1, b"very late")
+    assert talk.receive() == Packet(1, b"to the second")
+
+
+def test_a_request_that_waits_for_its_id_has_a_timeout_from_the_call_and_is_not_sent_after_it(rig: Rig) -> None:
+    talk = Conversation(rig)
+    wait = talk.ask(Packet(1, b"first"))
+    with pytest.raises(TimeoutError, match=r"id 1 was not free .* timeout=0\.05 s: it was not sent"):
+        rig.call(lambda: talk.stream.request(Packet(1, b"second"), timeout=0.05, wait=True))
+    talk.answer(Packet(1))
+    assert wait() == Packet(1)
+    talk.ask(Packet(1, b"third"))
+    assert talk.server.values("packet_received") == [Packet(1, b"first"), Packet(1, b"third")]
+
+
+def test_a_request_that_is_cancelled_is_forgotten_and_its_reply_dropped(rig: Rig) -> None:
     talk = Conversation(rig)
     with pytest.raises(TimeoutError):
         rig.call(lambda: talk.stream.request(Packet(1)), timeout=0.1)
-    wait = talk.ask(Packet(1, b"again"))
-    talk.answer(Packet(1, b"first"), Packet(1, b"second"))
-    assert wait() == Packet(1, b"first")
-    assert talk.receive() == Packet(1, b"second")
+    wait = rig.in_background(lambda: talk.stream.request(Packet(1, b"again"), wait=True))
+    talk.server.wait("packet_received")
+    talk.answer(Packet(1, b"first"))
+    talk.server.wait("packet_received", 2)
+    talk.answer(Packet(1, b"second"))
+    assert wait() == Packet(1, b"second")
+
+
+def test_a_request_that_is_cancelled_while_it_waits_for_its_id_is_not_sent(rig: Rig) -> None:
+    talk = Conversation(rig)
+    first = talk.ask(Packet(1, b"first"))
+    with pytest.raises(TimeoutError):
+        rig.call(lambda: talk.stream.request(Packet(1, b"cancelled"), wait=True), timeout=0.1)
+    third = rig.in_background(lambda: talk.stream.request(Packet(1, b"third"), wait=True))
+    talk.answer(Packet(1))
+    assert first() == Packet(1)
+    assert talk.server.wait("packet_received", 2) == [Packet(1, b"first"), Packet(1, b"third")]
+    talk.answer(Packet(1, b"!"))
+    assert third() == Packet(1, b"!")
 
 
 def test_a_request_that_cannot_be_sent_waits_for_nothing(rig: Rig) -> None:
@@ -190,7 +269,10 @@ def test_every_request_fails_when_the_peer_ends_the_session(rig: Rig, end: Calla
 def test_every_request_fails_when_this_side_ends_the_session(rig: Rig) -> None:
     talk = Conversation(rig)
     waits = [talk.ask(Packet(id)) for id in range(3)]
+    outcomes: list[SessionClosed] = []
+    rig.call(lambda: talk.stream.session.request(Packet(0), outcomes.append, wait=True))
     rig.call(talk.stream.close)
+    assert [outcome.reason for outcome in outcomes] == [CloseReason.LOCAL]
     for wait in waits:
         with pytest.raises(SessionClosed) as raised:
             wait()

@@ -36,11 +36,17 @@ class Stream(AsyncStream):
         await self._drain()
 
     async def request(
-        self, packet: Packet, *, match: Callable[[Reply], bool] | None = None, timeout: float | None = None
+        self,
+        packet: Packet | bytes | bytearray | memoryview,
+        *,
+        type: int | None = None,
+        match: Callable[[Reply], bool] | None = None,
+        timeout: float | None = None,
+        wait: bool = False,
     ) -> Reply:
         """Send a packet and wait for its reply, which `recv` then does not give; see
         `Session.request`. Any number of tasks may do so at once. Raises `TimeoutError` if no
-        reply came within `timeout` seconds. Once cancelled, a reply that comes yet goes to `recv`."""
+        reply came within `timeout` seconds. Once cancelled, a reply that comes yet is dropped."""
         replies: list[Reply | Exception] = []
         replied = trio.Event()
 
@@ -48,7 +54,7 @@ class Stream(AsyncStream):
             replies.append(reply)
             replied.set()
 
-        request = self.session.request(packet, done, match=match, timeout=timeout)
+        request = self.session.request(packet, done, type=type, match=match, timeout=timeout, wait=wait)
         try:
             await replied.wait()
         finally:

@@ -49,24 +49,35 @@ class Stream(AsyncStream):
         await self._drain()
 
     async def request(
-        self, packet: Packet, *, match: Callable[[Reply], bool] | None = None, timeout: float | None = None
+        self,
+        packet: Packet | bytes | bytearray | memoryview,
+        *,
+        type: int | None = None,
+        match: Callable[[Reply], bool] | None = None,
+        timeout: float | None = None,
+        wait: bool = False,
     ) -> Reply:
         """Send a packet and wait for its reply, which `recv` then does not give. Any number of
-        tasks may do so at once.
+        tasks may do so at once. Once cancelled, a reply that comes yet is dropped.
 
         Args:
-            packet: what to ask.
-            match: which packet is the reply; by default the next one of the same id that
-                answers no earlier request.
+            packet: what to ask, or its payload alone: then an id is picked that no request has.
+            type: of a packet made of a payload; 0 if not given.
+            match: which packet is the reply; by default the next one of the same id.
             timeout: how long to wait, in seconds; `None` for ever.
+            wait: whether to wait until its id is free, rather than raise `RequestPending`.
 
         Raises:
+            RequestPending: another request has the id, or was given up with it and the reply
+                may come yet; see `Config.request_hold`.
             SessionClosed: the conversation is closing or closed.
             LocalProtocolError: the payload exceeds `max_payload`.
             TimeoutError: no reply came in time.
         """
         replied: asyncio.Future[Reply] = self._loop.create_future()
-        request = self.session.request(packet, partial(_settle, replied), match=match, timeout=timeout)
+        request = self.session.request(
+            packet, partial(_settle, replied), type=type, match=match, timeout=timeout, wait=wait
+        )
         try:
             return await replied
         finally:
