@@ -6,16 +6,20 @@ import asyncio
 import gc
 import logging
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
+import trustme
 import uvloop
 
 from packetcore import (
+    Backoff,
     CloseReason,
     Handler,
     Packet,
+    Refusal,
     Session,
     SessionClosed,
     encode,
@@ -189,6 +193,132 @@ def test_a_cancelled_server_leaves_nothing_behind(run: Main, serve_forever: bool
         await until(lambda: handler.ended == [CloseReason.SHUTDOWN])
 
     run(main())
+
+
+def test_a_client_with_ssl_true_trusts_whom_the_system_trusts(run: Main) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+
+    async def main() -> None:
+        async with await serve(echo, ssl=context) as server:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await connect(*server.address, ssl=True)
+            await until(lambda: server.stats.refusals[Refusal.TLS_FAILED] == 1)
+
+    run(main())
+
+
+def test_a_server_with_a_client_s_context_turns_everybody_away(run: Main) -> None:
+    async def main() -> None:
+        async with await serve(echo, ssl=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)) as server:
+            _, writer = await raw(server)
+            await until(lambda: server.stats.refusals[Refusal.TLS_FAILED] == 1)
+            writer.close()
+            await writer.wait_closed()
+
+    run(main())
+
+
+class Ending(Recorder):
+    """Ends the program at the first packet."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def packet_received(self, session: Session, packet: Packet) -> None:
+        raise self.error
+
+
+async def cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run_program(request: pytest.FixtureRequest) -> Main:
+    """What `asyncio.run` does, on either loop."""
+
+    def run(main: Coroutine[Any, Any, None]) -> None:
+        loop = request.param()
+        try:
+            loop.run_until_complete(main)
+        finally:
+            loop.run_until_complete(cancel_others())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+            gc.collect()
+
+    return run
+
+
+ENDS = pytest.mark.parametrize("error", [SystemExit(7), KeyboardInterrupt()], ids=["SystemExit", "KeyboardInterrupt"])
+
+
+@ENDS
+@pytest.mark.parametrize("kind", ["handler", "function"])
+def test_what_ends_the_program_comes_out_of_the_event_loop(run_program: Main, error: BaseException, kind: str) -> None:
+    handler = Ending(error)
+    addresses: list[Any] = []
+
+    async def function(stream: Stream) -> None:
+        handler.opened.append(stream.session)
+        await stream.recv()
+        raise error
+
+    async def main() -> None:
+        server = await serve(handler if kind == "handler" else function)
+        addresses.append(server.address)
+        async with await connect(*server.address) as other, await connect(*server.address) as stream:
+            await until(lambda: len(handler.opened) == 2)
+            await stream.send(Packet(7))
+            with pytest.raises(SessionClosed):
+                await other.recv()
+            await asyncio.wait_for(server.serve_forever(), DEADLINE)
+
+    with pytest.raises(type(error)) as raised:
+        run_program(main())
+    assert raised.value is error
+    if kind == "handler":
+        assert set(handler.ended) == {CloseReason.HANDLER_ERROR, CloseReason.SHUTDOWN}
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(addresses[0], timeout=DEADLINE)
+
+
+@ENDS
+@pytest.mark.parametrize("kind", ["handler", "function"])
+def test_what_ends_the_program_comes_out_of_a_client_that_comes_back(
+    run_program: Main, error: BaseException, kind: str
+) -> None:
+    handler = Ending(error)
+    stopped: list[bool] = []
+
+    async def function(stream: Stream) -> None:
+        await stream.recv()
+        raise error
+
+    async def greet(stream: Stream) -> None:
+        await stream.send(Packet(1))
+        async for _ in stream:
+            pass
+
+    async def main() -> None:
+        async with await serve(greet) as server:
+            application: Any = handler if kind == "handler" else function
+            host, port = server.address
+            async with await connect(host, port, application, reconnect=Backoff(initial=0.01)) as client:
+                try:
+                    await asyncio.sleep(DEADLINE)
+                finally:
+                    stopped.append(client.is_closed)
+
+    with pytest.raises(type(error)) as raised:
+        run_program(main())
+    assert raised.value is error
+    assert stopped == [True], "the client would have gone on connecting"
 
 
 @pytest.mark.parametrize("new_event_loop", [asyncio.new_event_loop, uvloop.new_event_loop])

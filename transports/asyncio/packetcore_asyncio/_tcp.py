@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ssl import SSLContext, create_default_context
 from typing import Any, overload
 
-from packetcore import Address, Backoff, Config, Endpoint, Handler, Inbox, ServerBase, Session, SessionPool
+from packetcore import Address, Backoff, Config, Endpoint, Handler, Inbox, Refusal, ServerBase, Session, SessionPool
 from packetcore_asyncio._client import Client
 from packetcore_asyncio._functions import Functions, StreamFunction
 from packetcore_asyncio._runtime import tie
@@ -99,7 +99,12 @@ class Server(ServerBase):
         if self._ssl is None:
             protocol = SocketProtocol(self.endpoint, self._loop, peer)
         else:
-            records = TLSRecords(self._ssl, server_side=True)
+            try:
+                records = TLSRecords(self._ssl, server_side=True)
+            except OSError:  # a context for the other side
+                sock.close()
+                self.endpoint.refused(peer, Refusal.TLS_FAILED)
+                return
             protocol = TLSProtocol(self.endpoint, self._loop, records, peer, is_server=True)
         try:
             await self._loop.connect_accepted_socket(lambda: protocol, sock)
@@ -185,25 +190,25 @@ async def connect(
         config: limits and timeouts.
         options: `ssl`, an `SSLContext` to speak TLS by (or `True` for the default one), and
             `server_hostname`, the name in the server's certificate where it is not `host`; what
-            else `loop.create_connection` takes.
+            else `loop.create_connection` takes for plain TCP. `connect_timeout` is for a TLS
+            handshake too, `close_timeout` for its end.
 
     Raises:
         OSError: it was refused or not reached; `TimeoutError` after `connect_timeout`;
             `ssl.SSLError` where TLS failed. With `reconnect` these go to the log.
     """
     loop = asyncio.get_running_loop()
-
     context, name = options.pop("ssl", None), options.pop("server_hostname", None)
-    if context is True:
-        context = create_default_context()
+    if context is True:  # which reads files
+        context = await loop.run_in_executor(None, create_default_context)
 
     async def dial(endpoint: Endpoint) -> Session:
-        tie(endpoint, loop)
         protocol: SocketProtocol
         if context is None or context is False:
             protocol = SocketProtocol(endpoint, loop)
         else:
-            protocol = TLSProtocol(endpoint, loop, TLSRecords(context, server_hostname=host if name is None else name))
+            name_or_none = (host if name is None else name) or None  # "" asks for none, as in asyncio
+            protocol = TLSProtocol(endpoint, loop, TLSRecords(context, server_hostname=name_or_none))
 
         async def reach() -> None:
             await loop.create_connection(lambda: protocol, host, port, **options)
@@ -224,10 +229,10 @@ async def connect(
 
     if reconnect is not None and handler is not None:
         return Client(handler, config, reconnect, keep, dial)
-    if isinstance(handler, Handler):
-        return await dial(Endpoint(handler, config))
-    if handler is not None or reconnect is not None:
+    if reconnect is not None or not (handler is None or isinstance(handler, Handler)):
         raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")
     inbox = Inbox()
-    await dial(Endpoint(inbox, config))
-    return Stream(inbox, loop)
+    endpoint = Endpoint(inbox if handler is None else handler, config)
+    tie(endpoint, loop)
+    session = await dial(endpoint)
+    return Stream(inbox, loop) if handler is None else session

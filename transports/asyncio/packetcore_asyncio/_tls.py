@@ -137,7 +137,7 @@ class TLSProtocol(SocketProtocol):
     def _put(self, records: bytes) -> None:
         if records and not self._transport.is_closing():
             self._transport.write(records)
-        self._unreported += len(records)
+            self._unreported += len(records)
 
     def _gone(self) -> int:
         """Bytes of the application's that have gone since it was asked last."""
