@@ -222,8 +222,8 @@ class _Peer:
 class DatagramEndpoint(Endpoint):
     """One UDP socket, or several of one server: many peers, or a client's one.
 
-    An adapter makes one, sets `host` or calls `attach` for each socket, and calls the inputs `received`, `error`, `tick` and
-    `flush`, each with the time in seconds.
+    An adapter makes one, sets `host` or calls `attach` for each socket, and calls the inputs
+    `received`, `error`, `tick` and `flush`, each with the time in seconds.
 
     Args:
         handler: the handler of all sessions, or a function that makes one for each.
