@@ -151,6 +151,23 @@ def test_what_came_before_a_loss_is_delivered_and_replies_to_it_are_dropped_with
         session.send(PONG)
 
 
+def test_replies_that_pile_up_after_a_loss_throw_nothing_away_that_had_come() -> None:
+    class Breaks(MadeUpHost):
+        def write(self, data: bytes) -> int:
+            if self.session.bytes_received:
+                self.session.lost(ConnectionResetError(), 101.0)
+            return 0
+
+    handler, host = Recorder(), Breaks()
+    config = Config(write_high_water=0, write_low_water=0, max_outstanding=1000)
+    host.session = session = Session(Endpoint(handler, config), host, ("192.0.2.1", 1), 100.0)
+    handler.on["packet"] = lambda session: session.send(Packet(2, bytes(300)))
+    session.opened(100.0)
+    session.received(encode(PING) * 10, 101.0)
+    assert len(handler.named("packet")) == 10
+    assert handler.calls[-1] == ("disconnected", CloseReason.RESET)
+
+
 def test_an_inbox_has_sends_to_a_lost_peer_dropped_until_its_reader_was_told() -> None:
     inbox = Inbox()
     session, _ = open_on(Endpoint(inbox, Config(write_high_water=100, write_low_water=10)), ("192.0.2.1", 1))
