@@ -85,11 +85,13 @@ EXPECTED = {
         client: connection 2 lost, LOCAL
     """,
     "request_reply.py": """
+        mains: 230 V
+        battery: 12 V
         look-up 9: 9 found
         look-up 8: 8 found
         look-up 7: 7 found
         temperature: 21
-        pressure: no reply to request 2 came within timeout=0.2 s
+        pressure: no reply to request 1002 came within timeout=0.2 s
         news: a door was opened
     """,
     "session_pool.py": """
