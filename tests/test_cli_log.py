@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 
 from packetcore import Packet, encode
+from packetcore_cli import _lines
 from packetcore_cli._lines import CAPACITY, LINE_COST, Lines, Writer
 from packetcore_cli._log import log_event, log_to
 from packetcore_cli._terminal import Terminal
@@ -47,13 +48,15 @@ def serving(stdout: int, stderr: int, *options: str) -> Iterator[subprocess.Pope
 
 
 def read_until(descriptor: int, pattern: str, *, lines: int = 0) -> str:
-    """What is read until a pattern is found in it and it has so many lines."""
-    give_up, read = time.monotonic() + DEADLINE, ""
-    while read.count("\n") < lines or re.search(pattern, read) is None:
-        assert select.select([descriptor], [], [], give_up - time.monotonic())[0], f"only {read[-1000:]!r} came"
-        read += (chunk := os.read(descriptor, 65536).decode())
-        assert chunk, f"only {read[-1000:]!r} came"
-    return read
+    """What is read until there are so many lines, and a pattern of less than 1,000 characters."""
+    give_up, read, tail = time.monotonic() + DEADLINE, [""], ""
+    while lines > 0 or re.search(pattern, tail) is None:
+        assert select.select([descriptor], [], [], give_up - time.monotonic())[0], f"only {tail!r} came"
+        read.append(os.read(descriptor, 65536).decode())
+        assert read[-1], f"only {tail!r} came"
+        tail = tail[-1000:] + read[-1]
+        lines -= read[-1].count("\n")
+    return "".join(read)
 
 
 def address_on(descriptor: int) -> tuple[str, int]:
@@ -140,7 +143,7 @@ def test_a_second_signal_ends_it_at_once_while_nobody_reads(pipe: Pipe) -> None:
 
 
 def test_packets_that_found_no_room_are_counted_in_their_place(pipe: Pipe) -> None:
-    sent = 3 * CAPACITY // LINE_COST
+    sent = 2 * CAPACITY // LINE_COST  # each costs more, and so they are more than wait and are written
     (out, to_out), (_, to_err) = pipe(), pipe()
     with serving(to_out, to_err) as process:
         address = address_on(out)
@@ -162,9 +165,12 @@ def test_packets_that_found_no_room_are_counted_in_their_place(pipe: Pipe) -> No
         ("json", r'\n\{"time": "[^"]+", "level": "warning", "event": "dropped", "lines": (\d+)\}\n'),
     ],
 )
-def test_log_lines_that_found_no_room_are_counted_in_their_place(form: str | None, gap: str, pipe: Pipe) -> None:
+def test_log_lines_that_found_no_room_are_counted_in_their_place(
+    form: str | None, gap: str, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_lines, "CAPACITY", 1000 * LINE_COST)
     reading, writing = pipe()
-    logged = 3 * CAPACITY // LINE_COST
+    logged = 10_000
     with os.fdopen(writing, "w") as file, Writer() as writer, log_to(Terminal(file), writer, form):
         for n in range(logged):
             log_event("test", f"line {n}.", number=n)
@@ -176,8 +182,8 @@ def test_log_lines_that_found_no_room_are_counted_in_their_place(form: str | Non
         assert "-1" in read_until(reading, r"\n")
 
 
-def test_what_waits_is_bounded_and_the_end_does_not_wait_for_it(pipe: Pipe) -> None:
-    _, writing = pipe()
+def test_what_waits_is_bounded_and_the_end_does_not_wait_for_it() -> None:
+    reading, writing = os.pipe()
     with os.fdopen(writing, "w") as file:
         begun = time.monotonic()
         with Writer() as writer:
@@ -187,6 +193,9 @@ def test_what_waits_is_bounded_and_the_end_does_not_wait_for_it(pipe: Pipe) -> N
             waiting = sum(len(cell) for _, line in writer._waiting for cell in line)
             assert 0 < waiting <= CAPACITY
         assert time.monotonic() - begun < DEADLINE
+        os.close(reading)
+        writer._thread.join(DEADLINE)  # else it would write to whatever has its descriptor next
+        assert not writer._thread.is_alive()
 
 
 def test_lines_come_whole_and_in_order_from_every_thread(pipe: Pipe) -> None:

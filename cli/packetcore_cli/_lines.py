@@ -19,9 +19,9 @@ from types import TracebackType
 from packetcore_cli._terminal import Cell, NobodyReads, Terminal
 from packetcore_cli._text import counted
 
-CAPACITY = 1 << 20
-"""Characters that wait at most: some thousand lines, which a burst needs while a reader is busy.
-As many again may be in the hands of the system."""
+CAPACITY = 8 << 20
+"""Characters that wait at most, some 25,000 lines, and as many again while they are written. A
+burst of 200,000 packets printed to a file lost 1 % with an eighth of it, and nothing with this."""
 
 LINE_COST = 250
 """Characters that a line counts beside its own: what Python keeps for it, about."""
