@@ -25,13 +25,13 @@ def test_it_goes_round_all_ids_and_skips_those_that_are_taken() -> None:
                 ids.take(id)
                 taken.add(id)
         for _ in range(300):
-            id = ids.pick()
-            assert id == next_free(taken, start)
-            if id is not None:
-                start = id + 1
+            picked = ids.pick()
+            assert picked == next_free(taken, start)
+            if picked is not None:
+                start = picked + 1
                 if chance.random() < 0.5:
-                    ids.take(id)
-                    taken.add(id)
+                    ids.take(picked)
+                    taken.add(picked)
             for _ in range(chance.randrange(3)):
                 if taken and chance.random() < 0.4:
                     freed = chance.choice([min(taken), max(taken)])

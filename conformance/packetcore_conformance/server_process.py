@@ -36,7 +36,8 @@ class ServerProcess:
             what it wrote to standard error.
         """
         output, errors = self._process.communicate("", timeout=DEADLINE)
-        assert self._process.returncode == 0, errors
+        if self._process.returncode:
+            raise AssertionError(f"the server exited with {self._process.returncode} and wrote:\n{errors}")
         listened, worked = map(float, output.split())
         return listened, worked, errors
 
