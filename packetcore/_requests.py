@@ -109,7 +109,7 @@ class Requests:
             TypeError: there is a type for what is a packet already.
         """
         id: int | None
-        if isinstance(what, Payload):
+        if isinstance(what, (bytes, bytearray, memoryview)):  # a union takes longer
             id = self._free.pick()
             packet = Packet(id or 0, what, type=type or 0)
         elif type is not None:
@@ -155,9 +155,11 @@ class Requests:
     def take(self, reply: Reply) -> bool:
         """Give a packet to the request that it answers, or drop it where that was given up.
         Returns whether it is a reply."""
-        # A copy, since a `match` may make and forget requests.
-        matching = [*self._matching]
-        request = next((one for one in matching if one.match is not None and one.match(reply)), None)
+        request: Request | None = None
+        if self._matching:
+            # A copy, since a `match` may make and forget requests.
+            matching = [*self._matching]
+            request = next((one for one in matching if one.match is not None and one.match(reply)), None)
         if request is None:
             request = self._in_flight.get(reply.id)
         if request is None:
@@ -289,7 +291,8 @@ class Requests:
 
     def _pass_on(self, id: int) -> None:
         """Send the next request that waits for this id, or for any, if it is free."""
-        _call_all(self._next_sends(id))
+        if self._waiting:
+            _call_all(self._next_sends(id))
 
     def _next_sends(self, id: int) -> Iterator[Callable[[], object]]:
         # Where one cannot be sent, the one after it has its turn. Those with a `match` take no id.
