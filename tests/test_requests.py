@@ -542,13 +542,14 @@ class RequestsMachine(RuleBasedStateMachine):
     def tick(self, step: int) -> None:
         self.now += step
         over = [id for id, until in self.held.items() if until <= self.now]
-        due = [one for one in self.asked if one.due is not None and one.due <= self.now]
-        for one in due:
+        due = [(one.is_sent, one.due, one) for one in self.asked if one.due is not None and one.due <= self.now]
+        for _, _, one in sorted(due, key=lambda entry: entry[:2]):
             self.ends.append((one.name, TimeoutError))
             self.give_up(one, True)
-        for id in over:
+            self.pass_on()
+        for id in over:  # the first given up is the first to be free
             del self.held[id]
-        self.pass_on()
+            self.pass_on()
         self.desk.requests.expire(self.now)
 
     @rule()
