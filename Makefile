@@ -11,7 +11,7 @@ DEMO := . transports/sockets transports/asyncio cli
 SPREAD := -n 4 --dist loadfile
 ALL := . transports/sockets $(ADAPTERS:%=transports/%) cli conformance examples/trio_adapter
 
-.PHONY: demo test lint types conformance mutants bench bench-behaviour bench-guard soak sanitize wheels clean
+.PHONY: demo test lint types conformance mutants mutants-adapters bench bench-behaviour bench-guard soak sanitize wheels clean
 
 demo: .venv/installed
 	$(BIN)/packetcore demo
@@ -33,6 +33,10 @@ conformance: .venv/ready
 
 mutants: .venv/ready
 	$(BIN)/python conformance/mutants.py
+
+# Faults in adapters: which of them the kit notices.
+mutants-adapters: .venv/ready
+	$(BIN)/python conformance/mutants_adapters.py
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/run_all.py

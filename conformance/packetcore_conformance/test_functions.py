@@ -80,13 +80,25 @@ def test_one_that_raises_ends_its_session_and_no_other(rig: Rig) -> None:
 
 
 def test_a_server_that_closes_waits_for_what_its_functions_do_at_the_end(rig: Rig) -> None:
+    """They ask another server something, which takes turns of the loop."""
+    elsewhere = rig.stream(rig.serve())
     ends: list[str] = []
 
-    def take_time(how: str) -> None:
-        time.sleep(0.05)
-        ends.append(how)
+    async def awaited(stream: Any) -> None:
+        async for packet in stream:
+            await stream.send(packet)
+        for _ in range(10):
+            await elsewhere.request(b"bye", timeout=DEADLINE)
+        ends.append("ended")
 
-    server = start(rig, application(lambda stream, packet: None, take_time))
+    def waiting(stream: Any) -> None:
+        for packet in stream:
+            stream.send(packet)
+        for _ in range(10):
+            elsewhere.request(b"bye", timeout=DEADLINE)
+        ends.append("ended")
+
+    server = start(rig, lambda stream: (awaited if hasattr(stream, "__aiter__") else waiting)(stream))
     peers = [rig.peer(server) for _ in range(2)]
     for peer in peers:
         peer.send(PING)

@@ -43,6 +43,8 @@ class StreamHost:
             task_status.started()
             if self._early:  # what came with the end of the handshake
                 self.session.received(self._early, trio.current_time())
+            if self._tls is not None and self._tls.at_end:
+                self.session.eof(trio.current_time())
             with self._life:
                 async with trio.open_nursery() as nursery:
                     for task in (self._read, self._send, self._timer.run):

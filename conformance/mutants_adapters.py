@@ -1,0 +1,240 @@
+"""Plant one fault at a time in an adapter, or in the layer that adapters share, and see that the
+kit notices.
+
+    python conformance/mutants_adapters.py [--transport NAME] [NAME OF A MUTANT ...]
+
+The faults are those that were planted in an adapter of somebody else's, to see which the kit let
+pass. Each names the adapter that shows it and the case that must fail. Exits 1 if one survives that
+is not among `EQUIVALENT`, if one of those is noticed after all, or if an edit no longer fits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from mutants import ASYNCIO, SOCKETS, Mutant, survives
+
+BLOCKING = "transports/blocking/packetcore_blocking"
+STREAM = f"{SOCKETS}/_stream.py"
+
+FAULTS: dict[str, list[Mutant]] = {
+    "asyncio": [
+        Mutant(
+            "a dialled socket keeps Nagle's algorithm",
+            f"{SOCKETS}/_rest.py",
+            "        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)",
+            "        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)",
+            "test_small_packets",
+        ),
+        Mutant(
+            "what the system has received is lost with the connection",
+            f"{ASYNCIO}/_socket.py",
+            "if exc is not None and (rest := _left_in(self._transport)):",
+            "if exc is None and (rest := _left_in(self._transport)):",
+            "test_resets",
+        ),
+        Mutant(
+            "no goodbye is said over TLS",
+            f"{ASYNCIO}/_tls.py",
+            "    def _say_goodbye(self) -> None:\n        self._tls.close()",
+            "    def _say_goodbye(self) -> None:\n        pass",
+            "test_tls_end",
+        ),
+        Mutant(
+            "a cut TLS stream is told as a clean end",
+            f"{ASYNCIO}/_tls.py",
+            "            self.session.eof(self._time(), truncated=True)",
+            "            self.session.eof(self._time())",
+            "test_tls_end",
+        ),
+        Mutant(
+            "a failed handshake is not counted",
+            f"{ASYNCIO}/_tls.py",
+            "            self._endpoint.refused(self._peer, Refusal.TLS_FAILED)",
+            "            pass",
+            "test_tls_end",
+        ),
+        Mutant(
+            "a function that raises is not told",
+            f"{ASYNCIO}/_functions.py",
+            "            stream.session.failed(error, self._loop.time())",
+            "            pass",
+            "test_one_that_raises_ends_its_session_and_no_other",
+        ),
+        Mutant(
+            "a closing server does not wait for its functions",
+            f"{ASYNCIO}/_tcp.py",
+            "        over = {self._loop.create_task(empty.wait()), *self._functions.running}",
+            "        over = {self._loop.create_task(empty.wait())}",
+            "test_functions",
+        ),
+        Mutant(
+            "a closing server does not cancel its functions",
+            f"{ASYNCIO}/_tcp.py",
+            "            for task in self._functions.running:\n                task.cancel()\n",
+            "",
+            "test_a_server_that_closes_does_not_wait_for_ever",
+        ),
+        Mutant(
+            "send_message never waits",
+            f"{ASYNCIO}/_stream.py",
+            "            self._drop(payload)\n        await self._drain()",
+            "            self._drop(payload)",
+            "test_send_message_waits_for_a_slow_peer",
+        ),
+        Mutant(
+            "a dial goes on after the close of its client",
+            f"{ASYNCIO}/_client.py",
+            "        self._dialing.cancel()\n",
+            "",
+            "test_a_client_that_is_closed_while_it_dials_leaves_nothing",
+        ),
+        Mutant(
+            "call_soon calls at once, on the wrong thread",
+            f"{ASYNCIO}/_runtime.py",
+            "endpoint.runs_by(loop.call_soon_threadsafe)",
+            "endpoint.runs_by(lambda callback: callback())",
+            "test_threads",
+        ),
+        Mutant(
+            "what ends the program leaves the listening sockets open",
+            f"{ASYNCIO}/_runtime.py",
+            "        stop()\n",
+            "",
+            "test_system_exit",
+        ),
+    ],
+    "blocking": [
+        Mutant(
+            "a reader stays on after the end of the stream",
+            STREAM,
+            "            self.pause_reading()\n            self._has_ended = True",
+            "            self._has_ended = True",
+            "test_processor",
+        ),
+        Mutant(
+            "a reader is resumed after the end of the stream",
+            STREAM,
+            "if not (self._is_reading or self._has_ended or self._is_closing or self._is_gone):",
+            "if not (self._is_reading or self._is_closing or self._is_gone):",
+            "test_processor",
+        ),
+        Mutant(
+            "a writer is never switched off",
+            STREAM,
+            "self._loop.set_writer(self._sock, self._writable if must_write else None)",
+            "self._loop.set_writer(self._sock, self._writable)",
+            "test_processor",
+        ),
+        Mutant(
+            "no goodbye is said over TLS",
+            STREAM,
+            "            self._tls.close()\n",
+            "",
+            "test_tls_end",
+        ),
+        Mutant(
+            "a cut TLS stream is told as a clean end",
+            STREAM,
+            "            self._end(truncated=True)",
+            "            self._end(truncated=False)",
+            "test_tls_end",
+        ),
+        Mutant(
+            "what the system has received is lost with the connection",
+            STREAM,
+            'rest = b"" if self._has_ended else read_rest(self._sock)',
+            'rest = b""',
+            "test_resets",
+        ),
+        Mutant(
+            "the end of a conversation is a close",
+            STREAM,
+            "                self._sock.shutdown(socket.SHUT_WR)",
+            "                self._sock.close()",
+            "test_closing",
+        ),
+        Mutant(
+            "bytes overtake those that wait",
+            STREAM,
+            "        if self._unsent or self._plain or self._tls is not None or not data:",
+            "        if self._plain or self._tls is not None or not data:",
+            "test_flow or test_closing or test_streams",
+        ),
+        Mutant(
+            "a handshake that never ends is left alone",
+            f"{SOCKETS}/_handshake.py",
+            "        self._timer = None if until is None else loop.call_at(until, self._time_out)",
+            "        self._timer = None",
+            "test_a_handshake_that_never_ends_is_cut_off",
+        ),
+        Mutant(
+            "a failed handshake leaves its socket open",
+            f"{SOCKETS}/_handshake.py",
+            "            self._leave()\n            self._sock.close()\n            self._done(error)",
+            "            self._leave()\n            self._done(error)",
+            "test_dialling or test_tls",
+        ),
+        Mutant(
+            "a name server's answer is looked at in part",
+            f"{BLOCKING}/_tcp.py",
+            "    server._listen(open_tcp_listeners(infos, port, backlog))",
+            "    server._listen(open_tcp_listeners(infos[:1], port, backlog))",
+            "test_addresses",
+        ),
+        Mutant(
+            "a closing server does not wait for its functions",
+            f"{BLOCKING}/_tcp.py",
+            "return (self._is_empty and self._functions.are_over) or None",
+            "return self._is_empty or None",
+            "test_functions",
+        ),
+        Mutant(
+            "the carrier has no subject",
+            f"{SOCKETS}/_tls.py",
+            '            subject=tuple(attribute for part in decoded.get("subject", ()) for attribute in part),',
+            "",
+            "test_carrier",
+        ),
+        Mutant(
+            "a reset is not a reset where bytes are unsent",
+            STREAM,
+            "            reset_on_close(self._sock)\n",
+            "            pass\n",
+            "test_flow or test_closing or test_tls_end",
+        ),
+    ],
+}
+
+EQUIVALENT: dict[tuple[str, str], str] = {}
+"""Faults that nobody can notice from outside, by adapter and name, each with why."""
+
+
+def main() -> int:
+    """Try the faults asked for, or all of them."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--transport", choices=FAULTS, action="append", help="of this adapter alone")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="faults to plant; all if none are named")
+    arguments = parser.parse_args()
+    os.environ["PACKETCORE_NO_UVLOOP"] = "1"  # uvloop sets TCP_NODELAY itself, whatever is done here
+    unexpected = 0
+    for transport in arguments.transport or FAULTS:
+        for fault in FAULTS[transport]:
+            if arguments.names and fault.name not in arguments.names:
+                continue
+            trouble = survives(fault, transport)
+            why = EQUIVALENT.get((transport, fault.name))
+            is_expected = (trouble is None) is (why is None)
+            unexpected += not is_expected
+            word = "caught  " if trouble is None else "SURVIVED"
+            sys.stdout.write(f"{word}  {transport}: {fault.name}: {trouble or fault.caught_by}")
+            sys.stdout.write(f" (equivalent: {why})\n" if why else "\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"{unexpected} not as expected\n")
+    return int(unexpected > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
