@@ -185,6 +185,35 @@ def test_after_the_hold_an_id_is_free_and_a_reply_is_a_packet_like_any_other() -
     assert (desk.requests.unanswered, desk.requests.late) == (2, 0)
 
 
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_hold_that_ends_before_its_time_begins_leaves_nothing(is_over: bool) -> None:
+    desk = Desk(hold=60)
+    desk.requests.forget(desk.ask("forgotten", now=None), None)
+    if is_over:
+        desk.requests.fail(SessionClosed())
+    else:
+        assert desk.requests.take(ANSWER)
+    desk.requests.begin(100)
+    assert desk.requests.next_deadline() is None
+    desk.ask("again")
+
+
+def test_one_that_is_told_of_the_end_while_it_is_sent_late_is_told_once() -> None:
+    ends: list[Outcome] = []
+
+    def send(packet: Packet) -> None:
+        if packet.payload == b"late":
+            requests.fail(SessionClosed(CloseReason.RESET))
+            raise SessionClosed(CloseReason.RESET)
+
+    requests = Requests(send, 60)
+    requests.ask(Packet(7), None, ends.append, None, 100)
+    requests.ask(Packet(7, b"late"), None, ends.append, None, 100, wait=True)
+    assert requests.take(ANSWER)
+    assert [type(end) for end in ends] == [SessionClosed, Packet]
+    assert len(requests) == 0
+
+
 def test_without_a_hold_the_next_may_ask_at_once() -> None:
     desk = Desk(hold=0)
     desk.ask("first", timeout=1.0)
