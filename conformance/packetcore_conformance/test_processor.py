@@ -19,9 +19,9 @@ from packetcore_conformance.tls_peer import TLSPeer
 WINDOW = 0.4
 """Seconds in which nothing happens."""
 
-BUSY = 0.5
-"""The part of them that a loop without end takes at the least, on a machine that is busy too; one
-that waits takes a hundredth."""
+BUSY = 0.1
+"""The part of them that a loop without end takes at the least, on a machine that is busy with
+much else too; one that waits takes a hundredth."""
 
 PATIENT = Config(idle_timeout=None, close_timeout=None)
 
