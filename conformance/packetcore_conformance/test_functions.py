@@ -5,6 +5,7 @@ One that raises ends its own session, and a server that closes waits for those t
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from collections.abc import Callable
@@ -167,13 +168,21 @@ def test_a_recv_that_is_given_up_loses_nothing(rig: Rig) -> None:
             rig.call(stream.send, packet)  # which the server sends back
             stopping.wait(0.004)
 
-    fed = rig.in_thread(feed)
     got: list[Packet] = []
+
+    def take() -> Any:
+        item = stream.recv()
+        return keep(item) if inspect.isawaitable(item) else got.append(item)
+
+    async def keep(item: Any) -> None:
+        got.append(await item)  # here, for the caller may have given up just when it came
+
+    fed = rig.in_thread(feed)
     deadline = time.monotonic() + 2 * DEADLINE
     while len(got) < len(sent):
         assert time.monotonic() < deadline, f"a recv that was given up lost what it had taken: {len(got)} came"
         try:
-            got.append(rig.call(stream.recv, timeout=0.005))
+            rig.call(take, timeout=0.005)
         except TimeoutError:
             continue
         except SessionClosed:
