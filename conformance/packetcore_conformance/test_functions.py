@@ -88,6 +88,7 @@ def test_a_server_that_closes_waits_for_what_its_functions_do_at_the_end(rig: Ri
     async def awaited(stream: Any) -> None:
         async for packet in stream:
             await stream.send(packet)
+        await stream.close()
         for _ in range(10):
             await elsewhere.request(b"bye", timeout=DEADLINE)
         ends.append("ended")
@@ -95,6 +96,7 @@ def test_a_server_that_closes_waits_for_what_its_functions_do_at_the_end(rig: Ri
     def waiting(stream: Any) -> None:
         for packet in stream:
             stream.send(packet)
+        stream.close()
         for _ in range(10):
             elsewhere.request(b"bye", timeout=DEADLINE)
         ends.append("ended")

@@ -13,7 +13,10 @@ from packetcore_conformance.recorder import Recorder
 from packetcore_conformance.rig import Rig
 
 PING = encode(Packet(1))
-ROUNDS = 15
+ROUNDS = 20
+
+FIRST = 10
+"""Rounds that do not count: at first Linux acknowledges everything at once."""
 
 LATE = 0.02
 """Seconds: half of what a delayed acknowledgement takes on Linux, for which Nagle's algorithm
@@ -31,6 +34,7 @@ def least(rig: Rig, session: Session, peer: socket.socket) -> float:
     """The shortest time, in seconds, from the first of three small packets to the third."""
     seen: list[float] = []
     for _ in range(ROUNDS):
+        peer.sendall(PING)  # a peer that sends, too, puts off what it acknowledges
         began = time.perf_counter()
         sent = rig.in_thread(three_apart, rig, session)
         got = 0
@@ -38,7 +42,7 @@ def least(rig: Rig, session: Session, peer: socket.socket) -> float:
             got += len(peer.recv(65536))
         seen.append(time.perf_counter() - began)
         sent()
-    return min(seen)
+    return min(seen[FIRST:])
 
 
 def test_small_packets_of_a_server_leave_at_once(rig: Rig) -> None:
