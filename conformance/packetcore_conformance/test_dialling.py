@@ -5,115 +5,157 @@ Each address of a name is tried, no look-up holds up the loop, and nothing is le
 
 from __future__ import annotations
 
-import os
 import socket
-import sys
-import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
-from packetcore import Backoff, Config, Driver, Packet, encode
+from packetcore import Backoff, Config, Driver, Handler, Packet, ServerBase, encode
 from packetcore_conformance.certificates import Certificates
+from packetcore_conformance.descriptors import are_listed, expect_at_most, open_descriptors
 from packetcore_conformance.peer import DEADLINE
 from packetcore_conformance.recorder import Recorder, echo
+from packetcore_conformance.resolver import NAME, Resolver
 from packetcore_conformance.rig import Rig
 
 PING = encode(Packet(1, b"ping"))
-NAME = "meters.example"
+Looking = Callable[[Rig, int, Handler], object]
 
-
-def patch(monkeypatch: pytest.MonkeyPatch, hosts: list[str], wait: threading.Event | None = None) -> list[object]:
-    """Have the system's resolver know a made-up name. Gives who asked for it."""
-
-    def resolve(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-        if host not in (NAME, NAME.encode()):
-            return real(host, port, *args, **kwargs)
-        if (kwargs.get("flags") or (args[3] if len(args) > 3 else 0)) & socket.AI_NUMERICHOST:
-            raise socket.gaierror(socket.EAI_NONAME, "it is a name")  # trio asks that on the loop, first
-        asked.append(host)
-        if wait is not None:
-            wait.wait(DEADLINE)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, int(port or 0))) for one in hosts]
-
-    real: Any = socket.getaddrinfo
-    asked: list[object] = []
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    return asked
+LOOK_UPS: dict[str, Looking] = {
+    "connect": lambda rig, port, handler: rig.driver.connect(NAME, port, handler),
+    "connect_udp": lambda rig, port, handler: rig.connect_udp((NAME, port), handler),
+    "serve": lambda rig, port, handler: rig.serve(handler, host=NAME),
+    "serve_udp": lambda rig, port, handler: rig.serve_udp(handler, host=NAME),
+}
 
 
 def test_each_address_of_a_name_is_tried(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     server = rig.serve(echo())
-    asked = patch(monkeypatch, ["127.0.0.2", "127.0.0.1"])  # nobody listens on the first
+    resolver = Resolver(monkeypatch, "127.0.0.2", "::1", "127.0.0.1")  # nobody listens on the first two
+    resolver.answers.set()
     handler = Recorder()
     try:
         session = rig.driver.connect(NAME, server.address[1], handler)
-    except OSError:
-        assert not asked, "only the first of several addresses was tried"
-        return  # the runtime has a resolver of its own, which knows no made-up name
+    except OSError as error:
+        if not resolver.asked:
+            pytest.skip("the runtime has a resolver of its own")
+        raise AssertionError("connect gave up before it had tried each address of a name") from error
     rig.call(session.send, Packet(1, b"ping"))
     assert handler.wait("packet_received") == [Packet(1, b"ping")]
     rig.call(session.abort)
 
 
-def test_a_look_up_that_takes_long_holds_up_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", LOOK_UPS)
+def test_a_look_up_that_takes_long_holds_up_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    if "udp" in name and "udp" not in rig.driver.capabilities():
+        pytest.skip("the adapter says that it has no UDP")
     server = rig.serve(echo())
     peer = rig.peer(server)
-    answer = threading.Event()
-    asked = patch(monkeypatch, ["127.0.0.1"], answer)
-
-    def dial() -> None:
+    resolver = Resolver(monkeypatch, "127.0.0.1")
+    with ThreadPoolExecutor(1) as threads:
         try:
-            session = rig.driver.connect(NAME, server.address[1], Recorder())
-        except OSError:
-            return  # the runtime has a resolver of its own, which knows no made-up name
-        rig.call(session.abort)
+            looking = threads.submit(LOOK_UPS[name], rig, server.address[1], Recorder())
+            resolver.wait(looking.done)
+            peer.sock.settimeout(DEADLINE / 2)
+            for _ in range(3):
+                peer.send(PING)
+                with failing(TimeoutError, f"a look-up by {name} holds up the loop"):
+                    assert peer.receive(len(PING)) == PING
+        finally:
+            resolver.answers.set()
+        looking.result(DEADLINE)
 
-    dialling = rig.in_thread(dial)
+
+def test_connect_timeout_counts_the_look_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = rig.serve(Recorder())
+    resolver = Resolver(monkeypatch, "127.0.0.1")
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            config, handler = Config(connect_timeout=0.2), Recorder()
+            looking = threads.submit(rig.driver.connect, NAME, server.address[1], handler, config=config)
+            resolver.wait(looking.done)
+            with pytest.raises(TimeoutError, match=r"connect_timeout=0\.2"):
+                looking.result(DEADLINE / 2)
+        finally:
+            resolver.answers.set()
+    expect_nobody(rig, server, "a dial survived its time limit")
+    assert not handler.calls()
+
+
+@pytest.mark.usefixtures("needs_reconnect")
+def test_a_client_that_is_closed_while_it_looks_up_a_name_never_comes(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = rig.serve(Recorder())
+    resolver = Resolver(monkeypatch, "127.0.0.1")
+    handler = Recorder()
+    client = rig.client((NAME, server.address[1]), handler, Backoff(initial=0.01, maximum=0.01))
     try:
-        deadline = time.monotonic() + 1.0
-        while not asked and time.monotonic() < deadline:
-            time.sleep(0.005)
-        peer.sock.settimeout(DEADLINE / 2)
-        for _ in range(3):
-            peer.send(PING)
-            assert peer.receive(len(PING)) == PING, "a look-up holds up the loop"
+        resolver.wait(lambda: bool(rig.call(lambda: client.stats.closed)))
+        rig.call(client.close)
     finally:
-        answer.set()
-    dialling()
+        resolver.answers.set()
+    expect_nobody(rig, server, "a dial survived the close of its client")
+    assert not handler.calls()
 
 
-def open_descriptors() -> int:
-    return len(os.listdir("/dev/fd"))
+def expect_nobody(rig: Rig, server: ServerBase, otherwise: str) -> None:
+    """See that nobody connects to a server, whose name was looked up until now."""
+    time.sleep(0.2)
+    assert rig.call(lambda: server.stats.opened) == 0, otherwise
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="descriptors are not listed there")
+@contextmanager
+def failing(expected: type[Exception], otherwise: str) -> Iterator[None]:
+    """Fail with a sentence instead of with an exception."""
+    try:
+        yield
+    except expected as error:
+        raise AssertionError(otherwise) from error
+
+
+@are_listed
 def test_a_connection_that_cannot_be_made_leaves_no_descriptor(
     rig: Rig, driver: Driver, certificates: Certificates
 ) -> None:
-    with socket.socket() as unused, socket.create_server(("127.0.0.1", 0)) as deaf:
+    brief = Config(connect_timeout=0.05)
+    has_tls = "tls" in driver.capabilities()
+    hasty = rig.serve(Recorder(connected=lambda session: session.close())).address[1]
+    with (
+        socket.socket() as unused,
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        socket.create_server(("127.0.0.1", 0), backlog=0) as deaf,
+        ExitStack() as clogs,
+    ):
         unused.bind(("127.0.0.1", 0))
-        nobody, silent = unused.getsockname()[1], deaf.getsockname()[1]
+        for _ in range(4):  # fill the accept queue, so that the next one hangs
+            clog = clogs.enter_context(socket.socket())
+            clog.setblocking(False)
+            clog.connect_ex(deaf.getsockname())
 
         def fail() -> None:
-            with pytest.raises(OSError):  # noqa: PT011  the system's own words
-                driver.connect("127.0.0.1", nobody, Recorder())
-            if "tls" in driver.capabilities():
+            with pytest.raises(ConnectionRefusedError):
+                driver.connect("127.0.0.1", unused.getsockname()[1], Recorder())
+            with pytest.raises(TimeoutError):
+                driver.connect("127.0.0.1", deaf.getsockname()[1], Recorder(), config=brief)
+            if has_tls:
                 with pytest.raises(TimeoutError):
                     driver.connect(
-                        "127.0.0.1", silent, Recorder(), config=Config(connect_timeout=0.1), tls=certificates.client
+                        "127.0.0.1", silent.getsockname()[1], Recorder(), config=brief, tls=certificates.client
                     )
+                with pytest.raises(OSError):  # noqa: PT011  the system's own words, or those of TLS
+                    driver.connect("127.0.0.1", hasty, Recorder(), tls=certificates.client)
 
         for _ in range(3):  # what is opened once and kept
             fail()
         before = open_descriptors()
         for _ in range(10):
             fail()
-        deadline = time.monotonic() + DEADLINE
-        while (after := open_descriptors()) > before + 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert after <= before + 3, f"{after - before} descriptors are left of 20 connections that were not made"
+        expect_at_most(before + 3, "of 40 connections that were not made something is left")
 
 
 @pytest.mark.usefixtures("needs_reconnect")

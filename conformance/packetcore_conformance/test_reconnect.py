@@ -23,6 +23,7 @@ from packetcore import (
     Session,
     SessionClosed,
 )
+from packetcore_conformance.descriptors import are_listed, expect_at_most, open_descriptors
 from packetcore_conformance.recorder import Recorder, echo
 from packetcore_conformance.rig import Rig
 from packetcore_conformance.server_process import ServerProcess
@@ -152,7 +153,8 @@ def test_a_client_that_waits_can_be_closed_and_never_comes(rig: Rig) -> None:
     assert closed.calls() == []
 
 
-def test_a_client_that_dials_can_be_closed(rig: Rig) -> None:
+@are_listed
+def test_a_client_that_dials_can_be_closed_and_leaves_no_descriptor(rig: Rig) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
         address: tuple[str, int] = deaf.getsockname()
         clogs = [socket.socket() for _ in range(4)]
@@ -161,8 +163,11 @@ def test_a_client_that_dials_can_be_closed(rig: Rig) -> None:
             clog.connect_ex(address)
         try:
             handler = Recorder()
+            before = open_descriptors()
             client = rig.client(address, handler, SOON, config=Config(connect_timeout=60))
+            rig.until(lambda: open_descriptors() > before, "it dials")
             rig.call(client.close)
+            expect_at_most(before, "a dial survived the close of its client")
         finally:
             for clog in clogs:
                 clog.close()
