@@ -15,6 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -544,32 +546,48 @@ MUTANTS = [
 
 def survives(mutant: Mutant, transport: str) -> str | None:
     """Try one mutant. Returns what is wrong; `None` if the suite caught it."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)
-        ignore = shutil.ignore_patterns("*.egg-info", "__pycache__")
-        for part in ("packetcore", "transports"):
-            shutil.copytree(ROOT / part, copy / part, ignore=ignore)
+    with copied() as copy:
         path = copy / mutant.file
         text = path.read_text(encoding="utf-8")
         if text.count(mutant.before) != 1:
             return f"the edit fits {text.count(mutant.before)} places in {mutant.file}"
         path.write_text(text.replace(mutant.before, mutant.after), encoding="utf-8")
-        paths = [copy, *sorted(path for path in (copy / "transports").iterdir())]
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout", "60"),
-                *("--pyargs", "packetcore_conformance", "--transport", transport, "-k", mutant.caught_by),
-            ],
-            cwd=copy,
-            env={**os.environ, "PACKETCORE_PURE": "1", "PYTHONPATH": os.pathsep.join(map(str, paths))},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = run_cases(copy, transport, mutant.caught_by)
         if done.returncode == 1:
             return None
         return f"pytest exited {done.returncode}: {done.stdout.strip().splitlines()[-1:]}"
+
+
+@contextmanager
+def copied() -> Iterator[Path]:
+    """A copy of the core and the adapters, to be edited."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        ignore = shutil.ignore_patterns("*.egg-info", "__pycache__")
+        for part in ("packetcore", "transports"):
+            shutil.copytree(ROOT / part, copy / part, ignore=ignore)
+        yield copy
+
+
+def run_cases(copy: Path, transport: str, cases: str) -> subprocess.CompletedProcess[str]:
+    """Run those cases of the suite on a copy, up to the first that fails: then pytest exits with 1.
+
+    Args:
+        cases: which, as pytest's `-k` says it; all if empty.
+    """
+    paths = [copy, *sorted(path for path in (copy / "transports").iterdir())]
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout", "60"),
+            *("--pyargs", "packetcore_conformance", "--transport", transport, "-k", cases),
+        ],
+        cwd=copy,
+        env={**os.environ, "PACKETCORE_PURE": "1", "PYTHONPATH": os.pathsep.join(map(str, paths))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """Plant one fault at a time in an adapter, or in the layer that adapters share, and see that the
 kit notices.
 
-    python conformance/mutants_adapters.py [--transport NAME] [NAME OF A MUTANT ...]
+    python conformance/mutants_adapters.py [--transport NAME] [--whole] [NAME OF A MUTANT ...]
 
 The faults are those that were planted in an adapter of somebody else's, to see which the kit let
 pass. Each names the adapter that shows it and the case that must fail. Exits 1 if one survives that
@@ -14,10 +14,11 @@ import argparse
 import os
 import sys
 
-from mutants import ASYNCIO, SOCKETS, Mutant, survives
+from mutants import ASYNCIO, SOCKETS, Mutant, copied, run_cases, survives
 
 BLOCKING = "transports/blocking/packetcore_blocking"
 STREAM = f"{SOCKETS}/_stream.py"
+SYNC_STREAM = "packetcore/_stream.py"
 
 FAULTS: dict[str, list[Mutant]] = {
     "asyncio": [
@@ -90,6 +91,72 @@ FAULTS: dict[str, list[Mutant]] = {
             "        self._dialing.cancel()\n",
             "",
             "test_a_client_that_is_closed_while_it_dials_leaves_nothing",
+        ),
+        Mutant(
+            "an accepted socket keeps Nagle's algorithm",
+            f"{ASYNCIO}/_tcp.py",
+            "        prepare(sock)",
+            "        sock.setblocking(False)",
+            "test_small_packets_of_a_server",
+        ),
+        Mutant(
+            "only the first address of a name is tried",
+            f"{ASYNCIO}/_tcp.py",
+            "            await loop.create_connection(lambda: protocol, host, port, **options)",
+            "            infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)\n"
+            "            await loop.create_connection(lambda: protocol, *infos[0][4][:2], **options)",
+            "test_each_address_of_a_name_is_tried",
+        ),
+        Mutant(
+            "a client looks up names on the loop",
+            f"{ASYNCIO}/_tcp.py",
+            "            await loop.create_connection(lambda: protocol, host, port, **options)",
+            "            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)\n"
+            "            await loop.create_connection(lambda: protocol, *infos[0][4][:2], **options)",
+            "test_a_look_up_that_takes_long",
+        ),
+        Mutant(
+            "a server looks up names on the loop",
+            f"{ASYNCIO}/_tcp.py",
+            "    infos = await server._loop.getaddrinfo(host",
+            "    infos = socket.getaddrinfo(host",
+            "test_a_look_up_that_takes_long",
+        ),
+        Mutant(
+            "a UDP client looks up names on the loop",
+            f"{ASYNCIO}/_udp.py",
+            "    infos = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)",
+            "    infos = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)",
+            "test_a_look_up_that_takes_long",
+        ),
+        Mutant(
+            "a connect goes on after its time limit",
+            f"{ASYNCIO}/_tcp.py",
+            "            connecting.cancel()\n            raise",
+            "            raise",
+            "test_connect_timeout_counts_the_look_up or leaves_no_descriptor",
+        ),
+        Mutant(
+            "a UDP stream hears nobody but the address it sends to",
+            f"{ASYNCIO}/_udp.py",
+            "sole=handler is None",
+            "sole=False",
+            "test_replies_to_a_broadcast_of_a_stream",
+        ),
+        Mutant(
+            "a function that is cancelled leaves its session open",
+            f"{ASYNCIO}/_functions.py",
+            "        finally:\n            await stream.close()",
+            "        else:\n            await stream.close()",
+            "test_one_that_is_cancelled",
+        ),
+        Mutant(
+            "a recv that is cancelled has taken its packet",
+            f"{ASYNCIO}/_stream.py",
+            "        while (item := self._inbox.take()) is None:\n            await self._change()\n",
+            "        while (item := self._inbox.take()) is None:\n            await self._change()\n"
+            "        await asyncio.sleep(0)\n",
+            "test_a_recv_that_is_given_up",
         ),
         Mutant(
             "call_soon calls at once, on the wrong thread",
@@ -175,7 +242,7 @@ FAULTS: dict[str, list[Mutant]] = {
             f"{SOCKETS}/_handshake.py",
             "            self._leave()\n            self._sock.close()\n            self._done(error)",
             "            self._leave()\n            self._done(error)",
-            "test_dialling or test_tls",
+            "test_a_connection_that_cannot_be_made or test_tls",
         ),
         Mutant(
             "a name server's answer is looked at in part",
@@ -190,6 +257,62 @@ FAULTS: dict[str, list[Mutant]] = {
             "return (self._is_empty and self._functions.are_over) or None",
             "return self._is_empty or None",
             "test_functions",
+        ),
+        Mutant(
+            "a socket keeps Nagle's algorithm",
+            f"{SOCKETS}/_rest.py",
+            "    sock.setblocking(False)\n    no_delay(sock)",
+            "    sock.setblocking(False)",
+            "test_small_packets",
+        ),
+        Mutant(
+            "a writer stays on during a handshake",
+            f"{SOCKETS}/_handshake.py",
+            "self._loop.set_writer(self._sock, self._writable if self._unsent else None)",
+            "self._loop.set_writer(self._sock, self._writable)",
+            "test_processor",
+        ),
+        Mutant(
+            "a connect that is over leaves its socket open",
+            f"{BLOCKING}/_dial.py",
+            "    def _timed_out(self) -> None:\n        self.cancel()",
+            "    def _timed_out(self) -> None:\n        self._end()",
+            "test_a_connection_that_cannot_be_made",
+        ),
+        Mutant(
+            "a dial goes on after the close of its client",
+            f"{BLOCKING}/_client.py",
+            "                self._begin_closing()\n                self._next.cancel()",
+            "                self._begin_closing()",
+            "test_a_client_that_is_closed_while_it_dials",
+        ),
+        Mutant(
+            "a UDP stream hears nobody but the address it sends to",
+            f"{BLOCKING}/_udp.py",
+            "sole=handler is None",
+            "sole=False",
+            "test_replies_to_a_broadcast_of_a_stream",
+        ),
+        Mutant(
+            "a function that raises is not told",
+            SYNC_STREAM,
+            "            self.session.failed(error, self._clock())",
+            "            pass",
+            "test_one_that_raises",
+        ),
+        Mutant(
+            "send_message never waits",
+            SYNC_STREAM,
+            "            self._drop(payload)\n        else:\n            self._drain(timeout)",
+            "            self._drop(payload)",
+            "test_send_message_waits",
+        ),
+        Mutant(
+            "a function that is done leaves its session open",
+            SYNC_STREAM,
+            "        finally:\n            self.close()\n\n    def _next",
+            "        finally:\n            pass\n\n    def _next",
+            "test_a_function_over_a_stream_is_run_anew or test_one_that_raises",
         ),
         Mutant(
             "the carrier has no subject",
@@ -212,24 +335,37 @@ EQUIVALENT: dict[tuple[str, str], str] = {}
 """Faults that nobody can notice from outside, by adapter and name, each with why."""
 
 
+def broken_cases(transport: str, faults: list[Mutant]) -> str | None:
+    """What fails without any fault, among the cases that are to notice them: it would notice all."""
+    cases = " or ".join(dict.fromkeys(fault.caught_by for fault in faults))
+    with copied() as copy:
+        done = run_cases(copy, transport, cases)
+    return None if done.returncode == 0 else done.stdout
+
+
 def main() -> int:
     """Try the faults asked for, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--transport", choices=FAULTS, action="append", help="of this adapter alone")
+    parser.add_argument("--whole", action="store_true", help="run the whole kit on each, not the cases it names alone")
     parser.add_argument("names", nargs="*", metavar="NAME", help="faults to plant; all if none are named")
     arguments = parser.parse_args()
-    os.environ["PACKETCORE_NO_UVLOOP"] = "1"  # uvloop sets TCP_NODELAY itself, whatever is done here
+    os.environ["PACKETCORE_NO_UVLOOP"] = "1"  # it sets TCP_NODELAY itself, and has a resolver of its own
     unexpected = 0
     for transport in arguments.transport or FAULTS:
-        for fault in FAULTS[transport]:
-            if arguments.names and fault.name not in arguments.names:
-                continue
+        faults = [fault for fault in FAULTS[transport] if not arguments.names or fault.name in arguments.names]
+        if arguments.whole:
+            faults = [fault._replace(caught_by="") for fault in faults]
+        if faults and (failures := broken_cases(transport, faults)) is not None:
+            sys.stdout.write(f"{failures}\n{transport}: cases fail where nothing was planted\n")
+            return 1
+        for fault in faults:
             trouble = survives(fault, transport)
             why = EQUIVALENT.get((transport, fault.name))
             is_expected = (trouble is None) is (why is None)
             unexpected += not is_expected
             word = "caught  " if trouble is None else "SURVIVED"
-            sys.stdout.write(f"{word}  {transport}: {fault.name}: {trouble or fault.caught_by}")
+            sys.stdout.write(f"{word}  {transport}: {fault.name}: {trouble or fault.caught_by or 'the kit'}")
             sys.stdout.write(f" (equivalent: {why})\n" if why else "\n")
             sys.stdout.flush()
     sys.stdout.write(f"{unexpected} not as expected\n")

@@ -5,6 +5,7 @@ An idle session costs none: a reader is off after the end of the stream, a write
 
 from __future__ import annotations
 
+import ssl
 import time
 from typing import Any
 
@@ -60,6 +61,21 @@ def test_over_tls_it_costs_nothing_either(rig: Rig, driver: Driver, certificates
     peer.finish()
     handler.wait("eof_received")
     expect_idle("a reader over TLS was left on after the end of the stream")
+
+
+def test_a_handshake_that_the_peer_does_not_go_on_with_costs_nothing(
+    rig: Rig, driver: Driver, certificates: Certificates
+) -> None:
+    if "tls" not in driver.capabilities():
+        pytest.skip("the adapter says that it has no TLS")
+    server = rig.serve(Recorder(), Config(connect_timeout=60), tls=certificates.server)
+    hello = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        certificates.raw_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname=SERVER_NAME).do_handshake()
+    peer = rig.peer(server)
+    peer.send(hello.read())
+    peer.receive(1)
+    expect_idle("a handshake that waits for the peer is busy")
 
 
 def test_a_session_whose_backlog_has_drained_costs_nothing(rig: Rig) -> None:

@@ -14,7 +14,17 @@ from random import Random
 
 import pytest
 
-from packetcore import Config, Decoder, LocalProtocolError, Malformed, Packet, Reason, Session, encode
+from packetcore import (
+    Config,
+    Decoder,
+    LocalProtocolError,
+    Malformed,
+    Packet,
+    Reason,
+    Session,
+    SessionClosed,
+    encode,
+)
 from packetcore_conformance.peer import DEADLINE
 from packetcore_conformance.recorder import Recorder, echo
 from packetcore_conformance.rig import Rig
@@ -319,6 +329,21 @@ def test_a_broadcast_is_heard_and_every_answer_to_it(rig: Rig) -> None:
     stream = rig.stream_udp(everyone, broadcast=True)
     rig.call(stream.send, PACKET)
     assert rig.call(stream.recv) == PACKET
+
+
+@on_linux
+def test_replies_to_a_broadcast_of_a_stream_are_its_own_whoever_sends_them(rig: Rig) -> None:
+    port = rig.serve_udp(echo(), host=None).address[1]
+    stream = rig.stream_udp(("127.255.255.255", port), broadcast=True)
+    for at in range(3):
+        rig.call(stream.send, Packet(at))
+        assert rig.call(stream.recv) == Packet(at)
+    sessions = rig.call(stream.session.endpoint.own_sessions)
+    assert sessions == [stream.session], "who replied to a stream got a session beside the stream's"
+    assert stream.session.stats.packets_received == 3
+    rig.call(stream.close)
+    with pytest.raises(SessionClosed):
+        rig.call(stream.recv)
 
 
 @on_linux
