@@ -1,20 +1,22 @@
-"""Connecting: the one thing here that blocks in the system, so on a thread of its own."""
+"""Connecting: each address of a name in turn, by a socket that never waits."""
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from ssl import SSLContext
-from time import monotonic
 
 from packetcore import Address, Config, Endpoint, Inbox, Session
+from packetcore_blocking._look_up import Found, look_up
 from packetcore_blocking._loop import Loop, Timer, after
 from packetcore_blocking._socket import Socket
 from packetcore_blocking._stream import Stream
-from packetcore_sockets import Handshake, TLSRecords
+from packetcore_sockets import AddressInfo, Handshake, TLSRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +27,6 @@ class Target:
     port: int
     ssl: SSLContext | None = None
     server_hostname: str | None = None
-
-    def dial(self, until: float | None) -> tuple[socket.socket, Address]:
-        """Give a connected socket and its peer's address; a time limit holds for each step."""
-        # Only here a socket blocks: nothing is sent yet that a timeout could tear.
-        sock = socket.create_connection((self.host, self.port), _left(until))
-        try:
-            return sock, sock.getpeername()
-        except BaseException:
-            sock.close()
-            raise
 
 
 class Dialling:
@@ -51,46 +43,68 @@ class Dialling:
         self._target = target
         self._endpoint = endpoint
         self._done = done
-        self._sock: socket.socket | None = None
+        self._infos: list[AddressInfo] = []
+        self._sock: socket.socket | None = None  # while it connects
         self._handshake: Handshake | None = None
         self._is_over = False
         self._timer: Timer | None = None
         loop.open.add(self.cancel)
         until = after(endpoint.config.connect_timeout)
-        if until is not None:  # which the resolver does not know
+        if until is not None:
             self._timer = loop.call_at(until, self._timed_out)
-        thread = threading.Thread(target=self._run, args=(until,), name="packetcore-dial", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:  # there are too many
-            loop.call_at(monotonic(), partial(self._fail, error))
+        look_up(loop, self._looked_up, target.host, target.port, socket.SOCK_STREAM)
 
     def cancel(self) -> None:
-        """Give up and tell nobody; hold the lock. Its thread may last as long as the system
-        takes to say no, at most until the time limit, or the resolver's. Idempotent."""
+        """Give up and tell nobody; hold the lock. Idempotent."""
         self._end()
         if self._handshake is not None:
             self._handshake.cancel()
-        if self._sock is not None:
-            self._sock.close()
+        self._drop()
 
-    def _run(self, until: float | None) -> None:
-        try:
-            sock, peer = self._target.dial(until)
-        except Exception as error:
-            with self._loop:
-                self._loop.call_at(monotonic(), partial(self._fail, error))
-            return
-        with self._loop:
-            if self._is_over:
-                sock.close()
-            else:
-                self._sock = sock
-                self._loop.call_at(monotonic(), partial(self._secure, sock, peer))
+    def _looked_up(self, found: Found) -> None:
+        if isinstance(found, Exception):
+            self._fail(found)
+        else:
+            self._infos = [*found]
+            self._connect(OSError("the host has no address"))
 
-    def _secure(self, sock: socket.socket, peer: Address) -> None:
+    def _connect(self, refusal: OSError) -> None:
+        """Try the next address; if there is none, say what was wrong with the last."""
         if self._is_over:
             return
+        while self._infos:
+            family, kind, protocol, _, peer = self._infos.pop(0)
+            try:
+                self._sock = socket.socket(family, kind, protocol)
+                self._sock.setblocking(False)
+                with suppress(BlockingIOError):
+                    self._sock.connect(peer)
+            except OSError as error:
+                self._drop()
+                refusal = error
+            else:
+                self._loop.set_writer(self._sock, partial(self._connected, self._sock, peer))
+                return
+        self._fail(refusal)
+
+    def _connected(self, sock: socket.socket, peer: Address) -> None:
+        if sock is not self._sock:  # given up in the same turn
+            return
+        if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._drop()
+            self._connect(OSError(number, os.strerror(number)))
+        else:
+            self._loop.set_writer(sock, None)
+            self._sock = None
+            self._secure(sock, peer)
+
+    def _drop(self) -> None:
+        if self._sock is not None:
+            self._loop.set_writer(self._sock, None)
+            self._sock.close()
+            self._sock = None
+
+    def _secure(self, sock: socket.socket, peer: Address) -> None:
         target = self._target
         if target.ssl is None:
             self._succeed(sock, peer, None)
@@ -109,7 +123,6 @@ class Dialling:
             self._succeed(sock, peer, result)
 
     def _succeed(self, sock: socket.socket, peer: Address, tls: TLSRecords | None) -> None:
-        self._sock = None
         self._end()
         self._done(Socket(self._loop, self._endpoint, sock, peer, tls).session)
 
@@ -171,7 +184,3 @@ def open_stream(loop: Loop, target: Target, config: Config | None) -> Stream:
     inbox = Inbox()
     open_session(loop, target, Endpoint(inbox, config))
     return Stream(inbox, loop)
-
-
-def _left(until: float | None) -> float | None:
-    return None if until is None else max(0.001, until - monotonic())

@@ -15,6 +15,7 @@ from packetcore import Backoff, Config, Endpoint, EndpointStats, Handler, Server
 from packetcore_blocking._client import Client
 from packetcore_blocking._dial import Target, open_session, open_stream
 from packetcore_blocking._functions import Functions, StreamFunction
+from packetcore_blocking._look_up import look_up_and_wait
 from packetcore_blocking._loop import Loop, after
 from packetcore_blocking._sharing import leave, loop_for
 from packetcore_blocking._socket import Socket
@@ -205,7 +206,7 @@ def serve_on(
 ) -> Server:
     """Listen as `serve` does, on a loop that may be others' too."""
     server = Server(loop, handler, config, **options)
-    infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    infos = look_up_and_wait(loop, host or None, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
     server._listen(open_tcp_listeners(infos, port, backlog))
     return server
 

@@ -10,6 +10,7 @@ from typing import Any, overload
 from packetcore import Config, DatagramEndpoint, Endpoint, Handler, Inbox, Session, SessionPool
 from packetcore_blocking._dial import log_end
 from packetcore_blocking._functions import StreamFunction
+from packetcore_blocking._look_up import look_up_and_wait
 from packetcore_blocking._loop import Loop, Timer
 from packetcore_blocking._session import LockedDatagramSession
 from packetcore_blocking._sharing import loop_for
@@ -100,7 +101,7 @@ def serve_udp_on(
 ) -> Server:
     """Receive as `serve_udp` does, on a loop that may be others' too."""
     server = Server(loop, handler, config, sessions, endpoint=partial(_endpoint, loop), is_to_leave=is_to_leave)
-    infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+    infos = look_up_and_wait(loop, host or None, port, socket.SOCK_DGRAM, socket.AI_PASSIVE)
     sockets = open_udp_servers(infos, port, **options)
     server.addresses = [sock.getsockname() for sock in sockets]
     with loop:
@@ -177,7 +178,7 @@ def connect_udp_on(
     endpoint = _endpoint(loop, inbox if handler is None else handler, config)
     endpoint.runs_by(loop.post, any_thread=True)
     endpoint.on_ended = partial(log_end, endpoint)
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    infos = look_up_and_wait(loop, host, port, socket.SOCK_DGRAM)
     sock, peer, is_connected = open_udp_client(infos, **options)
     with loop:
         DatagramHost(loop, endpoint, sock, is_connected)
