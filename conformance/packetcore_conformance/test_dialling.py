@@ -169,7 +169,9 @@ def test_a_client_that_is_closed_while_it_dials_leaves_nothing(
         deaf.settimeout(DEADLINE)
         host, port = deaf.getsockname()
         connect: Any = driver.connect
-        client = connect(host, port, handler, reconnect=Backoff(initial=0.01, maximum=0.01), tls=certificates.client)
+        patient = Config(connect_timeout=6 * DEADLINE)  # so that nothing but the close ends the dial
+        again = Backoff(initial=0.01, maximum=0.01)
+        client = connect(host, port, handler, reconnect=again, config=patient, tls=certificates.client)
         accepted, _ = deaf.accept()
         with accepted:
             accepted.settimeout(DEADLINE)
