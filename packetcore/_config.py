@@ -30,8 +30,9 @@ class Config:
 
     idle_timeout: float | None = 60.0
     """How long a peer may stay silent: the .NET library's example pool uses 60 s too. What it
-    takes of a backlog, sent and not yet taken by the system, is a sign of life as well; what
-    merely fills the system's buffer is none."""
+    takes of a backlog, sent and not yet taken by the system, is a sign of life as well. What
+    merely fills the system's buffer is none, save of a peer that has finished sending, which
+    can give no other."""
 
     frame_timeout: float | None = 10.0
     """How long a peer may take over one frame, from its first byte, before the session ends with

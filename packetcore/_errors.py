@@ -81,9 +81,6 @@ class WrongThread(LocalProtocolError):
     thread, and run a function on the session's own.
     """
 
-    def __init__(self, what: str) -> None:
-        super().__init__(what)
-
     def __str__(self) -> str:
         return f"{self.args[0]} belongs to another thread: use its call_soon(function, *args) here"
 

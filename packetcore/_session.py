@@ -304,6 +304,7 @@ class Session(Pump):
     def forget(self, request: Request) -> None:
         """Wait no longer for a reply; one that comes yet is dropped, like any that is late. Does
         nothing if `done` was called already."""
+        self._check_thread()
         if self._requests is not None and self._requests.forget(request, self._now if self._running else None):
             self._must_arm = True
             self._wake()  # for the time of the hold
@@ -424,7 +425,10 @@ class Session(Pump):
         if self._unsent and not (self._lost or self._eof_written):
             # Before the peer is called silent: the system may have had room for a while. And
             # a keepalive would only wait behind what waits.
+            gone = self.bytes_gone
             self._write()
+            if self.bytes_gone > gone:
+                self._connection.touch(now)
             self._connection.sent_at = now
         if self._hang_up_told is _HangUp.NOT_YET:
             refreshed = self._endpoint.sessions.refreshed(self.id)

@@ -71,6 +71,9 @@ def test_what_the_system_has_room_for_by_now_is_found_out_before_a_peer_is_calle
     host.takes = 10  # and nothing has told so
     session.tick(101.0)
     assert session.outstanding == len(encode(Packet(1, bytes(5000)))) - 10
+    assert session.is_open
+    session.tick(102.0)  # since then it has taken nothing
+    assert session.close_reason is CloseReason.IDLE_TIMEOUT
 
 
 def test_no_keepalive_is_put_behind_bytes_that_wait() -> None:
@@ -234,7 +237,12 @@ def test_another_thread_is_told_what_to_use_and_nothing_is_sent() -> None:
     soon: list[Callable[[], object]] = []
     rig.endpoint.runs_by(soon.append)
     session, host = rig.open()
+    request = session.request(Packet(8), print)
+    session.flush(100.5)
+    host.written.clear()
+    host.verbs.clear()
     attempts: list[Callable[[], object]] = [
+        lambda: session.forget(request),
         lambda: session.send(PING),
         lambda: session.send_message(b"x", id=1),
         lambda: session.request(PING, print),

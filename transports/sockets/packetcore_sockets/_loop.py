@@ -23,7 +23,8 @@ class Loop(Protocol):
         """The time in seconds, which never goes back."""
 
     def call_soon(self, callback: Callback) -> object:
-        """Call something on the loop's thread, but not before this returns: from any thread."""
+        """Call something on the loop's thread, but not before this returns: from any thread, or of a
+        loop with a lock from whoever has that."""
 
     def call_at(self, when: float, callback: Callback) -> Handle:
         """Call something at a time; one that has passed means now, but not before this returns."""

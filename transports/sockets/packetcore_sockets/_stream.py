@@ -11,7 +11,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 
 from packetcore import Address, Carrier, Endpoint, Host, Session
 from packetcore_sockets._loop import Handle, Loop
@@ -111,8 +110,7 @@ class StreamSocket:
         """See `packetcore.Host`."""
         if not (self._is_reading or self._has_ended or self._is_closing or self._is_gone):
             self._is_reading = True
-            readable = self._readable if self._tls is None else partial(self._readable_tls, self._tls)
-            self._loop.set_reader(self._sock, readable)
+            self._loop.set_reader(self._sock, self._readable)
 
     def close(self) -> None:
         """See `packetcore.Host`."""
@@ -148,25 +146,12 @@ class StreamSocket:
         except OSError as error:
             self._lose(error)
             return
-        if data:
+        if not data:
+            self._end(truncated=self._tls is not None)  # else TLS had said so, and nothing more was read
+        elif self._tls is None:
             self.session.received(data, self._time())
         else:
-            self._end(truncated=False)
-
-    def _readable_tls(self, tls: TLSRecords) -> None:
-        if not self._is_reading:
-            return
-        try:
-            data = self._sock.recv(READ_SIZE)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._lose(error)
-            return
-        if data:
-            self._decrypt(tls, data)
-        else:
-            self._end(truncated=True)
+            self._decrypt(self._tls, data)
 
     def _writable(self) -> None:
         if not self._is_gone:
