@@ -134,7 +134,7 @@ take(Decoder *self, State *state, PyObject *events, const uint8_t *data, const u
 static int
 feed_bytes(Decoder *self, State *state, PyObject *events, const uint8_t *data, const uint8_t *end)
 {
-    const uint8_t *begin = data, *open = NULL; /* where the run began that is open at the end */
+    const uint8_t *begin = data;
     while (data < end) {
         if (self->in_frame && (*data != FLAG || self->size)) { /* nothing between two flags is nothing */
             data = take(self, state, events, data, end);
@@ -155,9 +155,10 @@ feed_bytes(Decoder *self, State *state, PyObject *events, const uint8_t *data, c
             return -1;
         }
         self->in_frame = true;
-        open = ++data;
+        data++;
     }
-    if (open != NULL) {
+    if (self->in_frame && self->size < (uint64_t)(end - begin)) { /* the open run began in this chunk, behind a flag */
+        const uint8_t *open = end - self->size;
         Py_ssize_t count = PyList_GET_SIZE(events);
         bool ended_run = open - 1 == begin || open[-2] != FLAG;
         self->shares_flag = ended_run && count && Py_TYPE(PyList_GET_ITEM(events, count - 1)) == state->packet;
