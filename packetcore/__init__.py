@@ -9,7 +9,7 @@ every adapter: `Handler`, `Session`, `Config`. The register of a server's sessio
 from packetcore._backoff import Backoff, Redial
 from packetcore._built import speedups
 from packetcore._carrier import Address, Carrier, TLSInfo
-from packetcore._client import ClientBase
+from packetcore._client import ClientBase, Dial
 from packetcore._codec import Codec, FrameDecoder
 from packetcore._config import Config
 from packetcore._connection import Connection, PacketFraming
@@ -52,7 +52,8 @@ from packetcore._server import ServerBase
 from packetcore._session import Session
 from packetcore._state import TRANSITIONS, Input, State
 from packetcore._stats import EndpointStats, Stats
-from packetcore._stream import AsyncStream, StreamBase, SyncStream
+from packetcore._stream import AsyncStream, StreamBase, SyncStream, ask, ask_and_wait
+from packetcore._waiting import AsyncCondition, AsyncEvent, Handle, SyncCondition
 
 __version__ = "0.1.0"
 
@@ -61,7 +62,9 @@ __all__ = [
     "TLS",
     "TRANSITIONS",
     "Address",
+    "AsyncCondition",
     "AsyncConnectionPool",
+    "AsyncEvent",
     "AsyncStream",
     "Backoff",
     "Carrier",
@@ -78,12 +81,14 @@ __all__ = [
     "DatagramHost",
     "DatagramSession",
     "Decoder",
+    "Dial",
     "Driver",
     "EndOfStream",
     "Endpoint",
     "EndpointStats",
     "Event",
     "FrameDecoder",
+    "Handle",
     "Handler",
     "Host",
     "IdentityTaken",
@@ -116,10 +121,13 @@ __all__ = [
     "State",
     "Stats",
     "StreamBase",
+    "SyncCondition",
     "SyncConnectionPool",
     "SyncStream",
     "TLSInfo",
     "WrongThread",
+    "ask",
+    "ask_and_wait",
     "decode",
     "encode",
     "installed_transports",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +17,14 @@ from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
 from packetcore._session import Session
 from packetcore._stats import EndpointStats
+from packetcore._waiting import Handle
+
+Dial = Callable[[Endpoint, Callable[[Session | Exception], object]], Handle]
+"""Connects for an endpoint. Calls back once with a session that has begun, or with what went wrong,
+but not before it returns, and not at all once it is cancelled."""
 
 
-class ClientBase(ABC):
+class ClientBase:
     """Connects, and connects again whenever the connection is lost, until it is closed.
 
     Its handler hears `connected` and `disconnected` for each connection that was made. What
@@ -32,9 +36,12 @@ class ClientBase(ABC):
         start: called with that function and the inbox of each new session: run it.
         config: limits and timeouts.
         reconnect: how long to wait between tries.
+        dial: makes one try. The first begins with `dial`.
+        on_change: called when the session is over, or a try has failed.
         keep: how many packets sent while disconnected are kept for the next connection.
         random: gives numbers from 0 to below 1 for the jitter.
         clock: tells the time that the session's inputs are given.
+        call_at: calls something at a time of that clock.
         log_exception: see `Endpoint`.
     """
 
@@ -44,10 +51,13 @@ class ClientBase(ABC):
         start: Callable[[F, Inbox], object],
         config: Config | None,
         reconnect: Backoff,
+        dial: Dial,
+        on_change: Callable[[], object],
         *,
         keep: int,
         random: Callable[[], float],
         clock: Callable[[], float],
+        call_at: Callable[[float, Callable[[], object]], Handle],
         log_exception: Callable[[str], object] = log_exception,
     ) -> None:
         if keep < 0:
@@ -62,7 +72,11 @@ class ClientBase(ABC):
         self.is_closed = False
         """Whether `close` was called."""
         self._redial = Redial(reconnect, random)
+        self._dial = dial
+        self._on_change = on_change
         self._clock = clock
+        self._call_at = call_at
+        self._dialling: Handle | None = None  # or the wait for it
         self._keep = keep
         self._kept: deque[Packet] = deque()
 
@@ -104,16 +118,23 @@ class ClientBase(ABC):
         manner of the runtime. What was kept is dropped. Idempotent."""
         raise NotImplementedError
 
-    def _begin_closing(self) -> None:
+    def dial(self) -> None:
+        """Connect, for the first time; for the adapter."""
+        self._dialling = self._dial(self.endpoint, self._dialled)
+
+    def begin_closing(self) -> None:
+        """Try no more, and close the connection that there is; for the adapter, which waits."""
         self.is_closed = True
         self._kept.clear()
+        if self._dialling is not None:
+            self._dialling.cancel()
         if self.session is not None:
             self.session.close()
 
-    def _failed(self, error: BaseException) -> None:
-        """A connection could not be made."""
-        self.endpoint.connect_failed(error)
-        self._try_again()
+    def _dialled(self, result: Session | Exception) -> None:
+        if isinstance(result, Exception):
+            self.endpoint.connect_failed(result)
+            self._try_again()
 
     def _admitted(self, session: Session) -> None:
         self._redial.connected(self._clock())
@@ -131,13 +152,6 @@ class ClientBase(ABC):
 
     def _try_again(self) -> None:
         if not self.is_closed:
-            self._dial_after(self._redial.lost(self._clock()))
+            now = self._clock()
+            self._dialling = self._call_at(now + self._redial.lost(now), self.dial)
         self._on_change()
-
-    @abstractmethod
-    def _dial_after(self, delay: float) -> None:
-        """Connect after `delay` seconds. Tell `_failed` if that fails."""
-
-    @abstractmethod
-    def _on_change(self) -> None:
-        """Wake whoever waits in `close`."""

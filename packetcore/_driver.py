@@ -14,6 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -245,9 +246,17 @@ class Driver(ABC):
             TimeoutError: it took longer than `timeout` seconds; it was cancelled.
         """
 
-    @abstractmethod
     def capabilities(self) -> frozenset[str]:
-        """What the adapter can do, in words: "tcp", "tls", "udp", "reconnect", "pool", "uvloop"."""
+        """What the adapter can do, in words: "tcp", "tls", "udp", "reconnect", "pool", "uvloop".
+        What its functions take says most of it; override this for the rest."""
+        takes = signature(self._connect).parameters
+        can = {
+            "tls": "ssl" in signature(self._serve).parameters,
+            "udp": self._serve_udp is not None and self._connect_udp is not None,
+            "reconnect": "reconnect" in takes,
+            "pool": self._new_pool is not None,
+        }
+        return frozenset({"tcp", *(name for name, is_so in can.items() if is_so)})
 
     @abstractmethod
     def stop(self) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from packetcore._carrier import Address
 from packetcore._codec import Codec
@@ -89,6 +89,8 @@ class Endpoint:
         self.is_server = is_server
         """Whether the peers came to us."""
         self.log_exception = log_exception
+        self.runtime: Any = None
+        """What its sessions live on, where an adapter has said so: an object of that adapter's."""
         self.is_tied_to_thread = False
         """Whether a session may be used on the thread alone on which it began."""
         self.on_ended: Callable[[BaseException], object] | None = None

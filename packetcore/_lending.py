@@ -2,57 +2,42 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from packetcore._connection_pool import ConnectionPool, ConnectionPoolStats, Lease, LeaseState
 from packetcore._errors import PoolClosed
 from packetcore._stream import AsyncStream, StreamBase, SyncStream
+from packetcore._waiting import AsyncEvent, Handle, SyncCondition
 
 S = TypeVar("S", bound=StreamBase)
 A = TypeVar("A", bound=AsyncStream)
 Y = TypeVar("Y", bound=SyncStream)
 
 
-class AsyncEvent(Protocol):
-    """What wakes one coroutine, such as `asyncio.Event`."""
-
-    def set(self) -> None:
-        """Wake it."""
-
-    def wait(self) -> Awaitable[Any]:
-        """Wait until woken."""
-        raise NotImplementedError
-
-
-class SyncEvent(Protocol):
-    """What wakes one thread or greenlet, such as `gevent.event.Event`."""
-
-    def set(self) -> None:
-        """Wake it."""
-
-    def wait(self, timeout: float | None) -> bool:
-        """Wait until woken, or for `timeout` seconds. Returns whether woken."""
-        raise NotImplementedError
-
-
-class StreamPool(ABC, Generic[S]):
+class StreamPool(Generic[S]):
     """What every adapter's pool shows, beside `acquire`.
 
     Args:
         clock: tells the time that the sessions' inputs are given.
+        call_at: calls something at a time of that clock.
         lock: held wherever the books are changed, where threads share the pool.
         limits: `max_size`, `max_idle`, `max_lifetime` and `max_waiting` of `ConnectionPool`.
     """
 
     def __init__(
-        self, clock: Callable[[], float], lock: AbstractContextManager[None] | None = None, **limits: Any
+        self,
+        clock: Callable[[], float],
+        call_at: Callable[[float, Callable[[], object]], Handle],
+        lock: AbstractContextManager[None] | None = None,
+        **limits: Any,
     ) -> None:
         self._clock = clock
+        self._call_at = call_at
         self._lock: AbstractContextManager[None] = nullcontext() if lock is None else lock
         self._pool: ConnectionPool[S] = ConnectionPool(_hang_up, is_alive=_is_reusable, **limits)
+        self._timer: Handle | None = None
         self._timer_at: float | None = None
 
     @property
@@ -75,14 +60,6 @@ class StreamPool(ABC, Generic[S]):
         """What the pool has done until now."""
         return self._pool.stats
 
-    @abstractmethod
-    def _connect(self) -> Any:
-        """Open a stream, in the manner of the runtime."""
-
-    @abstractmethod
-    def _set_timer(self, at: float) -> None:
-        """Call `_expire` at a time, in place of any set before."""
-
     def _expire(self) -> None:
         self._timer_at = None
         with self._lock:
@@ -92,12 +69,22 @@ class StreamPool(ABC, Generic[S]):
     def _arm(self) -> None:
         at = self._pool.next_deadline()
         if at is not None and (self._timer_at is None or at < self._timer_at):
+            self._stop_timer()
             self._timer_at = at
-            self._set_timer(at)
+            self._timer = self._call_at(at, self._expire)
 
-    def _ask(self, event: AsyncEvent | SyncEvent) -> Lease[S]:
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _ask(self, on_change: Callable[[], object]) -> Lease[S]:
         with self._lock:
-            return self._pool.acquire(self._clock(), event.set)
+            return self._pool.acquire(self._clock(), on_change)
+
+    def _shut(self) -> None:
+        with self._lock:
+            self._stop_timer()
+            self._pool.close()
 
     def _end(self, end: Callable[[float], object]) -> None:
         with self._lock:
@@ -106,7 +93,20 @@ class StreamPool(ABC, Generic[S]):
 
 
 class AsyncConnectionPool(StreamPool[A]):
-    """A pool of streams whose calls are awaited; `async with` closes it at the end."""
+    """A pool of streams whose calls are awaited; `async with` closes it at the end.
+
+    Args:
+        connect: opens a stream.
+        new_event: makes an event of the runtime.
+        options: see `StreamPool`.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Awaitable[A]], new_event: Callable[[], AsyncEvent], *args: Any, **options: Any
+    ) -> None:
+        self._connect = connect
+        self._new_event = new_event
+        super().__init__(*args, **options)
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[A]:
@@ -122,7 +122,7 @@ class AsyncConnectionPool(StreamPool[A]):
             OSError: what `connect` raises.
         """
         event = self._new_event()
-        lease = self._ask(event)
+        lease = self._ask(event.set)
         try:
             if lease.state is LeaseState.WAITING:
                 await event.wait()
@@ -140,9 +140,9 @@ class AsyncConnectionPool(StreamPool[A]):
             raise
         self._end(lease.release)
 
-    def close(self) -> Awaitable[None]:
+    async def close(self) -> None:
         """Close what is idle, and end the waits. What is in use is closed when it comes back."""
-        raise NotImplementedError
+        self._shut()
 
     async def __aenter__(self: P) -> P:
         return self
@@ -150,13 +150,22 @@ class AsyncConnectionPool(StreamPool[A]):
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
-    @abstractmethod
-    def _new_event(self) -> AsyncEvent:
-        """Something to wait for."""
-
 
 class SyncConnectionPool(StreamPool[Y]):
-    """A pool of streams whose calls block; `with` closes it at the end."""
+    """A pool of streams whose calls block; `with` closes it at the end.
+
+    Args:
+        connect: opens a stream.
+        new_condition: makes a condition of the runtime.
+        options: see `StreamPool`.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Y], new_condition: Callable[[], SyncCondition], *args: Any, **options: Any
+    ) -> None:
+        self._connect = connect
+        self._new_condition = new_condition
+        super().__init__(*args, **options)
 
     @contextmanager
     def acquire(self, timeout: float | None = None) -> Iterator[Y]:
@@ -174,10 +183,10 @@ class SyncConnectionPool(StreamPool[Y]):
             TimeoutError: none came back in time.
             OSError: what `connect` raises.
         """
-        event = self._new_event()
-        lease = self._ask(event)
+        changed = self._new_condition()
+        lease = self._ask(changed.notify_all)
         try:
-            if lease.state is LeaseState.WAITING and not event.wait(timeout) and lease.state is LeaseState.WAITING:
+            if changed.wait_for(lambda: lease.state is not LeaseState.WAITING or None, timeout) is None:
                 raise TimeoutError(f"all {self.size} connections are in use still after timeout={timeout} s")
             stream = _expect(lease)
             if stream is None:
@@ -196,18 +205,13 @@ class SyncConnectionPool(StreamPool[Y]):
 
     def close(self) -> None:
         """Close what is idle, and end the waits. What is in use is closed when it comes back."""
-        with self._lock:
-            self._pool.close()
+        self._shut()
 
     def __enter__(self: Q) -> Q:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    @abstractmethod
-    def _new_event(self) -> SyncEvent:
-        """Something to wait for."""
 
 
 P = TypeVar("P", bound=AsyncConnectionPool[Any])

@@ -1,8 +1,7 @@
-"""The part of every adapter's `Stream` that does not wait, and the whole of those that block."""
+"""Every adapter's `Stream`: a session as a task, a thread or a greenlet sees it."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
@@ -13,14 +12,16 @@ from packetcore._implementation import Items
 from packetcore._inbox import Inbox
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
+from packetcore._requests import Reply
 from packetcore._session import Session
+from packetcore._waiting import AsyncCondition, AsyncEvent, SyncCondition
 
 A = TypeVar("A", bound="AsyncStream")
 S = TypeVar("S", bound="SyncStream")
 
 
 class StreamBase:
-    """What every adapter's `Stream` shows of its session; the adapter adds the waiting.
+    """What every adapter's `Stream` shows of its session.
 
     Args:
         inbox: where what comes is kept.
@@ -43,38 +44,134 @@ class StreamBase:
         """Why the conversation ended; `None` while it has not."""
         return self.session.close_reason
 
+    @property
+    def has_received(self) -> bool:
+        """Whether there is something to `recv`, the end of the conversation included."""
+        return self._inbox.is_ready
+
+    def recv_nowait(self) -> Packet | Message | None:
+        """The next packet, or message, if one has come; else `None`.
+
+        Raises:
+            SessionClosed: there will be no more. After PEER a reply is still possible.
+        """
+        return self._inbox.take()
+
     def _drop(self, payload: bytes | bytearray | memoryview) -> None:
         """To be called where sending raised `SessionClosed`, which goes on unless the inbox
         has it dropped."""
         if not self._inbox.drop(len(payload)):
             raise
 
-    @property
-    def has_received(self) -> bool:
-        """Whether there is something to `recv`, the end of the conversation included."""
-        return self._inbox.is_ready
 
-
-class AsyncStream(StreamBase, ABC):
-    """A `Stream` whose calls are awaited; the adapter adds them.
+class AsyncStream(StreamBase):
+    """One conversation, to be used from tasks of its own runtime.
 
     `async for packet in stream` ends when the conversation ends cleanly and raises
     `SessionClosed` when it breaks. `async with` closes it.
+
+    Args:
+        inbox: where what comes is kept.
+        clock: tells the time that the session's inputs are given.
+        new_event: makes an event of the runtime.
     """
 
-    @abstractmethod
-    def recv(self) -> Awaitable[Packet | Message]:
+    def __init__(self, inbox: Inbox, clock: Callable[[], float], new_event: Callable[[], AsyncEvent]) -> None:
+        self._clock = clock
+        self._new_event = new_event
+        self._changed = AsyncCondition(new_event)
+        super().__init__(inbox, self._changed.notify_all)
+
+    async def send(self, item: Packet | Message) -> None:
+        """Send a packet, or a message; wait while more than `write_high_water` bytes are unsent.
+
+        What is sent to a peer that was lost is dropped as long as `recv` has not told of that, so
+        that who replies gets all that had come; at most `write_high_water` bytes between two
+        items received. Packets of several tasks never mix. Cancelling the wait does not unsend the
+        packet.
+
+        Raises:
+            SessionClosed: the conversation is closing or closed.
+            LocalProtocolError: the payload exceeds `max_payload`.
+        """
+        try:
+            has_room = self.session.send(item)
+        except SessionClosed:
+            self._drop(item.payload)
+        else:
+            if not has_room:
+                await self.drain()
+
+    async def send_message(
+        self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
+    ) -> None:
+        """Send a payload as `Connection.send_message` does, and wait as `send`."""
+        try:
+            self.session.send_message(payload, id=id, type=type, chunk=chunk)
+        except SessionClosed:
+            self._drop(payload)
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Wait while more than `write_high_water` bytes are unsent."""
+        while self.session.congested(self._clock()):
+            await self._changed.wait()
+
+    async def recv(self) -> Packet | Message:
         """The next packet; the next message where `join_messages` is set. Cancelling the
         wait loses nothing.
 
         Raises:
             SessionClosed: there will be no more. After PEER a reply is still possible.
         """
+        while (item := self._inbox.take()) is None:
+            await self._changed.wait()
+        return item
 
-    @abstractmethod
-    def close(self) -> Awaitable[None]:
+    async def request(
+        self,
+        packet: Packet | bytes | bytearray | memoryview,
+        *,
+        type: int | None = None,
+        match: Callable[[Reply], bool] | None = None,
+        timeout: float | None = None,
+        wait: bool = False,
+    ) -> Reply:
+        """Send a packet and wait for its reply, which `recv` then does not give. Any number of
+        tasks may do so at once. Once cancelled, a reply that comes yet is dropped.
+
+        Args:
+            packet: what to ask, or its payload alone: then an id is picked that no request has.
+            type: of a packet made of a payload; 0 if not given.
+            match: which packet is the reply; by default the next one of the same id.
+            timeout: how long to wait, in seconds; `None` for ever.
+            wait: whether to wait until its id is free, rather than raise `RequestPending`.
+
+        Raises:
+            RequestPending: another request has the id, or was given up with it and the reply
+                may come yet; see `Config.request_hold`.
+            SessionClosed: the conversation is closing or closed.
+            LocalProtocolError: the payload exceeds `max_payload`.
+            TimeoutError: no reply came in time.
+        """
+        return await ask(self.session, self._new_event, packet, type=type, match=match, timeout=timeout, wait=wait)
+
+    async def close(self) -> None:
         """Send what is unsent, close, and wait until the conversation is over, which takes
         `close_timeout` at most."""
+        self.session.close()
+        while not self.session.is_over:
+            await self._changed.wait()
+
+    async def run(self: A, function: Callable[[A], Awaitable[object]]) -> None:
+        """Run an application over this stream, as a server does, and close it at the end.
+        What it raises ends the session with HANDLER_ERROR."""
+        try:
+            await function(self)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            self.session.failed(error, self._clock())
+        finally:
+            await self.close()
 
     def __aiter__(self) -> AsyncIterator[Packet | Message]:
         return Items(self._inbox.take_queued, self._next)
@@ -97,8 +194,34 @@ class AsyncStream(StreamBase, ABC):
         await self.close()
 
 
-class SyncStream(StreamBase, ABC):
-    """A `Stream` whose calls block, of a thread or of a greenlet; the adapter adds `_wait`.
+async def ask(
+    session: Session,
+    new_event: Callable[[], AsyncEvent],
+    packet: Packet | bytes | bytearray | memoryview,
+    **options: Any,
+) -> Reply:
+    """Send a packet on a session and wait for its reply, as `AsyncStream.request` says.
+
+    Args:
+        new_event: makes an event of the runtime.
+        options: what else `Session.request` takes.
+    """
+    replied, replies = new_event(), list[Reply | Exception]()
+
+    def done(reply: Reply | Exception) -> None:
+        replies.append(reply)
+        replied.set()
+
+    request = session.request(packet, done, **options)
+    try:
+        await replied.wait()
+    finally:
+        session.forget(request)
+    return _given(replies[0])
+
+
+class SyncStream(StreamBase):
+    """One conversation whose calls block a thread or a greenlet.
 
     `for packet in stream` ends when the conversation ends cleanly and raises `SessionClosed`
     when it breaks. `with stream` closes it. Several threads or greenlets may use it at once.
@@ -107,16 +230,19 @@ class SyncStream(StreamBase, ABC):
 
     Args:
         inbox: where what comes is kept.
-        wake: wakes whoever waits in the stream; called on any change.
         clock: tells the time that the session's inputs are given.
+        new_condition: makes a condition of the runtime.
     """
 
-    def __init__(self, inbox: Inbox, wake: Callable[[], object], clock: Callable[[], float]) -> None:
-        super().__init__(inbox, wake)
+    def __init__(self, inbox: Inbox, clock: Callable[[], float], new_condition: Callable[[], SyncCondition]) -> None:
         self._clock = clock
+        self._new_condition = new_condition
+        self._changed = new_condition()
+        super().__init__(inbox, self._changed.notify_all)
 
     def send(self, item: Packet | Message, *, timeout: float | None = None) -> None:
         """Send a packet, or a message; wait while more than `write_high_water` bytes are unsent.
+        Where sockets are served only while somebody waits, wait until the system has taken it.
 
         What is sent to a peer that was lost is dropped as long as `recv` has not told of that, so
         that who replies gets all that had come; at most `write_high_water` bytes between two
@@ -132,7 +258,7 @@ class SyncStream(StreamBase, ABC):
         except SessionClosed:
             self._drop(item.payload)
         else:
-            if not has_room:
+            if not (has_room and self._changed.is_served):
                 self._drain(timeout)
 
     def send_message(
@@ -164,6 +290,36 @@ class SyncStream(StreamBase, ABC):
         except IndexError:
             return self._next(timeout)
 
+    def request(
+        self,
+        packet: Packet | bytes | bytearray | memoryview,
+        *,
+        type: int | None = None,
+        match: Callable[[Reply], bool] | None = None,
+        timeout: float | None = None,
+        wait: bool = False,
+    ) -> Reply:
+        """Send a packet and wait for its reply, which `recv` then does not give. Any number of
+        threads or greenlets may do so at once.
+
+        Args:
+            packet: what to ask, or its payload alone: then an id is picked that no request has.
+            type: of a packet made of a payload; 0 if not given.
+            match: which packet is the reply; by default the next one of the same id.
+            timeout: how long to wait, in seconds; `None` for ever.
+            wait: whether to wait until its id is free, rather than raise `RequestPending`.
+
+        Raises:
+            RequestPending: another request has the id, or was given up with it and the reply
+                may come yet; see `Config.request_hold`.
+            SessionClosed: the conversation is closing or closed.
+            LocalProtocolError: the payload exceeds `max_payload`.
+            TimeoutError: no reply came in time.
+        """
+        return ask_and_wait(
+            self.session, self._new_condition, packet, type=type, match=match, timeout=timeout, wait=wait
+        )
+
     def __iter__(self) -> Iterator[Packet | Message]:
         take = self._inbox.take_queued
         try:
@@ -181,7 +337,7 @@ class SyncStream(StreamBase, ABC):
         """Send what is unsent, close, and wait until the conversation is over, which takes
         `close_timeout` at most."""
         self.session.close()
-        self._wait(lambda: self.session.is_over or None, None)
+        self._changed.wait_for(lambda: self.session.is_over or None)
 
     def __enter__(self: S) -> S:
         return self
@@ -201,20 +357,59 @@ class SyncStream(StreamBase, ABC):
 
     def _next(self, timeout: float | None) -> Packet | Message:
         """Wait for an item."""
-        item: Packet | Message | None = self._wait(self._inbox.take, timeout)
+        item: Packet | Message | None = self._changed.wait_for(self._inbox.take, timeout)
         if item is None:
             raise TimeoutError(f"nothing was received within timeout={timeout} s")
         return item
 
     def _drain(self, timeout: float | None) -> None:
-        if self._wait(self._room(), timeout) is None:
+        has_room = self._has_room if self._changed.is_served else self._has_gone(self.session.bytes_sent)
+        if self._changed.wait_for(has_room, timeout) is None:
             raise TimeoutError(f"{self.session.outstanding} bytes are still unsent after timeout={timeout} s")
 
-    def _room(self) -> Callable[[], bool | None]:
-        """What gives something once one may send on."""
-        return lambda: not self.session.congested(self._clock()) or None
+    def _has_room(self) -> bool | None:
+        return not self.session.congested(self._clock()) or None
 
-    @abstractmethod
-    def _wait(self, attempt: Callable[[], Any], timeout: float | None) -> Any:
-        """Try until `attempt` gives something, waiting for a wake between tries; `None` if it
-        gave nothing for `timeout` seconds."""
+    def _has_gone(self, sent: int) -> Callable[[], bool | None]:
+        """Whether the system has taken what was sent by now: others may send on."""
+        session = self.session
+
+        def has_gone() -> bool | None:
+            if session.outstanding:
+                session.flush(self._clock())
+            return session.bytes_gone >= sent or not session.is_open or None
+
+        return has_gone
+
+
+def ask_and_wait(
+    session: Session,
+    new_condition: Callable[[], SyncCondition],
+    packet: Packet | bytes | bytearray | memoryview,
+    **options: Any,
+) -> Reply:
+    """Send a packet on a session and wait for its reply, as `SyncStream.request` says.
+
+    Args:
+        new_condition: makes a condition of the runtime.
+        options: what else `Session.request` takes.
+    """
+    replied, replies = new_condition(), list[Reply | Exception]()
+
+    def done(reply: Reply | Exception) -> None:
+        replies.append(reply)
+        replied.notify_all()
+
+    request = session.request(packet, done, **options)
+    try:
+        replied.wait_for(lambda: replies or None)
+    finally:
+        session.forget(request)
+    # Nobody may have told: who served the session has been stopped.
+    return _given(replies[0] if replies else SessionClosed(session.close_reason))
+
+
+def _given(reply: Reply | Exception) -> Reply:
+    if isinstance(reply, Exception):
+        raise reply
+    return reply

@@ -149,7 +149,7 @@ def test_a_server_out_of_descriptors_goes_on_later(
 ) -> None:
     import resource
 
-    monkeypatch.setattr("packetcore_gevent._tcp.ACCEPT_PAUSE", 0.01)
+    monkeypatch.setattr("packetcore_sockets._listener.ACCEPT_PAUSE", 0.01)
     tries: list[bool] = []
     accept = Listener.accept
 
@@ -175,7 +175,7 @@ def test_a_server_out_of_descriptors_goes_on_later(
 
 
 def test_a_server_may_be_closed_while_it_waits_to_accept_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("packetcore_gevent._tcp.ACCEPT_PAUSE", 0.01)
+    monkeypatch.setattr("packetcore_sockets._listener.ACCEPT_PAUSE", 0.01)
     tries: list[None] = []
     monkeypatch.setattr(Listener, "accept", lambda listener: tries.append(None))
     server = serve(echo)

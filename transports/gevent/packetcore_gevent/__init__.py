@@ -4,12 +4,18 @@
 function over one on the server, the stream that `connect` gives on the client.
 """
 
-from packetcore_gevent._client import Client
+from packetcore_gevent._adapter import (
+    Client,
+    ConnectionPool,
+    Server,
+    Stream,
+    connect,
+    connect_udp,
+    request,
+    serve,
+    serve_udp,
+)
 from packetcore_gevent._driver import GeventDriver
-from packetcore_gevent._pool import ConnectionPool
-from packetcore_gevent._stream import Stream
-from packetcore_gevent._tcp import Server, connect, serve
-from packetcore_gevent._udp import connect_udp, serve_udp
 
 __version__ = "0.1.0"
 
@@ -21,6 +27,7 @@ __all__ = [
     "Stream",
     "connect",
     "connect_udp",
+    "request",
     "serve",
     "serve_udp",
 ]

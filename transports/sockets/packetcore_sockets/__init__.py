@@ -1,20 +1,37 @@
-"""What the adapters over plain sockets have in common. Not an adapter itself.
+"""What packetcore's adapters stand on. Not an adapter itself.
 
-A runtime that can watch a descriptor (`Loop`) has here the `Host` of a TCP connection, with TLS
-or without: `StreamSocket`; and what comes before it: `Listener`, `Acceptor`, `Handshake`.
-`DatagramSocket` reads and writes one UDP socket for a `packetcore.DatagramEndpoint`;
-`open_udp_servers` and `open_udp_client` open it. When to read is the adapter's part.
+A runtime that can watch a descriptor says so in five verbs, `Loop`, and how its users wait:
+`Runtime` where they await, `SyncRuntime` where they block. `AsyncAdapter` and `SyncAdapter` make
+an adapter of it. What they are made of serves by itself, too: `StreamSocket`, `DatagramSocket`,
+`Listener`, `Dial`, `Handshake`, `TLSRecords`, and the functions that open sockets.
 """
 
-from packetcore_sockets._acceptor import Acceptor
+from packetcore import Handle
+from packetcore_sockets._async_adapter import AsyncAdapter
+from packetcore_sockets._async_adapter import ConnectionPool as AsyncConnectionPool
+from packetcore_sockets._async_client import Client as AsyncClient
+from packetcore_sockets._async_functions import StreamFunction as AsyncStreamFunction
+from packetcore_sockets._async_server import Server as AsyncServer
 from packetcore_sockets._datagram import READ_AT_ONCE, DatagramSocket
+from packetcore_sockets._dial import Dial, Target
+from packetcore_sockets._driver import AsyncDriver, Started, SyncDriver, ThreadDriver
 from packetcore_sockets._handshake import Handshake
 from packetcore_sockets._listener import ACCEPT_PAUSE, BACKLOG, Listener, open_tcp_listeners
-from packetcore_sockets._loop import Handle, Loop
+from packetcore_sockets._listening import Listening
+from packetcore_sockets._look_up import Found, look_up
+from packetcore_sockets._loop import Loop
+from packetcore_sockets._network import Network
 from packetcore_sockets._open import AddressInfo, open_each, open_udp_client, open_udp_servers
 from packetcore_sockets._reset import reset_on_close
 from packetcore_sockets._rest import no_delay, prepare, read_rest
+from packetcore_sockets._runtime import Runtime, SyncRuntime
 from packetcore_sockets._stream import READ_SIZE, StreamSocket
+from packetcore_sockets._sync_adapter import ConnectionPool as SyncConnectionPool
+from packetcore_sockets._sync_adapter import SyncAdapter
+from packetcore_sockets._sync_client import Client as SyncClient
+from packetcore_sockets._sync_functions import StreamFunction as SyncStreamFunction
+from packetcore_sockets._sync_server import Server as SyncServer
+from packetcore_sockets._task import Event, Task
 from packetcore_sockets._tls import TLSRecords
 
 __version__ = "0.1.0"
@@ -24,15 +41,38 @@ __all__ = [
     "BACKLOG",
     "READ_AT_ONCE",
     "READ_SIZE",
-    "Acceptor",
     "AddressInfo",
+    "AsyncAdapter",
+    "AsyncClient",
+    "AsyncConnectionPool",
+    "AsyncDriver",
+    "AsyncServer",
+    "AsyncStreamFunction",
     "DatagramSocket",
+    "Dial",
+    "Event",
+    "Found",
     "Handle",
     "Handshake",
     "Listener",
+    "Listening",
     "Loop",
+    "Network",
+    "Runtime",
+    "Started",
     "StreamSocket",
+    "SyncAdapter",
+    "SyncClient",
+    "SyncConnectionPool",
+    "SyncDriver",
+    "SyncRuntime",
+    "SyncServer",
+    "SyncStreamFunction",
     "TLSRecords",
+    "Target",
+    "Task",
+    "ThreadDriver",
+    "look_up",
     "no_delay",
     "open_each",
     "open_tcp_listeners",

@@ -6,7 +6,8 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 
-from packetcore import Address
+from packetcore import Address, Handle
+from packetcore_sockets._loop import Loop
 from packetcore_sockets._open import AddressInfo, open_each
 
 ACCEPTED_AT_ONCE = 100
@@ -22,46 +23,62 @@ log = logging.getLogger("packetcore")
 
 
 class Listener:
-    """Accepts what one socket has to accept.
+    """Accepts what one socket has to accept, until it is closed.
+
+    Where that fails, peers wait in the backlog for `ACCEPT_PAUSE` seconds. The log tells of it
+    once, however often it fails until it works again.
 
     Args:
+        loop: watches the socket.
         sock: listening; it belongs to this from now on.
-        accepted: called with each connection's socket and its peer's address.
+        accepted: called with each connection's socket, which blocks yet, and its peer's address.
     """
 
-    def __init__(self, sock: socket.socket, accepted: Callable[[socket.socket, Address], object]) -> None:
-        self.sock = sock
+    def __init__(self, loop: Loop, sock: socket.socket, accepted: Callable[[socket.socket, Address], object]) -> None:
+        self._loop = loop
+        self._sock = sock
         self._accepted = accepted
         self._is_failing = False
+        self._pause: Handle | None = None
+        self._watch()
 
-    def accept(self) -> bool:
-        """Accept what is there, at most `ACCEPTED_AT_ONCE`.
+    def close(self) -> None:
+        """Accept no more, and close the socket. Idempotent."""
+        if self._sock.fileno() < 0:
+            return
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.set_reader(self._sock, None)
+        self._sock.close()
 
-        Returns:
-            False if that failed: watch the socket no more for `ACCEPT_PAUSE` seconds, in which
-            peers wait in the backlog, then call this again. The log tells of it once, however
-            often it fails until it works again.
-        """
+    def _watch(self) -> None:
+        self._loop.set_reader(self._sock, self._readable)
+
+    def _readable(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
+            if self._sock.fileno() < 0:  # closed in the same turn, or by an accepted peer's handler
+                return
             try:
-                sock, peer = self.sock.accept()
+                sock, peer = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 break
             except OSError as error:
-                if self.sock.fileno() < 0:  # an accepted peer's handler closed it
-                    return True
-                if not self._is_failing:
-                    self._is_failing = True
-                    where = self.sock.getsockname()[:2]
-                    log.error("accepting on %s port %s failed, trying again: %s", *where, error)
-                return False
+                self._fail(error)
+                return
             self._accepted(sock, peer)
         else:
-            return True
-        if self._is_failing and self.sock.fileno() >= 0:
+            return
+        if self._is_failing:
             self._is_failing = False
-            log.warning("accepting on %s port %s again", *self.sock.getsockname()[:2])
-        return True
+            log.warning("accepting on %s port %s again", *self._sock.getsockname()[:2])
+
+    def _fail(self, error: OSError) -> None:
+        if not self._is_failing:
+            self._is_failing = True
+            where = self._sock.getsockname()[:2]
+            log.error("accepting on %s port %s failed, trying again: %s", *where, error)
+        self._loop.set_reader(self._sock, None)
+        self._pause = self._loop.call_at(self._loop.time() + ACCEPT_PAUSE, self._watch)
 
 
 def open_tcp_listeners(infos: Sequence[AddressInfo], port: int, backlog: int = BACKLOG) -> list[socket.socket]:

@@ -6,14 +6,9 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
+from packetcore import Handle
+
 Callback = Callable[[], object]
-
-
-class Handle(Protocol):
-    """Something that was put off."""
-
-    def cancel(self) -> object:
-        """Call it off. Idempotent."""
 
 
 class Loop(Protocol):
@@ -21,6 +16,7 @@ class Loop(Protocol):
 
     def time(self) -> float:
         """The time in seconds, which never goes back."""
+        raise NotImplementedError
 
     def call_soon(self, callback: Callback) -> object:
         """Call something on the loop's thread, but not before this returns: from any thread, or of a
@@ -28,10 +24,12 @@ class Loop(Protocol):
 
     def call_at(self, when: float, callback: Callback) -> Handle:
         """Call something at a time; one that has passed means now, but not before this returns."""
+        raise NotImplementedError
 
     def set_reader(self, sock: socket.socket, callback: Callback | None) -> object:
         """Call something whenever a socket has something to read, its end and errors included, in
-        place of what was set before; `None` for nothing any more."""
+        place of what was set before; `None` for nothing any more. The next thing may be that the
+        socket is closed."""
 
     def set_writer(self, sock: socket.socket, callback: Callback | None) -> object:
         """The same for a socket that has room to write."""

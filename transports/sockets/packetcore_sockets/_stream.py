@@ -12,8 +12,8 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from packetcore import Address, Carrier, Endpoint, Host, Session
-from packetcore_sockets._loop import Handle, Loop
+from packetcore import Address, Carrier, Endpoint, Handle, Host, Session
+from packetcore_sockets._loop import Loop
 from packetcore_sockets._reset import reset_on_close
 from packetcore_sockets._rest import prepare, read_rest
 from packetcore_sockets._tls import TLSRecords

@@ -1,0 +1,160 @@
+"""A runtime on a thread of its own, for tools that know none."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from abc import abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from packetcore import AsyncStream, Driver, Handle, SyncStream
+from packetcore_sockets._async_adapter import AsyncAdapter
+from packetcore_sockets._runtime import Runtime, SyncRuntime
+from packetcore_sockets._sync_adapter import SyncAdapter
+
+START_TIMEOUT = 30.0
+"""Seconds that a runtime may take to start."""
+
+Started = Callable[[Any, Callable[[], object]], object]
+"""To be told a runtime, and what has it end: called there."""
+
+
+class ThreadDriver(Driver):
+    """What drivers of both kinds have; give it what `packetcore.Driver` takes, save `echo`. A
+    subclass says how its runtime runs."""
+
+    def __init__(self, serve: Any, connect: Any, echo: Any, *functions: Callable[..., Any]) -> None:
+        super().__init__(serve, connect, echo, *functions)
+        self._calls: dict[Future[Any], Handle] = {}
+        started: Future[tuple[Any, Callable[[], object]]] = Future()
+        self._thread = threading.Thread(target=self._run, args=(started,), name=type(self).__name__, daemon=True)
+        self._thread.start()
+        self.runtime, self._end = started.result(START_TIMEOUT)
+
+    @abstractmethod
+    def run(self, started: Started) -> None:
+        """Make a runtime, tell it and what ends it, and run it until that was called: called on a
+        thread of its own."""
+
+    @abstractmethod
+    def begin(self, function: Callable[[], Any], future: Future[Any]) -> Handle:
+        """Call a function as `call` says, with the outcome in a future: called on the runtime."""
+
+    def call(self, function: Callable[..., Any], *args: Any, timeout: float | None = 30.0) -> Any:
+        """See `packetcore.Driver`."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the driver was stopped")
+        future: Future[Any] = Future()
+
+        def begin() -> None:
+            if future.set_running_or_notify_cancel():
+                self._calls[future] = self.begin(partial(function, *args), future)
+
+        def give_up() -> None:
+            if (called := self._calls.pop(future, None)) is not None:
+                called.cancel()
+
+        self.runtime.call_soon(begin)
+        try:
+            return self.result(future, timeout)
+        finally:
+            self.runtime.call_soon(give_up)
+
+    def stop(self) -> None:
+        """See `packetcore.Driver`."""
+        if self._thread.is_alive():
+            self.close_all()
+            self.runtime.call_soon(self._stop)
+            self._thread.join()
+
+    def _run(self, started: Future[tuple[Any, Callable[[], object]]]) -> None:
+        try:
+            self.run(lambda runtime, end: started.set_result((runtime, end)))
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    def _stop(self) -> None:
+        while self._calls:
+            self._calls.popitem()[1].cancel()
+        self._end()
+
+
+class AsyncDriver(ThreadDriver):
+    """A driver for an adapter whose calls are awaited.
+
+    Args:
+        adapter: its functions.
+        new_pool: its `ConnectionPool`.
+        where: what the functions take that the runtime needs to know, each as a function of the
+            runtime.
+    """
+
+    runtime: Runtime
+
+    def __init__(self, adapter: AsyncAdapter[Any], new_pool: Callable[..., Any]) -> None:
+        functions = (adapter.serve, adapter.connect, _echo, adapter.serve_udp, adapter.connect_udp, new_pool)
+        super().__init__(*functions)
+
+    def begin(self, function: Callable[[], Any], future: Future[Any]) -> Handle:
+        """See `ThreadDriver`."""
+
+        async def run() -> None:
+            try:
+                result = function()
+                _settle(future, await result if inspect.isawaitable(result) else result)
+            except Exception as error:
+                _settle(future, error=error)
+            except BaseException as error:
+                _settle(future, error=error)
+                raise
+
+        return self.runtime.spawn(run(), lambda: None)
+
+
+class SyncDriver(ThreadDriver):
+    """A driver for an adapter whose calls block.
+
+    Args:
+        adapter: its functions.
+        new_pool: its `ConnectionPool`.
+    """
+
+    runtime: SyncRuntime
+
+    def __init__(self, adapter: SyncAdapter[Any], new_pool: Callable[..., Any]) -> None:
+        super().__init__(
+            adapter.serve, adapter.connect, _echo_and_wait, adapter.serve_udp, adapter.connect_udp, new_pool
+        )
+
+    def begin(self, function: Callable[[], Any], future: Future[Any]) -> Handle:
+        """See `ThreadDriver`."""
+
+        def run() -> None:
+            try:
+                with self.runtime.lock:
+                    _settle(future, function())
+            except BaseException as error:
+                _settle(future, error=error)
+
+        return self.runtime.spawn(run, lambda task: None)
+
+
+def _settle(future: Future[Any], result: Any = None, error: BaseException | None = None) -> None:
+    with suppress(InvalidStateError):  # nobody waits any more
+        future.set_result(result) if error is None else future.set_exception(error)
+
+
+async def _echo(stream: AsyncStream) -> None:
+    async for item in stream:
+        await stream.send(item)
+
+
+def _echo_and_wait(stream: SyncStream) -> None:
+    for item in stream:
+        stream.send(item)

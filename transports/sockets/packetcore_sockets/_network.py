@@ -1,0 +1,148 @@
+"""How a runtime reaches the network: over plain sockets, unless it has a way of its own."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from ssl import SSLContext
+from typing import Any
+
+from packetcore import (
+    Address,
+    DatagramEndpoint,
+    DatagramSession,
+    Dial,
+    Endpoint,
+    Handle,
+    Handler,
+    Host,
+    Session,
+)
+from packetcore_sockets import _dial
+from packetcore_sockets._handshake import Handshake
+from packetcore_sockets._look_up import Found, look_up
+from packetcore_sockets._loop import Loop
+from packetcore_sockets._stream import StreamSocket
+from packetcore_sockets._tls import TLSRecords
+
+
+class Network(Loop):
+    """What all that is above a loop asks for. It works as it is over the five verbs; a runtime
+    overrides what it does in its own way."""
+
+    new_session: Callable[[Endpoint, Host, Address, float], Session] = Session
+    """Makes the session of a stream."""
+
+    new_datagram_session: Callable[[Endpoint, Host, Address, float], DatagramSession] = DatagramSession
+    """Makes the session of a UDP peer."""
+
+    log_exception: Callable[[str], object] = staticmethod(logging.getLogger("packetcore").exception)
+    """See `packetcore.Endpoint`."""
+
+    def bind(self, endpoint: Endpoint) -> None:
+        """Tell an endpoint how to reach the loop's thread."""
+        endpoint.runs_by(self.call_soon)
+
+    def hold(self, end: Callable[[], object]) -> None:
+        """Something lives on the loop until it is released: a server, a client, a pool, or an
+        endpoint with a session. For runtimes that end with the last.
+
+        Args:
+            end: ends it at once, for want of a loop.
+        """
+
+    def release(self, end: Callable[[], object]) -> None:
+        """What was held has ended. Idempotent."""
+
+    def end(self, error: BaseException) -> bool:
+        """Raise the `SystemExit` or `KeyboardInterrupt` of a handler where the program waits, once its
+        sessions have closed their sockets. Returns whether it will be."""
+
+        def fail() -> None:
+            raise error
+
+        self.call_soon(lambda: self.call_soon(fail))
+        return True
+
+    def look_up(
+        self, done: Callable[[Found], object], host: str | None, port: int, kind: socket.SocketKind, flags: int = 0
+    ) -> None:
+        """Ask for the addresses of a host, without holding up the loop. Calls back once, but not
+        before this returns."""
+        look_up(self, done, host, port, kind, flags)
+
+    def begin(self, endpoint: Endpoint, sock: socket.socket, peer: Address, tls: TLSRecords | None) -> Session:
+        """Begin the session of a connected socket."""
+        return StreamSocket(self, endpoint, sock, peer, tls, self.new_session).session
+
+    def accept(
+        self,
+        endpoint: Endpoint,
+        sock: socket.socket,
+        peer: Address,
+        context: SSLContext | None,
+        done: Callable[[Session | Exception], object],
+    ) -> Handle | None:
+        """Begin the session of a connection that came in, over TLS once that is agreed on within
+        `connect_timeout`.
+
+        Returns:
+            `None` if it has begun. Else `done` is called once, with it or with what went wrong,
+            unless this is cancelled.
+
+        Raises:
+            OSError: TLS cannot even begin.
+        """
+        if context is None:
+            self.begin(endpoint, sock, peer, None)
+            return None
+
+        def secured(result: TLSRecords | OSError) -> None:
+            done(result if isinstance(result, OSError) else self.begin(endpoint, sock, peer, result))
+
+        limit = endpoint.config.connect_timeout
+        return Handshake(self, sock, context, secured, until=None if limit is None else self.time() + limit)
+
+    def dialler(self, host: str, port: int, **options: Any) -> Dial:
+        """What connects to a place, each time that it is called.
+
+        Args:
+            options: `ssl` and `server_hostname`; a runtime with transports of its own may take more.
+
+        Raises:
+            TypeError: an option is none.
+        """
+        target = _dial.Target(host, port, **options)
+        return lambda endpoint, done: _dial.Dial(self, endpoint, target, self.look_up, self.begin, done)
+
+    def new_datagram_endpoint(self, handler: Handler | Callable[[], Handler], *args: Any, **options: Any) -> Endpoint:
+        """Make the endpoint of UDP sockets."""
+        return DatagramEndpoint(handler, *args, new_session=self.new_datagram_session, **options)
+
+
+def live_on(network: Network, endpoint: Endpoint) -> Callable[[], object]:
+    """Have the endpoint of a client live on a network until its last session is over.
+
+    Returns:
+        What to release where it never gets a session.
+    """
+
+    def end() -> None:
+        endpoint.abort(network.time())
+
+    def finished(session: Session) -> None:
+        if not endpoint.own_sessions():
+            network.release(end)
+
+    def ended(error: BaseException) -> None:
+        if not network.end(error):
+            kind = type(error).__name__
+            endpoint.log_exception(f"the handler of a client raised {kind}: it has no session any more")
+
+    endpoint.runtime = network
+    network.bind(endpoint)
+    network.hold(end)
+    endpoint.on_finished = finished
+    endpoint.on_ended = ended
+    return end

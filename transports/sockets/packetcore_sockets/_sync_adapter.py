@@ -1,0 +1,388 @@
+"""All that an application imports, for runtimes whose calls block."""
+
+from __future__ import annotations
+
+import inspect
+import socket
+from collections.abc import Callable
+from functools import partial
+from ssl import SSLContext
+from typing import Any, Generic, TypeVar, cast, overload
+
+from packetcore import (
+    Backoff,
+    Config,
+    Endpoint,
+    Handle,
+    Handler,
+    Inbox,
+    Packet,
+    Reply,
+    Session,
+    SessionPool,
+    SyncConnectionPool,
+    ask_and_wait,
+)
+from packetcore_sockets._datagram import DatagramSocket
+from packetcore_sockets._listener import BACKLOG, open_tcp_listeners
+from packetcore_sockets._listening import Listening
+from packetcore_sockets._look_up import Found
+from packetcore_sockets._network import live_on
+from packetcore_sockets._open import AddressInfo, open_udp_client, open_udp_servers
+from packetcore_sockets._runtime import SyncRuntime
+from packetcore_sockets._sync_client import Client
+from packetcore_sockets._sync_functions import S, StreamFunction
+from packetcore_sockets._sync_server import Server
+
+T = TypeVar("T")
+
+
+class SyncAdapter(Generic[S]):
+    """The functions of one adapter.
+
+    Args:
+        current: gives the runtime of where it is called. What keywords it takes, all functions
+            here take too.
+        stream: the adapter's `Stream`.
+        server: its `Server`.
+        client: its `Client`.
+    """
+
+    def __init__(
+        self,
+        current: Callable[..., SyncRuntime],
+        stream: type[S],
+        server: type[Server[S]] = Server,
+        client: type[Client[S]] = Client,
+    ) -> None:
+        self._current = current
+        self._stream = stream
+        self._server = server
+        self._client = client
+
+    def serve(
+        self,
+        handler: Handler | StreamFunction[S],
+        host: str | None = "127.0.0.1",
+        port: int = 0,
+        *,
+        config: Config | None = None,
+        sessions: SessionPool[Session] | None = None,
+        ssl: SSLContext | None = None,
+        backlog: int = BACKLOG,
+        **where: Any,
+    ) -> Server[S]:
+        """Listen on TCP and serve.
+
+        Args:
+            handler: a `packetcore.Handler` for all sessions, or a function that is run over a
+                `Stream` for each, in a thread or greenlet of its own.
+            host: the address to listen on, or a name: each of its addresses. `None` or "" means
+                every one of this machine, of both families.
+            port: 0 takes a free one, the same for all; `Server.addresses` tells which.
+            config: limits and timeouts.
+            sessions: a register that other servers use too, of UDP for instance.
+            ssl: speak TLS as this says.
+            backlog: how many connections may wait to be accepted.
+            where: what the runtime needs to know.
+
+        Raises:
+            OSError: the address is in use or not this machine's.
+        """
+        runtime = self._current(**where)
+        infos = look_up(runtime, host or None, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
+        sockets = open_tcp_listeners(infos, port, backlog)
+        server = self._server(runtime, self._stream, handler, config, sessions=sessions)
+        server.addresses = [sock.getsockname() for sock in sockets]
+        with runtime.lock:
+            server.listening = Listening(runtime, server.endpoint, sockets, ssl)
+        return server
+
+    @overload
+    def connect(
+        self, host: str, port: int, handler: None = None, *, config: Config | None = None, **options: Any
+    ) -> S: ...
+    @overload
+    def connect(
+        self,
+        host: str,
+        port: int,
+        handler: Handler | StreamFunction[S],
+        *,
+        reconnect: Backoff,
+        keep: int = 0,
+        config: Config | None = None,
+        **options: Any,
+    ) -> Client[S]: ...
+    @overload
+    def connect(
+        self, host: str, port: int, handler: Handler, *, config: Config | None = None, **options: Any
+    ) -> Session: ...
+    def connect(
+        self,
+        host: str,
+        port: int,
+        handler: Handler | StreamFunction[S] | None = None,
+        *,
+        reconnect: Backoff | None = None,
+        keep: int = 0,
+        config: Config | None = None,
+        **options: Any,
+    ) -> S | Session | Client[S]:
+        """Connect to a server.
+
+        Args:
+            host: a name or an address.
+            port: its port.
+            handler: what hears of packets; with none you get a `Stream` to receive from.
+            reconnect: connect again and again, waiting in between as this says. You get a `Client`
+                at once, and its handler may be a function over a `Stream`, run for each connection.
+            keep: how many packets a `Client` keeps that are sent while it is not connected.
+            config: limits and timeouts.
+            options: `ssl`, an `SSLContext` to speak TLS by, and `server_hostname`, the name in
+                the server's certificate where it is not `host`; what the runtime needs to know; and
+                what else its transports take.
+
+        Raises:
+            OSError: it was refused or not reached; `TimeoutError` after `connect_timeout`;
+                `ssl.SSLError` where TLS failed. With `reconnect` these go to the log.
+        """
+        runtime = self._current(**self._take_where(options))
+        dial = runtime.dialler(host, port, **options)
+        if reconnect is not None and handler is not None:
+            return self._client(runtime, self._stream, handler, config, reconnect, keep, dial)
+        inbox = Inbox()
+        endpoint = Endpoint(_sole(inbox, handler, reconnect), config, log_exception=runtime.log_exception)
+        with runtime.lock:
+            end = live_on(runtime, endpoint)
+        try:
+            session = outcome(runtime, partial(dial, endpoint))
+        except BaseException:
+            runtime.release(end)
+            raise
+        return self._stream_of(inbox, runtime) if handler is None else session
+
+    def serve_udp(
+        self,
+        handler: Handler | StreamFunction[S],
+        host: str | None = "127.0.0.1",
+        port: int = 0,
+        *,
+        config: Config | None = None,
+        sessions: SessionPool[Session] | None = None,
+        broadcast: bool = False,
+        multicast_group: str | None = None,
+        **where: Any,
+    ) -> Server[S]:
+        """Receive on UDP and serve: each address that sends a packet has a session.
+
+        Args:
+            handler: a `packetcore.Handler` for all sessions, or a function that is run over a
+                `Stream` for each, in a thread or greenlet of its own.
+            host: the address to listen on, or a name: each of its addresses. `None` or "" means
+                every one of this machine, of both families. With a `multicast_group` the address
+                of the interface to join it on.
+            port: 0 takes a free one, the same for all; `Server.addresses` tells which.
+            config: limits and timeouts.
+            sessions: a register that other servers use too, of TCP for instance.
+            broadcast: let sessions send to broadcast addresses.
+            multicast_group: the address of a group to join.
+            where: what the runtime needs to know.
+
+        Raises:
+            OSError: the address is in use or not this machine's, or the group cannot be joined.
+            ValueError: `config` joins messages, or `multicast_group` is no multicast address.
+        """
+        runtime = self._current(**where)
+        infos = look_up(runtime, host or None, port, socket.SOCK_DGRAM, socket.AI_PASSIVE)
+        sockets = open_udp_servers(infos, port, broadcast=broadcast, multicast_group=multicast_group)
+        endpoint = runtime.new_datagram_endpoint
+        try:
+            server = self._server(runtime, self._stream, handler, config, endpoint=endpoint, sessions=sessions)
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        server.addresses = [sock.getsockname() for sock in sockets]
+        with runtime.lock:
+            for sock in sockets:
+                DatagramSocket(runtime, server.endpoint, sock)
+        return server
+
+    @overload
+    def connect_udp(
+        self,
+        host: str,
+        port: int,
+        handler: None = None,
+        *,
+        config: Config | None = None,
+        broadcast: bool = False,
+        local_host: str | None = None,
+        **where: Any,
+    ) -> S: ...
+    @overload
+    def connect_udp(
+        self,
+        host: str,
+        port: int,
+        handler: Handler,
+        *,
+        config: Config | None = None,
+        broadcast: bool = False,
+        local_host: str | None = None,
+        **where: Any,
+    ) -> Session: ...
+    def connect_udp(
+        self,
+        host: str,
+        port: int,
+        handler: Handler | None = None,
+        *,
+        config: Config | None = None,
+        broadcast: bool = False,
+        local_host: str | None = None,
+        **where: Any,
+    ) -> S | Session:
+        """Open a session with a UDP peer. Nothing is sent yet, and nobody need be there. The socket
+        is closed with the last of its sessions.
+
+        Args:
+            host: a name or an address; a broadcast or multicast address too.
+            port: its port.
+            handler: what hears of packets; with none you get a `Stream` to receive from. Of a
+                multicast group, or with `broadcast`, a handler has one more session for each
+                who replies; a stream has the replies of all.
+            config: limits and timeouts.
+            broadcast: allow a broadcast address.
+            local_host: the address to send from; for an IPv4 group its interface too.
+            where: what the runtime needs to know.
+
+        Raises:
+            OSError: the name is unknown, or there is no way to the address.
+            ValueError: `config` joins messages.
+        """
+        runtime, inbox = self._current(**where), Inbox()
+        endpoint = cast(Any, runtime.new_datagram_endpoint(inbox if handler is None else handler, config))
+        infos = look_up(runtime, host, port, socket.SOCK_DGRAM)
+        sock, peer, is_connected = open_udp_client(infos, broadcast=broadcast, local_host=local_host)
+        with runtime.lock:
+            live_on(runtime, endpoint)
+            DatagramSocket(runtime, endpoint, sock, is_connected)
+            session: Session = endpoint.open(peer, runtime.time(), sole=handler is None)
+        return self._stream_of(inbox, runtime) if handler is None else session
+
+    def request(
+        self,
+        session: Session,
+        packet: Packet | bytes | bytearray | memoryview,
+        *,
+        type: int | None = None,
+        match: Callable[[Reply], bool] | None = None,
+        timeout: float | None = None,
+        wait: bool = False,
+    ) -> Reply:
+        """Send a packet on a session, as a server's handler holds it, and wait for its reply, of
+        which its handler then does not hear. See `Stream.request`."""
+        new_condition = session.endpoint.runtime.new_condition
+        return ask_and_wait(session, new_condition, packet, type=type, match=match, timeout=timeout, wait=wait)
+
+    def pool_options(
+        self, host: str, port: int, config: Config | None, options: dict[str, Any]
+    ) -> tuple[SyncRuntime, Callable[[], Any]]:
+        """What a pool needs: the runtime, and what connects each of its streams."""
+        connect = partial(self.connect, host, port, config=config, **options)
+        return self._current(**self._take_where(options)), connect
+
+    def _take_where(self, options: dict[str, Any]) -> dict[str, Any]:
+        known = inspect.signature(self._current).parameters
+        return {name: options.pop(name) for name in [*options] if name in known}
+
+    def _stream_of(self, inbox: Inbox, runtime: SyncRuntime) -> S:
+        return self._stream(inbox, runtime.time, runtime.new_condition)
+
+
+class ConnectionPool(SyncConnectionPool[S]):
+    """Streams to one server, opened when needed and used again: `with pool.acquire() as stream`.
+    `with` over the pool closes it at the end.
+
+    Args:
+        host: a name or an address.
+        port: its port.
+        config: limits and timeouts of each stream.
+        max_size: how many streams there may be.
+        max_idle: how long one is kept unused, in seconds; `None` for ever.
+        max_lifetime: how old one may become, in seconds; it is never taken from its user.
+        max_waiting: how many may wait for one; `None` for no limit.
+        options: what else `connect` takes, such as `ssl`.
+
+    Raises:
+        ValueError: a limit is too small.
+    """
+
+    adapter: SyncAdapter[S]
+    """Whose pool this is: a subclass says so."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        config: Config | None = None,
+        max_size: int = 10,
+        max_idle: float | None = 60.0,
+        max_lifetime: float | None = None,
+        max_waiting: int | None = None,
+        **options: Any,
+    ) -> None:
+        self._runtime, connect = self.adapter.pool_options(host, port, config, options)
+        limits = {"max_size": max_size, "max_idle": max_idle, "max_lifetime": max_lifetime, "max_waiting": max_waiting}
+        runtime = self._runtime
+        super().__init__(connect, runtime.new_condition, runtime.time, runtime.call_at, runtime.lock, **limits)
+
+
+def outcome(runtime: SyncRuntime, begin: Callable[[Callable[[T | Exception], object]], Handle | None]) -> T:
+    """Wait for what is told to a callback, and give or raise it. Where the wait is interrupted, what
+    `begin` gave is cancelled."""
+    told, results = runtime.new_condition(), list[T | Exception]()
+
+    def done(result: T | Exception) -> None:
+        results.append(result)
+        told.notify_all()
+
+    with runtime.lock:
+        begun = begin(done)
+    try:
+        told.wait_for(lambda: results or None)
+    except BaseException:
+        with runtime.lock:
+            if begun is not None:
+                begun.cancel()
+            for result in results:  # just when nobody waited any more
+                if isinstance(result, Session):
+                    result.abort()
+        raise
+    result = results[0] if results else ConnectionAbortedError("the loop was closed meanwhile")
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def look_up(
+    runtime: SyncRuntime, host: str | None, port: int, kind: socket.SocketKind, flags: int = 0
+) -> list[AddressInfo]:
+    """The addresses of a host; see `Network.look_up`."""
+
+    def begin(done: Callable[[Found], object]) -> None:
+        runtime.look_up(done, host, port, kind, flags)
+
+    return [*outcome(runtime, begin)]
+
+
+def _sole(inbox: Inbox, handler: object, reconnect: Backoff | None) -> Handler:
+    """The handler of one connection."""
+    if handler is None and reconnect is None:
+        return inbox
+    if isinstance(handler, Handler) and reconnect is None:
+        return handler
+    raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")
