@@ -99,6 +99,8 @@ class Session(Pump):
         "peer",
     )
 
+    _connection: Connection
+
     def __init__(self, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
         handler = endpoint.new_handler()
         self.id = 0
