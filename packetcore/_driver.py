@@ -19,10 +19,10 @@ from weakref import WeakSet
 
 from packetcore._client import ClientBase
 from packetcore._config import Config
-from packetcore._endpoint import Endpoint
 from packetcore._handler import Handler
 from packetcore._server import ServerBase
 from packetcore._session import Session
+from packetcore._session import SessionEndpoint as Endpoint
 
 if TYPE_CHECKING:
     import ssl
