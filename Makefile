@@ -24,6 +24,7 @@ test: .venv/ready
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: .venv/ready
 	$(BIN)/mypy
@@ -65,7 +66,7 @@ wheels: .venv/ready
 	PACKETCORE_PURE=1 $(BIN)/python -m build --wheel --outdir dist .
 
 clean:
-	rm -rf build dist packetcore/_speedups.*.so packetcore/_speedups.*.pyd .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist packetcore/_speedups.*.so packetcore/_speedups.*.pyd .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv

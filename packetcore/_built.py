@@ -5,12 +5,13 @@ other module of the core reads the environment."""
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 speedups = os.environ.get("PACKETCORE_PURE", "0") in ("", "0")
 """Whether `Packet`, `encode` and `Decoder` are those in C."""
 
-if speedups:
+if speedups and not TYPE_CHECKING:  # its types are those of its twins, which need this
     try:
-        import packetcore._speedups  # noqa: F401
+        from packetcore._speedups import Packet  # noqa: F401
     except ImportError:
         speedups = False

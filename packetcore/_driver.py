@@ -20,10 +20,9 @@ from weakref import WeakSet
 
 from packetcore._client import ClientBase
 from packetcore._config import Config
-from packetcore._endpoint import Endpoint
 from packetcore._handler import Handler
 from packetcore._server import ServerBase
-from packetcore._session import Session
+from packetcore._session import Session, SessionEndpoint
 
 if TYPE_CHECKING:
     import ssl
@@ -108,7 +107,7 @@ class Driver(ABC):
         self._connect_udp = connect_udp
         self._new_pool = new_pool
         self._servers: list[ServerBase] = []
-        self._clients: WeakSet[Endpoint] = WeakSet()
+        self._clients: WeakSet[SessionEndpoint] = WeakSet()
         self._returning: WeakSet[ClientBase] = WeakSet()
         self._pools: list[Any] = []
 
@@ -269,7 +268,7 @@ def _end(client: ClientBase) -> Any:
     return client.close()
 
 
-def _abort(endpoint: Endpoint) -> None:
+def _abort(endpoint: SessionEndpoint) -> None:
     for session in endpoint.own_sessions():
         session.abort()
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from packetcore._carrier import Address
 from packetcore._codec import Codec
@@ -15,10 +15,8 @@ from packetcore._errors import LocalProtocolError, SessionClosed
 from packetcore._handler import Handler
 from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason, Refusal
+from packetcore._session import Session
 from packetcore._stats import EndpointStats, Stats
-
-if TYPE_CHECKING:
-    from packetcore._session import Session
 
 logger = logging.getLogger("packetcore")
 """Where sessions come and go at level INFO, each record with `session`, `peer` and `identity`.
@@ -31,6 +29,9 @@ log_exception: Callable[[str], object] = logger.exception
 
 _OF_A_PROBE = frozenset({CloseReason.PEER, CloseReason.RESET})
 """How the session of one ends that connects to see whether somebody is there."""
+
+_INHERITED = (Handler.packets_received, Handler.sent)
+"""What a session does not call where nobody overrides it: each costs a call for a chunk or a write."""
 
 
 class _NoHandler(Handler):
@@ -111,6 +112,10 @@ class Endpoint:
         except Exception:
             self.log_exception("making the handler of a session raised")
             return _NoHandler()
+
+    def overrides(self, method: Callable[..., object]) -> bool:
+        """Whether a handler's `packets_received` or `sent` is the application's own."""
+        return getattr(method, "__func__", None) not in _INHERITED
 
     @property
     def stats(self) -> EndpointStats:

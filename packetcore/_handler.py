@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from packetcore._events import Malformed, Message
 from packetcore._packet import Packet
 from packetcore._reasons import CloseReason
-
-if TYPE_CHECKING:
-    from packetcore._session import Session
+from packetcore._session import Session
 
 
 class Handler:

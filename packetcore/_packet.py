@@ -97,6 +97,4 @@ new_packet = tuple.__new__
 """Makes a packet of `Packet` and its four fields, which are known to be sound."""
 
 if speedups and not TYPE_CHECKING:
-    import packetcore._speedups as _c
-
-    Packet, new_packet = _c.Packet, _c.new_packet
+    from packetcore._speedups import Packet, new_packet  # noqa: F401

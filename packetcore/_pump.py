@@ -8,20 +8,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from packetcore._events import Event, Message
+from packetcore._host import Host
+from packetcore._output import Output
 from packetcore._owner import get_ident
 from packetcore._packet import Packet
 from packetcore._state import State
 
-if TYPE_CHECKING:
-    from packetcore._connection import Connection
-    from packetcore._host import Host
-    from packetcore._output import Output
-
 _OPEN = State.OPEN
 """Looking a member up in its enum takes longer than all else that a check costs."""
+
+
+class Pumped(Protocol):
+    """What the pump asks of a `Connection`."""
+
+    state: State
+    """Where the conversation stands."""
+
+    frame_since: float | None
+    """When the bytes pending began to come, `None` if there are none."""
+
+    sent_at: float
+    """When output was last taken."""
+
+    def receive_data(self, data: bytes | bytearray | memoryview, now: float, /) -> list[Event]:
+        """What these bytes of the peer complete."""
 
 
 class Pump:
@@ -49,7 +62,7 @@ class Pump:
         "_write_paused",
     )
 
-    _connection: Connection
+    _connection: Pumped
     _host: Host
     _output: Output  # the connection's
     _queue: list[Event]  # what the handler has not heard of, the oldest last

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from packetcore._codec import FrameDecoder
 from packetcore._events import Event, Malformed
+from packetcore._messages import Joiner
 from packetcore._packet import Packet
 from packetcore._state import State
-
-if TYPE_CHECKING:
-    from packetcore._codec import FrameDecoder
-    from packetcore._messages import Joiner
 
 _OPEN = State.OPEN
 """Looking a member up in its enum takes longer than all else that a check costs."""

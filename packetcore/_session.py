@@ -15,24 +15,26 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Hashable
 from sys import maxsize
-from typing import Any, Concatenate, Literal, ParamSpec
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias
 
 from packetcore._carrier import Address, Carrier
 from packetcore._connection import Connection, earlier
-from packetcore._endpoint import Endpoint
 from packetcore._errors import PoolFull, SessionClosed, WrongThread
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
-from packetcore._handler import Handler
 from packetcore._host import Host
 from packetcore._implementation import Pump
 from packetcore._owner import get_ident
 from packetcore._packet import Packet
+from packetcore._parent import Parent
 from packetcore._reasons import CloseReason, Refusal
 from packetcore._requests import Reply, Request, Requests
 from packetcore._state import State
 from packetcore._stats import Stats
 
 P = ParamSpec("P")
+
+SessionEndpoint: TypeAlias = "Parent[Session]"
+"""The `Endpoint` that a session belongs to, as far as the session knows it."""
 
 _NEVER = float("inf")
 
@@ -99,7 +101,9 @@ class Session(Pump):
         "peer",
     )
 
-    def __init__(self, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
+    _connection: Connection
+
+    def __init__(self, endpoint: SessionEndpoint, host: Host, peer: Address, now: float) -> None:
         handler = endpoint.new_handler()
         self.id = 0
         """Counts up from 1 within a server and is never given twice; 0 before admission."""
@@ -113,10 +117,8 @@ class Session(Pump):
         self._carrier: Carrier | None = None
         self._handler = handler
         self._on_packet = handler.packet_received
-        self._on_packets = (
-            None if _inherited(handler.packets_received, Handler.packets_received) else handler.packets_received
-        )
-        self._on_sent = None if _inherited(handler.sent, Handler.sent) else handler.sent
+        self._on_packets = handler.packets_received if endpoint.overrides(handler.packets_received) else None
+        self._on_sent = handler.sent if endpoint.overrides(handler.sent) else None
         self._connection = Connection(endpoint.connection_config, now=now, codec=endpoint.codec)
         self._output = self._connection.output
         limit = endpoint.config.max_outstanding
@@ -167,7 +169,7 @@ class Session(Pump):
         return self._finished
 
     @property
-    def endpoint(self) -> Endpoint:
+    def endpoint(self) -> SessionEndpoint:
         """The server or client that it belongs to."""
         return self._endpoint
 
@@ -687,7 +689,3 @@ def _is_closed(error: BaseException) -> bool:
     # Task groups and nurseries wrap what their tasks raise.
     parts: tuple[BaseException, ...] = getattr(error, "exceptions", ())
     return isinstance(error, SessionClosed) or (bool(parts) and all(map(_is_closed, parts)))
-
-
-def _inherited(method: object, original: object) -> bool:
-    return getattr(method, "__func__", None) is original

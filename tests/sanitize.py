@@ -246,6 +246,8 @@ class Swallow:
 class Pumping(Pump):
     """The pump of an open connection, in which nothing but what is asked for runs Python's code."""
 
+    _connection: Connection
+
     def __init__(self, on_packet: Callable[[Any, Any], object]) -> None:
         self._connection = Connection(now=0.0)
         self._output = self._connection.output
