@@ -81,7 +81,8 @@ class StreamPool(Generic[S]):
         with self._lock:
             return self._pool.acquire(self._clock(), on_change)
 
-    def _shut(self) -> None:
+    def end(self) -> None:
+        """What `close` does, without a wait."""
         with self._lock:
             self._stop_timer()
             self._pool.close()
@@ -142,7 +143,7 @@ class AsyncConnectionPool(StreamPool[A]):
 
     async def close(self) -> None:
         """Close what is idle, and end the waits. What is in use is closed when it comes back."""
-        self._shut()
+        self.end()
 
     async def __aenter__(self: P) -> P:
         return self
@@ -186,7 +187,8 @@ class SyncConnectionPool(StreamPool[Y]):
         changed = self._new_condition()
         lease = self._ask(changed.notify_all)
         try:
-            if changed.wait_for(lambda: lease.state is not LeaseState.WAITING or None, timeout) is None:
+            changed.wait_for(lambda: lease.state is not LeaseState.WAITING or None, timeout)
+            if lease.state is LeaseState.WAITING:
                 raise TimeoutError(f"all {self.size} connections are in use still after timeout={timeout} s")
             stream = _expect(lease)
             if stream is None:
@@ -205,7 +207,7 @@ class SyncConnectionPool(StreamPool[Y]):
 
     def close(self) -> None:
         """Close what is idle, and end the waits. What is in use is closed when it comes back."""
-        self._shut()
+        self.end()
 
     def __enter__(self: Q) -> Q:
         return self

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import pytest
 import trustme
 
-import packetcore_blocking._tcp
+import packetcore_sockets._listener
 from packetcore import (
     Backoff,
     CloseReason,
@@ -237,7 +237,7 @@ def test_twenty_threads_share_the_connections_of_a_pool() -> None:
 
 def test_a_pools_thread_serves_until_the_last_stream_is_back(threads: ThreadPoolExecutor) -> None:
     def served() -> bool:
-        return "packetcore-pool" in {thread.name for thread in threading.enumerate()}
+        return pool.runtime.thread is not None
 
     with serve(echo) as server:
         pool = ConnectionPool(*server.address, max_size=1, max_idle=0.05)
@@ -470,7 +470,7 @@ def test_a_server_short_of_descriptors_accepts_later(
             raise failure
         return accepted(self)
 
-    monkeypatch.setattr(packetcore_blocking._tcp, "ACCEPT_PAUSE", 0.02)
+    monkeypatch.setattr(packetcore_sockets._listener, "ACCEPT_PAUSE", 0.02)
     monkeypatch.setattr(socket.socket, "accept", accept)
     with serve(echo) as server, connect(*server.address) as stream:
         stream.send(Packet(1))
@@ -800,4 +800,4 @@ def test_call_soon_runs_on_the_thread_that_serves_in_order_whoever_calls_it(thre
         for at in range(100):
             server.call_soon(run, at)
         until(lambda: len(ran) == 150)
-    assert ran[50:] == [("packetcore-server", at) for at in range(100)]
+    assert ran[50:] == [("packetcore-loop", at) for at in range(100)]

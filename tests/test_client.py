@@ -11,6 +11,7 @@ from packetcore import (
     ClientBase,
     CloseReason,
     Config,
+    Endpoint,
     Handler,
     Inbox,
     LocalProtocolError,
@@ -26,6 +27,17 @@ A, B, C, D = (Packet(n) for n in range(4))
 LOGIN = Packet(9, b"login")
 
 
+class Later:
+    """A try that is under way, or the wait for the next."""
+
+    def __init__(self, happen: Callable[..., object]) -> None:
+        self.happen = happen
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
 class Client(ClientBase):
     def __init__(
         self,
@@ -37,6 +49,8 @@ class Client(ClientBase):
     ) -> None:
         self.now = 100.0
         self.delays: list[float] = []
+        self.tries: list[Later] = []
+        self.waits: list[Later] = []
         self.changes = 0
         self.log: list[str] = []
         super().__init__(
@@ -44,23 +58,48 @@ class Client(ClientBase):
             lambda function, inbox: function(inbox),
             config,
             Backoff(initial=1, maximum=8, jitter=0, reset_after=10) if backoff is None else backoff,
+            self.begin_try,
+            self.note_change,
             keep=keep,
             random=lambda: 0.5,
             clock=lambda: self.now,
+            call_at=self.wait_until,
             log_exception=self.log.append,
         )
-        self._dial_after(0)
+        self.dial()
 
     def close(self) -> None:
-        self._begin_closing()
+        self.begin_closing()
+
+    def begin_try(self, endpoint: Endpoint, done: Callable[[Session | Exception], object]) -> Later:
+        assert endpoint is self.endpoint
+        self.tries.append(Later(done))
+        return self.tries[-1]
+
+    def wait_until(self, when: float, callback: Callable[[], object]) -> Later:
+        self.delays.append(when - self.now)
+        self.waits.append(Later(callback))
+        return self.waits[-1]
+
+    def note_change(self) -> None:
+        self.changes += 1
+
+    def next_try(self) -> Later:
+        """The one under way; the one after the wait, where there is a wait."""
+        if len(self.waits) == len(self.tries):
+            self.waits[-1].happen()
+        return self.tries[-1]
 
     def connect(self) -> MadeUpHost:
         """The try succeeds."""
-        return open_on(self.endpoint, ("192.0.2.1", 5000), self.now)[1]
+        under_way = self.next_try()
+        session, host = open_on(self.endpoint, ("192.0.2.1", 5000), self.now)
+        under_way.happen(session)
+        return host
 
     def fail(self) -> None:
         """The try fails."""
-        self._failed(ConnectionRefusedError("refused"))
+        self.next_try().happen(ConnectionRefusedError("refused"))
 
     def lose(self, host: MadeUpHost) -> None:
         host.session.lost(ConnectionResetError(), self.now)
@@ -68,23 +107,17 @@ class Client(ClientBase):
     def has_session(self) -> bool:
         return self.session is not None
 
-    def _dial_after(self, delay: float) -> None:
-        self.delays.append(delay)
-
-    def _on_change(self) -> None:
-        self.changes += 1
-
 
 def test_it_tries_again_later_each_time_and_anew_once_a_connection_stayed_up() -> None:
     client = Client(Recorder())
     client.fail()
     client.fail()
     client.lose(client.connect())  # at once
-    assert client.delays == [0, 1, 2, 4]
+    assert client.delays == [1, 2, 4]
     host = client.connect()
     client.now += 10
     client.lose(host)
-    assert client.delays == [0, 1, 2, 4, 1]
+    assert client.delays == [1, 2, 4, 1]
     assert client.stats.closed == {CloseReason.CONNECT_FAILED: 2, CloseReason.RESET: 2}
     assert client.stats.opened == 2
 
@@ -185,7 +218,7 @@ def test_closing_ends_the_connection_and_the_tries() -> None:
     assert not client.has_session()
     assert client.changes > changes, "whoever waits in close is woken"
     assert handler.calls[-1] == ("disconnected", CloseReason.LOCAL)
-    assert client.delays == [0]
+    assert client.delays == []
     with pytest.raises(SessionClosed) as caught:
         client.send(A)
     assert caught.value.reason is CloseReason.LOCAL
@@ -196,8 +229,17 @@ def test_closing_while_disconnected_drops_what_was_kept_and_tries_no_more() -> N
     client.send(A)
     client.close()
     assert client.kept == 0
+    assert client.tries[0].is_cancelled
     client.fail()
-    assert client.delays == [0]
+    assert client.delays == []
+
+
+def test_closing_between_two_tries_calls_off_the_next() -> None:
+    client = Client(Recorder())
+    client.fail()
+    client.close()
+    assert client.waits[0].is_cancelled
+    assert len(client.tries) == 1
 
 
 def test_a_connection_that_comes_when_all_is_over_is_closed() -> None:
@@ -210,7 +252,7 @@ def test_a_connection_that_comes_when_all_is_over_is_closed() -> None:
     host.session.eof(client.now)
     host.session.lost(None, client.now)
     assert client.session is None
-    assert client.delays == [0]
+    assert client.delays == []
     assert handler.calls == [("connected",), ("disconnected", CloseReason.LOCAL)]
 
 
@@ -222,7 +264,7 @@ def test_a_handler_may_close_the_client_in_any_of_its_calls() -> None:
         host = client.connect()
         host.session.received(encode(A), client.now)
         host.session.lost(None, client.now)
-        assert (client.session, client.delays) == (None, [0]), method
+        assert (client.session, client.delays) == (None, []), method
 
 
 def test_a_function_over_the_stream_is_run_anew_for_each_connection() -> None:
@@ -243,7 +285,7 @@ def test_a_handler_that_raises_costs_its_connection_only() -> None:
     handler.on["connected"] = fail
     host = client.connect()
     client.lose(host)
-    assert client.delays == [0, 1]
+    assert client.delays == [1]
     assert client.stats.closed == {CloseReason.HANDLER_ERROR: 1}
     assert len(client.log) == 1
 

@@ -19,9 +19,9 @@ import gevent.ssl
 import pytest
 import trustme
 
-from packetcore import Backoff, CloseReason, Config, Endpoint, Handler, Packet, Session, encode
+from packetcore import Backoff, CloseReason, Config, Handler, Packet, Session, encode
 from packetcore_gevent import ConnectionPool, GeventDriver, Server, Stream, connect, serve
-from packetcore_sockets import Listener
+from packetcore_sockets import Dial, Listener
 
 DEADLINE = 10.0
 
@@ -151,13 +151,13 @@ def test_a_server_out_of_descriptors_goes_on_later(
 
     monkeypatch.setattr("packetcore_sockets._listener.ACCEPT_PAUSE", 0.01)
     tries: list[bool] = []
-    accept = Listener.accept
+    accept = Listener._readable
 
-    def try_to_accept(listener: Listener) -> bool:
-        tries.append(accept(listener))
-        return tries[-1]
+    def try_to_accept(listener: Listener) -> None:
+        accept(listener)
+        tries.append(not listener._is_failing)
 
-    monkeypatch.setattr(Listener, "accept", try_to_accept)
+    monkeypatch.setattr(Listener, "_readable", try_to_accept)
     caplog.set_level(logging.WARNING)
     with serve(echo) as server, gevent.socket.socket() as peer:
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -177,7 +177,12 @@ def test_a_server_out_of_descriptors_goes_on_later(
 def test_a_server_may_be_closed_while_it_waits_to_accept_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("packetcore_sockets._listener.ACCEPT_PAUSE", 0.01)
     tries: list[None] = []
-    monkeypatch.setattr(Listener, "accept", lambda listener: tries.append(None))
+
+    def fail_to_accept(listener: Listener) -> None:
+        tries.append(None)
+        listener._fail(OSError("no descriptors"))
+
+    monkeypatch.setattr(Listener, "_readable", fail_to_accept)
     server = serve(echo)
     with raw(server):
         until(lambda: len(tries) == 1)
@@ -246,17 +251,17 @@ def test_a_client_that_is_closed_while_it_connects_leaves_nothing_open() -> None
 
 def test_a_client_that_is_closed_just_when_it_has_connected_opens_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
     closing: list[gevent.Greenlet[..., None]] = []
+    connected = Dial._connected
+
+    def close_first(dial: Dial, *args: Any) -> None:
+        if not closing:
+            closing.append(gevent.spawn(client.close))
+            gevent.get_hub().loop.run_callback(connected, dial, *args)
+
+    monkeypatch.setattr(Dial, "_connected", close_first)
     with serve(Handler()) as server:
         host, port = server.address
         client = connect(host, port, Handler(), reconnect=Backoff())
-        dial = client._dial
-
-        def dial_and_close(endpoint: Endpoint) -> Any:
-            connected = dial(endpoint)
-            closing.append(gevent.spawn(client.close))
-            return connected
-
-        monkeypatch.setattr(client, "_dial", dial_and_close)
         until(lambda: sum(server.stats.closed.values()) == 1)
         gevent.joinall(closing, raise_error=True)
         assert client.session is None

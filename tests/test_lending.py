@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -14,7 +14,6 @@ from packetcore import (
     ConnectionPool,
     Endpoint,
     Inbox,
-    Message,
     Packet,
     PoolClosed,
     PoolFull,
@@ -27,6 +26,7 @@ from packetcore import (
 from tests.made_up_host import MadeUpHost, open_on
 
 PING = Packet(1, b"ping")
+T = TypeVar("T")
 
 
 class Cancelled(BaseException):
@@ -39,31 +39,41 @@ class Suspension:
 
 
 class Event:
-    """An event of a runtime in which nothing happens by itself.
+    """What a coroutine of a runtime waits for in which nothing happens by itself."""
 
-    Args:
-        meanwhile: what others do while one blocks in `wait`.
-    """
-
-    def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+    def __init__(self) -> None:
         self.is_set = False
-        self._meanwhile = meanwhile
 
     def set(self) -> None:
         self.is_set = True
 
-
-class AwaitedEvent(Event):
     async def wait(self) -> None:
         while not self.is_set:
             await Suspension()
 
 
-class BlockingEvent(Event):
-    def wait(self, timeout: float | None) -> bool:
+class Condition:
+    """What a thread of such a runtime waits for.
+
+    Args:
+        meanwhile: what others do while one blocks in `wait_for`.
+    """
+
+    is_served = True
+
+    def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        self._meanwhile = meanwhile
+        self._is_notified = False
+
+    def notify_all(self) -> None:
+        self._is_notified = True
+
+    def wait_for(self, attempt: Callable[[], T], timeout: float | None = None) -> T | None:
+        if (result := attempt()) is not None:
+            return result
         self._meanwhile()
-        assert self.is_set or timeout is not None, "waits for ever"
-        return self.is_set
+        assert self._is_notified or timeout is not None, "waits for ever"
+        return attempt()
 
 
 class Task:
@@ -89,12 +99,24 @@ class Task:
             self.is_done = False
 
 
+class Timer:
+    """Something that the network has put off."""
+
+    def __init__(self, at: float, callback: Callable[[], object]) -> None:
+        self.at = at
+        self.callback = callback
+        self.is_over = False
+
+    def cancel(self) -> None:
+        self.is_over = True
+
+
 class Network:
     """Opens streams and knows the host below each."""
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.timer: float | None = None
+        self.timers: list[Timer] = []
         self.hosts: list[MadeUpHost] = []
         self.is_up = True
 
@@ -107,6 +129,26 @@ class Network:
         assert inboxes[0].session is session
         return inboxes[0]
 
+    def clock(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        self.timers.append(Timer(when, callback))
+        return self.timers[-1]
+
+    @property
+    def timer(self) -> float | None:
+        """When the one timer goes off that may be set."""
+        times = [timer.at for timer in self.timers if not timer.is_over]
+        assert len(times) <= 1
+        return times[0] if times else None
+
+    def pass_time(self) -> None:
+        """Go on to when that timer goes off."""
+        (timer,) = (timer for timer in self.timers if not timer.is_over)
+        self.now, timer.is_over = timer.at, True
+        timer.callback()
+
     @property
     def sessions(self) -> list[Session]:
         return [host.session for host in self.hosts]
@@ -115,36 +157,19 @@ class Network:
         return sum(session.is_open for session in self.sessions)
 
 
-class AwaitedStream(AsyncStream):
-    async def recv(self) -> Packet | Message:
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        raise NotImplementedError
-
-
-class AwaitedPool(AsyncConnectionPool[AwaitedStream]):
+class AwaitedPool(AsyncConnectionPool[AsyncStream]):
     def __init__(self, network: Network, **limits: Any) -> None:
         self.network = network
         self.is_slow = False
-        super().__init__(lambda: network.now, **limits)
+        super().__init__(self.connect, Event, network.clock, network.call_at, **limits)
 
-    async def close(self) -> None:
-        self._pool.close()
-
-    async def _connect(self) -> AwaitedStream:
+    async def connect(self) -> AsyncStream:
         while self.is_slow:
             await Suspension()
-        return AwaitedStream(self.network.open(), lambda: None)
-
-    def _set_timer(self, at: float) -> None:
-        self.network.timer = at
-
-    def _new_event(self) -> AwaitedEvent:
-        return AwaitedEvent()
+        return AsyncStream(self.network.open(), self.network.clock, Event)
 
     @asynccontextmanager
-    async def hold(self, order: list[str], name: str) -> AsyncIterator[AwaitedStream]:
+    async def hold(self, order: list[str], name: str) -> AsyncIterator[AsyncStream]:
         async with self.acquire() as stream:
             order.append(name)
             yield stream
@@ -155,25 +180,16 @@ class AwaitedPool(AsyncConnectionPool[AwaitedStream]):
             await Suspension()
 
 
-class BlockingStream(SyncStream):
-    def _wait(self, attempt: Callable[[], Any], timeout: float | None) -> Any:
-        raise NotImplementedError
-
-
-class BlockingPool(SyncConnectionPool[BlockingStream]):
+class BlockingPool(SyncConnectionPool[SyncStream]):
     def __init__(self, network: Network, lock: AbstractContextManager[None] | None = None, **limits: Any) -> None:
         self.network = network
         self.meanwhile: Callable[[], object] = lambda: None
-        super().__init__(lambda: network.now, lock, **limits)
+        super().__init__(
+            self.connect, lambda: Condition(self.meanwhile), network.clock, network.call_at, lock, **limits
+        )
 
-    def _connect(self) -> BlockingStream:
-        return BlockingStream(self.network.open(), lambda: None, lambda: self.network.now)
-
-    def _set_timer(self, at: float) -> None:
-        self.network.timer = at
-
-    def _new_event(self) -> BlockingEvent:
-        return BlockingEvent(self.meanwhile)
+    def connect(self) -> SyncStream:
+        return SyncStream(self.network.open(), self.network.clock, Condition)
 
 
 def run(coroutine: Coroutine[Any, Any, object]) -> None:
@@ -364,8 +380,7 @@ def test_idle_ones_are_closed_in_time_and_one_used_for_too_long_when_it_comes_ba
 
     run(main())
     assert network.timer == 110
-    network.now = network.timer
-    pool._expire()
+    network.pass_time()
     assert (pool.size, pool.stats.expired, network.open_count()) == (1, 2, 1)
     assert network.timer == 115
     network.now = 114.0
@@ -388,9 +403,10 @@ def test_the_timer_is_moved_forward_for_one_that_is_due_before_those_idle() -> N
     network.now = 111.0
     old.step()
     assert network.timer == 125
-    network.now = 125.0
-    pool._expire()
+    network.pass_time()
     assert (pool.idle, network.timer) == (1, 130)
+    run(pool.close())
+    assert network.timer is None, "a pool that was closed has nothing to look after"
 
 
 # Blocking.
@@ -417,17 +433,17 @@ def test_a_block_that_waits_gets_what_another_lets_go_and_one_that_waits_too_lon
 
 
 def test_one_served_in_the_very_moment_that_it_gives_up_waiting_takes_it() -> None:
-    class LateEvent(BlockingEvent):
-        def wait(self, timeout: float | None) -> bool:
+    class LateCondition(Condition):
+        def wait_for(self, attempt: Callable[[], T], timeout: float | None = None) -> T | None:
+            result = attempt()
             self._meanwhile()
-            return False
+            return result
 
     network = Network()
     pool = BlockingPool(network, max_size=1)
-    pool._new_event = lambda: LateEvent(pool.meanwhile)  # type: ignore[method-assign]
     with ExitStack() as held:
         first = held.enter_context(pool.acquire())
-        pool.meanwhile = held.close
+        pool._new_condition = lambda: LateCondition(held.close)
         with pool.acquire(timeout=3) as second:
             assert second is first
 
@@ -469,7 +485,6 @@ def test_where_threads_share_a_pool_its_books_change_under_the_lock_and_nobody_w
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lock, network = NotingLock(), Network()
-    pool = BlockingPool(network, lock, max_size=1)
     changes: list[str] = []
 
     def checked(name: str) -> Callable[..., object]:
@@ -485,11 +500,12 @@ def test_where_threads_share_a_pool_its_books_change_under_the_lock_and_nobody_w
     for name in ("acquire", "expire", "close", "_end", "_let_go", "_hand_out"):
         monkeypatch.setattr(ConnectionPool, name, checked(name))
 
-    def connect() -> BlockingStream:
-        assert not lock.is_held
-        return BlockingPool._connect(pool)
+    class Pool(BlockingPool):
+        def connect(self) -> SyncStream:
+            assert not lock.is_held
+            return super().connect()
 
-    monkeypatch.setattr(pool, "_connect", connect)
+    pool = Pool(network, lock, max_size=1)
     with ExitStack() as held:
         held.enter_context(pool.acquire())
 
@@ -502,7 +518,9 @@ def test_where_threads_share_a_pool_its_books_change_under_the_lock_and_nobody_w
             assert not lock.is_held
     with pytest.raises(RuntimeError), pool.acquire():
         raise RuntimeError
-    pool._expire()
+    with pool.acquire():
+        pass
+    network.pass_time()
     pool.close()
     assert {"acquire", "expire", "close", "_end", "_let_go", "_hand_out"} <= {*changes}
 

@@ -54,17 +54,55 @@ PATIENCE = 10.0
 needs_error_queue = pytest.mark.skipif(not hasattr(socket, "MSG_ERRQUEUE"), reason="errors have addresses on Linux")
 
 
+class Later:
+    """Something that a loop has put off."""
+
+    def __init__(self, at: float, callback: Callable[[], object]) -> None:
+        self.at = at
+        self.callback = callback
+        self.is_over = False
+
+    def cancel(self) -> None:
+        self.is_over = True
+
+
+class StillLoop:
+    """A `packetcore_sockets.Loop` in which no time passes, and of which a test calls what is called."""
+
+    def __init__(self) -> None:
+        self.reader: Callable[[], object] | None = None
+        self.times_watched = 0
+
+    def time(self) -> float:
+        return 100.0
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        pass
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Later:
+        return Later(when, callback)
+
+    def set_reader(self, sock: socket.socket, callback: Callable[[], object] | None) -> None:
+        self.reader = callback
+        self.times_watched += callback is not None
+
+    def set_writer(self, sock: socket.socket, callback: Callable[[], object] | None) -> None:
+        raise AssertionError("a datagram goes at once or not at all")
+
+
 class Host(DatagramSocket):
-    """The rest of a `packetcore.DatagramHost`, on a clock that stands still."""
+    """A datagram socket on such a loop."""
 
-    def __init__(self, endpoint: Endpoint, sock: socket.socket, is_connected: bool = False) -> None:
-        super().__init__(endpoint, sock, lambda: 100.0, is_connected)
+    def __init__(self, endpoint: DatagramEndpoint, sock: socket.socket, is_connected: bool = False) -> None:
+        self.loop, self.endpoint, self.sock = StillLoop(), endpoint, sock
+        super().__init__(self.loop, endpoint, sock, is_connected)
 
-    def set_timer(self, at: float | None) -> None:
-        pass
-
-    def wake(self) -> None:
-        pass
+    def read(self) -> bool:
+        """Have it read. Returns whether it was watched anew, as it has to be after an error."""
+        assert self.loop.reader is not None
+        self.loop.times_watched = 0
+        self.loop.reader()
+        return self.loop.times_watched > 0
 
     def read_when_ready(self) -> bool:
         """`read` once there is something, an error too."""
@@ -326,7 +364,7 @@ def test_an_error_of_this_very_datagram_is_raised_at_the_second_attempt(cleanup:
 
 def test_a_stream_endpoint_is_refused(cleanup: ExitStack) -> None:
     with pytest.raises(TypeError, match="needs a DatagramEndpoint, not Endpoint"):
-        Host(Endpoint(Handler()), bound(cleanup))
+        DatagramSocket(StillLoop(), Endpoint(Handler()), bound(cleanup))
 
 
 # Opening.
@@ -546,18 +584,6 @@ def test_on_several_sockets_a_reply_leaves_by_the_one_that_heard_the_peer(cleanu
 
 
 # One TCP connection.
-
-
-class Later:
-    """Something that a loop has put off."""
-
-    def __init__(self, at: float, callback: Callable[[], object]) -> None:
-        self.at = at
-        self.callback = callback
-        self.is_over = False
-
-    def cancel(self) -> None:
-        self.is_over = True
 
 
 class SelectLoop:
@@ -865,3 +891,35 @@ def test_a_context_of_the_other_side_is_an_error_at_once(cleanup: ExitStack) -> 
     with pytest.raises(ssl.SSLError):
         Handshake(talk.loop, talk.sock, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), lambda result: None)
     assert talk.sock.fileno() == -1
+
+
+# Connecting.
+
+
+class Dialled:
+    """One `Dial` to what a test says, and what it was told."""
+
+    def __init__(self, cleanup: ExitStack, found: Found | None = None, **options: Any) -> None:
+        self.loop = SelectLoop()
+        cleanup.callback(self.loop.close)
+        self.endpoint = Endpoint(Handler(), Config(**options))
+        self.begun: list[socket.socket] = []
+        self.told: list[Session | Exception] = []
+        self.answer: Callable[[Found], object] = lambda found: None
+        self.found = found
+        self.is_made = False
+        context = ssl.create_default_context()
+        secure, self.plain = Target("device.example", 7000, context), Target("device.example", 7000)
+        self.secure = secure
+
+    def begin(self, target: Target | None = None) -> Dial:
+        """Make it."""
+        dial = Dial(self.loop, self.endpoint, target or self.plain, self.look_up, self.begin_session, self.tell)
+        self.is_made = True
+        return dial
+
+    def look_up(self, done: Callable[[Found], object], host: str, port: int, kind: socket.SocketKind) -> None:
+        assert (host, port, kind) == ("device.example", 7000, socket.SOCK_STREAM)
+        self.answer = done
+        if (found := self.found) is not None:
+            self.loop.call_soon(lambda: done(found))

@@ -1,12 +1,18 @@
 """packetcore on trio: an example of an adapter. What `serve` and `connect` leave running
-runs in the nursery that they are given."""
+runs in the `nursery` that all functions here are given."""
 
-from packetcore_trio._client import Client
+from packetcore_trio._adapter import (
+    Client,
+    ConnectionPool,
+    Server,
+    Stream,
+    connect,
+    connect_udp,
+    request,
+    serve,
+    serve_udp,
+)
 from packetcore_trio._driver import TrioDriver
-from packetcore_trio._pool import ConnectionPool
-from packetcore_trio._stream import Stream
-from packetcore_trio._tcp import Server, connect, serve
-from packetcore_trio._udp import connect_udp, serve_udp
 
 __all__ = [
     "Client",
@@ -16,6 +22,7 @@ __all__ = [
     "TrioDriver",
     "connect",
     "connect_udp",
+    "request",
     "serve",
     "serve_udp",
 ]

@@ -4,12 +4,18 @@
 `async def handler(stream)` on the server, the stream that `connect` gives on the client.
 """
 
-from packetcore_asyncio._client import Client
+from packetcore_asyncio._adapter import (
+    Client,
+    ConnectionPool,
+    Server,
+    Stream,
+    connect,
+    connect_udp,
+    request,
+    serve,
+    serve_udp,
+)
 from packetcore_asyncio._driver import AsyncioDriver
-from packetcore_asyncio._pool import ConnectionPool
-from packetcore_asyncio._stream import Stream
-from packetcore_asyncio._tcp import Server, connect, serve
-from packetcore_asyncio._udp import connect_udp, serve_udp
 
 __version__ = "0.1.0"
 
@@ -21,6 +27,7 @@ __all__ = [
     "Stream",
     "connect",
     "connect_udp",
+    "request",
     "serve",
     "serve_udp",
 ]

@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
 from typing import Any, cast
 
 from packetcore import Address, Carrier, Endpoint, Session
@@ -24,6 +24,7 @@ class SocketProtocol(asyncio.Protocol):
     Args:
         endpoint: the server or client that it belongs to.
         loop: the event loop.
+        time: tells its time.
         peer: the address that `accept` gave: of a peer that has gone the socket knows none.
     """
 
@@ -36,12 +37,17 @@ class SocketProtocol(asyncio.Protocol):
 
     _transport: asyncio.Transport = None  # type: ignore[assignment]  # until `connection_made`
 
-    def __init__(self, endpoint: Endpoint, loop: asyncio.AbstractEventLoop, peer: Address | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        loop: asyncio.AbstractEventLoop,
+        time: Callable[[], float],
+        peer: Address | None = None,
+    ) -> None:
         self._endpoint = endpoint
         self._loop = loop
+        self._time = time
         self._peer = peer
-        # A loop that has asyncio's own way to tell the time is asked without the detour.
-        self._time = monotonic if getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time else loop.time
         self._timer: asyncio.TimerHandle | None = None
         self._is_open = False
         self._is_greedy = type(loop).__module__.startswith("uvloop")

@@ -4,9 +4,10 @@ which asyncio's own transport has not."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
-from packetcore import Address, Carrier, Endpoint, Refusal
+from packetcore import Address, Carrier, Endpoint
 from packetcore_asyncio._socket import FAIR, SocketProtocol
 from packetcore_sockets import TLSRecords
 
@@ -16,21 +17,18 @@ class TLSProtocol(SocketProtocol):
 
     Args:
         tls: this side of it, new.
-        is_server: whether it counts handshakes that fail, and keeps their time.
     """
 
     def __init__(
         self,
         endpoint: Endpoint,
         loop: asyncio.AbstractEventLoop,
+        time: Callable[[], float],
+        peer: Address | None,
         tls: TLSRecords,
-        peer: Address | None = None,
-        *,
-        is_server: bool = False,
     ) -> None:
-        super().__init__(endpoint, loop, peer)
+        super().__init__(endpoint, loop, time, peer)
         self._tls = tls
-        self._is_server = is_server
         self.opened: asyncio.Future[None] = loop.create_future()
 
     # What asyncio calls.
@@ -82,9 +80,6 @@ class TLSProtocol(SocketProtocol):
     # What both have done.
 
     def _connected(self) -> None:
-        if self._is_server:  # a client's time-out is for everything
-            timeout = self._endpoint.config.connect_timeout
-            self.set_timer(None if timeout is None else self._loop.time() + timeout)
         self._put(self._tls.take())
 
     def _decrypt(self, data: bytes) -> None:
@@ -93,7 +88,6 @@ class TLSProtocol(SocketProtocol):
         plain = tls.receive(data)
         self._put(tls.take())
         if tls.is_open and not self._is_open and tls.error is None:
-            self.set_timer(None)
             self._open_session()
             if not self.opened.done():
                 self.opened.set_result(None)
@@ -115,20 +109,9 @@ class TLSProtocol(SocketProtocol):
         self._transport.close()  # with the alert that tells the peer
 
     def _fail(self, error: Exception) -> None:
-        if self._is_open or self.opened.done():
-            return
-        self.set_timer(None)
-        self.opened.set_exception(error)
-        self.opened.exception()  # nobody need have asked
-        if self._is_server and self._peer is not None:
-            self._endpoint.refused(self._peer, Refusal.TLS_FAILED)
-
-    def _tick(self) -> None:
-        if self._is_open:
-            super()._tick()
-        else:
-            self._fail(TimeoutError("the TLS handshake took too long"))
-            self._transport.abort()
+        if not (self._is_open or self.opened.done()):
+            self.opened.set_exception(error)
+            self.opened.exception()  # nobody need have asked
 
     def _say_goodbye(self) -> None:
         self._tls.close()

@@ -4,12 +4,18 @@
 `packetcore.Handler`, or a function over a `Stream` on a thread of its own for each session.
 """
 
-from packetcore_blocking._client import Client
+from packetcore_blocking._adapter import (
+    Client,
+    ConnectionPool,
+    Server,
+    Stream,
+    connect,
+    connect_udp,
+    request,
+    serve,
+    serve_udp,
+)
 from packetcore_blocking._driver import BlockingDriver
-from packetcore_blocking._pool import ConnectionPool
-from packetcore_blocking._stream import Stream
-from packetcore_blocking._tcp import Server, connect, serve
-from packetcore_blocking._udp import connect_udp, serve_udp
 
 __version__ = "0.1.0"
 
@@ -21,6 +27,7 @@ __all__ = [
     "Stream",
     "connect",
     "connect_udp",
+    "request",
     "serve",
     "serve_udp",
 ]

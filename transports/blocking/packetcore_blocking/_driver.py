@@ -3,48 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from concurrent.futures import Future
 from typing import Any
 
-from packetcore import Driver
+from packetcore import Handle
+from packetcore_blocking._adapter import ConnectionPool, adapter
 from packetcore_blocking._loop import Loop
-from packetcore_blocking._pool import ConnectionPool
-from packetcore_blocking._stream import Stream
-from packetcore_blocking._tcp import connect_on, serve_on
-from packetcore_blocking._udp import connect_udp_on, serve_udp_on
+from packetcore_sockets import Started, SyncDriver
 
 
-class BlockingDriver(Driver):
+class BlockingDriver(SyncDriver):
     """Serves all its servers and clients on one thread. See `packetcore.Driver`.
 
     `call` runs a function on a thread of its own, which holds the lock save where it waits.
     """
 
     def __init__(self) -> None:
-        self._loop = Loop()
-        super().__init__(
-            partial(serve_on, self._loop),
-            partial(connect_on, self._loop),
-            _echo,
-            partial(serve_udp_on, self._loop),
-            partial(connect_udp_on, self._loop),
-            partial(ConnectionPool, loop=self._loop),
-        )
-        with self._loop:
-            self._loop.start("packetcore-blocking")
+        super().__init__(adapter, ConnectionPool)
 
-    def call(self, function: Callable[..., Any], *args: Any, timeout: float | None = 30.0) -> Any:
-        return self._loop.run_in_thread(partial(function, *args), timeout)
+    def where(self) -> dict[str, Any]:
+        """See `packetcore_sockets.ThreadDriver`."""
+        return {"loop": self.runtime}
 
-    def capabilities(self) -> frozenset[str]:
-        return frozenset({"tcp", "tls", "udp", "reconnect", "pool"})
+    def run(self, started: Started) -> None:
+        """See `packetcore_sockets.ThreadDriver`."""
+        loop = Loop(is_lasting=True)
+        loop.hold(stop := loop.close)
+        started(loop, lambda: loop.release(stop))
+        loop.serve()
 
-    def stop(self) -> None:
-        if not self._loop.closed:
-            self.close_all()
-            self._loop.close()
+    def begin(self, function: Callable[[], Any], future: Future[Any]) -> Handle:
+        """See `packetcore_sockets.ThreadDriver`."""
+        return _Call(self.runtime, super().begin(function, future))
 
 
-def _echo(stream: Stream) -> None:
-    for item in stream:
-        stream.send(item)
+class _Call:
+    def __init__(self, loop: Any, thread: Any) -> None:
+        self._loop = loop
+        self._thread = thread
+
+    def cancel(self) -> None:
+        self._loop.cancel(self._thread)

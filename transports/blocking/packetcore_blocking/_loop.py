@@ -8,22 +8,29 @@ else by whichever thread waits for something. It lets others in only while it se
 from __future__ import annotations
 
 import heapq
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from socket import socket, socketpair
 from time import monotonic
 from typing import TypeVar
 
+from packetcore import Endpoint, Handle
+from packetcore_blocking._session import LockedDatagramSession, LockedSession
+from packetcore_blocking._thread import Cancelled, Thread
+from packetcore_sockets import SyncRuntime
+
 T = TypeVar("T")
 
 Callback = Callable[[], object]
 
-LONGEST_WAIT = 86400.0
-"""Seconds: a selector counts milliseconds, and refuses more than some days of them."""
+LONGEST_WAIT = 1.0 if sys.platform == "win32" else 86400.0
+"""Seconds: a selector counts milliseconds, and refuses more than some days of them; and on Windows
+Ctrl-C does not interrupt a wait."""
 
 
 @dataclass(order=True, slots=True)
@@ -38,45 +45,40 @@ class Timer:
         self.callback = None
 
 
-class Cancelled(BaseException):
-    """Ends a thread that waits for what nobody wants any more."""
-
-
-class Worker(threading.Thread):
-    """A thread whose waits in a loop can be cancelled."""
-
-    cancelled = False
-
-
-class Loop:
-    """A selector, a heap of timers and a re-entrant lock, without which only `wait`, `post`,
-    `run_in_thread` and `close` may be called: the `packetcore_sockets.Loop`."""
+class Loop(SyncRuntime):
+    """A selector, a heap of timers and a re-entrant lock, which is held for all calls but of
+    `wait`, `post`, `call_soon`, `hold`, `release` and `close`. It closes with the last of what it
+    is held for."""
 
     time = staticmethod(monotonic)
+    current = staticmethod(threading.current_thread)
 
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.open: set[Callback] = set()
-        """For each open socket, each try to open one and each server, what ends it at once."""
+    def __init__(self, is_lasting: bool = False) -> None:
+        self.is_lasting = is_lasting
+        """Whether it is a driver's, which lasts as long as that."""
+        self.lock = self
+        self.mutex = threading.RLock()
+        """The lock itself, for conditions."""
         self.thread: threading.Thread | None = None
         """Its own thread."""
         self.driver = 0
         """The ident of the thread that serves it now."""
-        self.servers = 0
-        """How many servers use it, where each has to `leave`."""
         self.closed = False
+        self.new_session = partial(LockedSession, self)
+        self.new_datagram_session = partial(LockedDatagramSession, self)
+        self._held: set[Callback] = set()
         self._selector = DefaultSelector()
         self._selecting = False
         self._timers: list[Timer] = []
         self._soon: deque[Callback] = deque()
         self._posted: deque[Callback] = deque()
         self._followers: set[threading.Condition] = set()  # of threads that wait and do not serve
-        self._idle = threading.Condition(self.lock)
+        self._idle = threading.Condition(self.mutex)
         self._waker, self._alarm = socketpair()
         self.set_reader(self._waker, lambda: self._waker.recv(64))
 
     def __enter__(self) -> None:
-        self.lock.acquire()
+        self.mutex.acquire()
 
     def __exit__(self, *exception: object) -> None:
         try:
@@ -86,35 +88,94 @@ class Loop:
                 else:
                     self.interrupt()
         finally:
-            self.lock.release()
+            self.mutex.release()
 
-    def set_reader(self, sock: socket, callback: Callback | None) -> None:
-        """See `packetcore_sockets.Loop`."""
-        _, writer = self._watched(sock)
-        self._watch(sock, callback or _nothing, writer)
+    def call_soon(self, callback: Callback) -> None:
+        """Call something as soon as what goes on with the lock held is over; of a thread that has
+        not the lock, see `post`."""
+        try:
+            self._idle.notify(0)
+        except RuntimeError:  # this thread has not the lock
+            self.post(callback)
+        else:
+            self._soon.append(callback)
 
-    def set_writer(self, sock: socket, callback: Callback | None) -> None:
-        """See `packetcore_sockets.Loop`."""
-        reader, _ = self._watched(sock)
-        self._watch(sock, reader, callback or _nothing)
+    def post(self, callback: Callback) -> None:
+        """Have the thread that serves call something, soon."""
+        with self:
+            self._posted.append(callback)
+            self.interrupt()
 
-    def call_at(self, when: float, callback: Callback) -> Timer:
-        """Call something at a time of `time.monotonic`."""
+    def call_at(self, when: float, callback: Callback) -> Handle:
         timer = Timer(when, callback)
         heapq.heappush(self._timers, timer)
         if self._timers[0] is timer:
             self.interrupt()
         return timer
 
-    def call_soon(self, callback: Callback) -> None:
-        """Call something as soon as what goes on with the lock held is over."""
-        self._soon.append(callback)
+    def set_reader(self, sock: socket, callback: Callback | None) -> None:
+        _, writer = self._watched(sock)
+        self._watch(sock, callback or _nothing, writer)
 
-    def post(self, callback: Callback) -> None:
-        """Have the thread that serves call something, soon; from any thread, without the lock."""
+    def set_writer(self, sock: socket, callback: Callback | None) -> None:
+        reader, _ = self._watched(sock)
+        self._watch(sock, reader, callback or _nothing)
+
+    def bind(self, endpoint: Endpoint) -> None:
+        endpoint.runs_by(self.post, any_thread=True)
+
+    def hold(self, end: Callback) -> None:
+        """See `packetcore_sockets.Network`.
+
+        Raises:
+            RuntimeError: the loop is closed.
+        """
         with self:
-            self._posted.append(callback)
-            self.interrupt()
+            if self.closed:
+                raise RuntimeError("the loop was closed")
+            self._held.add(end)
+
+    def release(self, end: Callback) -> None:
+        with self:
+            self._held.discard(end)
+            is_last = not self._held
+        if is_last:
+            self.close()
+
+    def end(self, error: BaseException) -> bool:
+        """No thread waits for a handler's end of the program: `close` and `serve_forever` raise it."""
+        return False
+
+    def start(self) -> None:
+        with self:
+            if self.thread is None and not self.closed:
+                self.thread = threading.Thread(target=self.serve, name="packetcore-loop", daemon=True)
+                self.thread.start()  # it begins by waiting for the lock
+
+    def serve(self) -> None:
+        """Serve sockets on this thread until closed."""
+        with self:
+            self.thread = threading.current_thread()
+        try:
+            self.wait(self._idle, lambda: None)
+        finally:
+            with self:
+                self.thread = None
+                self.close()
+
+    def new_condition(self) -> Condition:
+        return Condition(self)
+
+    def spawn(self, function: Callback, done: Callable[[object], object]) -> Thread:
+        thread = Thread(function, done)
+        thread.start()
+        return thread
+
+    def cancel(self, thread: Thread) -> None:
+        """Have a thread's waits here raise `Cancelled`."""
+        thread.is_cancelled = True
+        with self:
+            self.notify_followers()
 
     def interrupt(self) -> None:
         """Have whoever serves look again whether there is a change."""
@@ -130,16 +191,23 @@ class Loop:
         if self.thread is None:
             self.interrupt()  # who serves may wait for the same
 
-    def wait(self, condition: threading.Condition, attempt: Callable[[], T], until: float | None = None) -> T | None:
-        """Wait for an attempt to give something, and give that; `None` if none did by `until`.
+    def notify_followers(self) -> None:
+        """Have all look again who wait and do not serve."""
+        while self._followers:
+            self._followers.pop().notify_all()
+
+    def wait(self, condition: threading.Condition, attempt: Callable[[], T], timeout: float | None = None) -> T | None:
+        """Wait for an attempt to give something, and give that; `None` if it gave nothing for
+        `timeout` seconds, or until the loop is closed.
 
         Raises:
             RuntimeError: called in a handler, for which the whole loop would wait.
         """
+        until = None if timeout is None else monotonic() + timeout
         thread = threading.current_thread()
         with self:
             is_last = False
-            while not getattr(thread, "cancelled", False):
+            while not getattr(thread, "is_cancelled", False):
                 result = attempt()
                 if result is not None or is_last or self.closed:
                     return result
@@ -148,93 +216,50 @@ class Loop:
                 if self._soon:
                     self._run_soon()
                     continue
-                timeout = None if until is None else max(0.0, until - monotonic())
-                is_last = timeout == 0
+                left = LONGEST_WAIT if until is None else min(max(0.0, until - monotonic()), LONGEST_WAIT)
+                is_last = left == 0
                 if self.driver or self.thread not in (None, thread):
                     self._followers.add(condition)
-                    condition.wait(timeout)
+                    condition.wait(left)
                 else:
-                    self._serve(timeout)
+                    self._serve(left)
             raise Cancelled
 
-    def run_in_thread(self, function: Callable[[], T], timeout: float | None) -> T:
-        """Give what a function gives or raises on a thread of its own, which holds the lock
-        save where it waits in this loop.
-
-        Raises:
-            TimeoutError: it took longer than `timeout` seconds, and will not wait again.
-            RuntimeError: the loop is closed.
-        """
-        if self.closed:
-            raise RuntimeError("it was stopped")
-        future: Future[T] = Future()
-        condition = threading.Condition(self.lock)
-
-        def run() -> None:
-            with self:
-                try:
-                    future.set_result(function())
-                except BaseException as error:
-                    future.set_exception(error)
-                self.notify(condition)
-
-        worker = Worker(target=run, name="packetcore-worker", daemon=True)
-        worker.start()
-        try:
-            self.wait(condition, lambda: future.done() or None, after(timeout))
-        finally:
-            worker.cancelled = True
-            with self:
-                self._wake_followers()
-        if not future.done() or isinstance(future.exception(), Cancelled):
-            raise TimeoutError(f"not done after {timeout} s")
-        return future.result()
-
-    def start(self, name: str, is_over: Callable[[], bool] = lambda: False) -> None:
-        """Serve on a thread of its own until it is over, then close; or until closed."""
-        thread = threading.Thread(target=self._run, args=(is_over,), name=name, daemon=True)
-        thread.start()  # it begins by waiting for the lock
-        self.thread = thread
+    def wait_closed(self) -> None:
+        """Wait until it closes, unless it is one that lasts."""
+        if not self.is_lasting:
+            self.wait(self._idle, lambda: None)
 
     def close(self) -> None:
-        """Close every socket and end the thread. Idempotent."""
+        """End all that it is held for, and its thread. Idempotent."""
         me = threading.current_thread()
         with self:
             thread, self.closed = self.thread, True
-            for end in [*self.open]:
-                end()
+            while self._held:
+                self._held.pop()()
             self.interrupt()
-            self._wake_followers()
+            self.notify_followers()
             while self.driver not in (0, me.ident) or self.thread not in (None, me):
                 self._followers.add(self._idle)
                 self._idle.wait()
             if not self.driver:
-                for closeable in (self._selector, self._waker, self._alarm):
-                    closeable.close()
+                self._shut()
         if thread not in (None, me):
             thread.join()
 
-    def _run(self, is_over: Callable[[], bool]) -> None:
-        try:
-            self.wait(self._idle, lambda: is_over() or None)
-        finally:
-            with self:
-                self.thread = None
-                self.close()
-
-    def _serve(self, timeout: float | None) -> None:
+    def _serve(self, timeout: float) -> None:
         self.driver = threading.get_ident()
         try:
-            due = self._timers[0].at - monotonic() if self._timers else LONGEST_WAIT
-            timeout = max(0.0, min(due, LONGEST_WAIT if timeout is None else timeout, LONGEST_WAIT))
+            if self._timers:
+                timeout = max(0.0, min(timeout, self._timers[0].at - monotonic()))
             if self._posted:
                 timeout = 0.0
             self._selecting = True
-            self.lock.release()
+            self.mutex.release()
             try:
                 ready = self._selector.select(timeout)
             finally:
-                self.lock.acquire()
+                self.mutex.acquire()
                 self._selecting = False
             for key, mask in ready:
                 reader, writer = key.data
@@ -252,13 +277,21 @@ class Loop:
         finally:
             self.driver = 0
             if self.thread is not threading.current_thread():
-                self._wake_followers()  # another has to serve when this one leaves
+                self.notify_followers()  # another has to serve when this one leaves
+                if self.closed:
+                    self._shut()
+
+    def _shut(self) -> None:
+        for closeable in (self._selector, self._waker, self._alarm):
+            closeable.close()
 
     def _watched(self, sock: socket) -> tuple[Callback, Callback]:
-        key = self._selector.get_map().get(sock.fileno())
+        key = None if self.closed else self._selector.get_map().get(sock.fileno())
         return (_nothing, _nothing) if key is None else key.data
 
     def _watch(self, sock: socket, reader: Callback, writer: Callback) -> None:
+        if self.closed:
+            return
         fd = sock.fileno()
         mask = (EVENT_READ if reader is not _nothing else 0) | (EVENT_WRITE if writer is not _nothing else 0)
         is_watched = fd in self._selector.get_map()
@@ -270,10 +303,6 @@ class Loop:
             self._selector.register(fd, mask, (reader, writer))
         self.interrupt()  # not every selector sees a change while it waits
 
-    def _wake_followers(self) -> None:
-        while self._followers:
-            self._followers.pop().notify_all()
-
     def _run_soon(self) -> None:
         while self._soon:
             self._soon.popleft()()
@@ -283,6 +312,22 @@ def _nothing() -> None:
     pass
 
 
-def after(timeout: float | None) -> float | None:
-    """When a timeout that begins now is over."""
-    return None if timeout is None else monotonic() + timeout
+class Condition:
+    """What threads wait for: the `packetcore.SyncCondition`."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._changed = threading.Condition(loop.mutex)
+
+    @property
+    def is_served(self) -> bool:
+        """See `packetcore.SyncCondition`."""
+        return self._loop.thread is not None
+
+    def notify_all(self) -> None:
+        """See `packetcore.SyncCondition`; with the loop's lock held."""
+        self._loop.notify(self._changed)
+
+    def wait_for(self, attempt: Callable[[], T], timeout: float | None = None) -> T | None:
+        """See `packetcore.SyncCondition` and `Loop.wait`."""
+        return self._loop.wait(self._changed, attempt, timeout)

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from threading import get_ident
-from typing import Any
+from typing import Any, Protocol
 
 from packetcore import Address, DatagramSession, Endpoint, Host, Session, speedups
-from packetcore_blocking._loop import Loop
+
+
+class Lock(Protocol):
+    """A loop, as a session sees it."""
+
+    driver: int
+    """The ident of the thread that serves it now, and has the lock."""
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
 
 
 class LockedSession(Session):
@@ -16,7 +25,7 @@ class LockedSession(Session):
 
     __slots__ = ("loop",)
 
-    def __init__(self, loop: Loop, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
+    def __init__(self, loop: Lock, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
         super().__init__(endpoint, host, peer, now)
         self.loop = loop
 
@@ -26,7 +35,7 @@ class LockedDatagramSession(DatagramSession):
 
     __slots__ = ("loop",)
 
-    def __init__(self, loop: Loop, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
+    def __init__(self, loop: Lock, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
         super().__init__(endpoint, host, peer, now)
         self.loop = loop
 

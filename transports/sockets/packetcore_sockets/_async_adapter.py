@@ -13,6 +13,7 @@ from packetcore import (
     AsyncConnectionPool,
     Backoff,
     Config,
+    Dial,
     Endpoint,
     Handle,
     Handler,
@@ -150,15 +151,27 @@ class AsyncAdapter(Generic[S]):
         dial = runtime.dialler(host, port, **options)
         if reconnect is not None and handler is not None:
             return self._client(runtime, self._stream, handler, config, reconnect, keep, dial)
-        inbox = Inbox()
-        endpoint = Endpoint(_sole(inbox, handler, reconnect), config, log_exception=runtime.log_exception)
+        if handler is not None and reconnect is None and isinstance(handler, Handler):
+            return await self.open_session(runtime, dial, handler, config)
+        if handler is not None or reconnect is not None:
+            raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")
+        return await self.open_stream(runtime, dial, config)
+
+    async def open_session(self, runtime: Runtime, dial: Dial, handler: Handler, config: Config | None) -> Session:
+        """Connect as `connect` does, by a `Network.dialler`."""
+        endpoint = Endpoint(handler, config, log_exception=runtime.log_exception)
         end = live_on(runtime, endpoint)
         try:
-            session = await outcome(runtime, partial(dial, endpoint))
+            return await outcome(runtime, partial(dial, endpoint))
         except BaseException:
             runtime.release(end)
             raise
-        return self._stream_of(inbox, runtime) if handler is None else session
+
+    async def open_stream(self, runtime: Runtime, dial: Dial, config: Config | None) -> S:
+        """Connect as `open_session` does, to receive from a stream."""
+        inbox = Inbox()
+        await self.open_session(runtime, dial, inbox, config)
+        return self._stream_of(inbox, runtime)
 
     async def serve_udp(
         self,
@@ -283,12 +296,9 @@ class AsyncAdapter(Generic[S]):
         new_event = session.endpoint.runtime.new_event
         return await ask(session, new_event, packet, type=type, match=match, timeout=timeout, wait=wait)
 
-    def pool_options(
-        self, host: str, port: int, config: Config | None, options: dict[str, Any]
-    ) -> tuple[Runtime, Callable[[], Any]]:
-        """What a pool needs: the runtime, and what connects each of its streams."""
-        connect = partial(self.connect, host, port, config=config, **options)
-        return self._current(**self._take_where(options)), connect
+    def pool_runtime(self, options: dict[str, Any]) -> Runtime:
+        """The runtime of a pool; takes what it needs to know from the options."""
+        return self._current(**self._take_where(options))
 
     def _take_where(self, options: dict[str, Any]) -> dict[str, Any]:
         known = inspect.signature(self._current).parameters
@@ -331,9 +341,17 @@ class ConnectionPool(AsyncConnectionPool[S]):
         max_waiting: int | None = None,
         **options: Any,
     ) -> None:
-        self._runtime, connect = self.adapter.pool_options(host, port, config, options)
+        self.runtime = runtime = self.adapter.pool_runtime(options)
+        """What it runs on."""
         limits = {"max_size": max_size, "max_idle": max_idle, "max_lifetime": max_lifetime, "max_waiting": max_waiting}
-        super().__init__(connect, self._runtime.new_event, self._runtime.time, self._runtime.call_at, **limits)
+        connect = partial(self.adapter.open_stream, runtime, runtime.dialler(host, port, **options), config)
+        super().__init__(connect, runtime.new_event, runtime.time, runtime.call_at, **limits)
+        runtime.hold(self.end)
+
+    async def close(self) -> None:
+        """Close what is idle, and end the waits. What is in use is closed when it comes back."""
+        self.end()
+        self.runtime.release(self.end)
 
 
 async def outcome(runtime: Runtime, begin: Callable[[Callable[[T | Exception], object]], Handle | None]) -> T:
@@ -370,12 +388,3 @@ async def look_up(
         runtime.look_up(done, host, port, kind, flags)
 
     return [*await outcome(runtime, begin)]
-
-
-def _sole(inbox: Inbox, handler: object, reconnect: Backoff | None) -> Handler:
-    """The handler of one connection."""
-    if handler is None and reconnect is None:
-        return inbox
-    if isinstance(handler, Handler) and reconnect is None:
-        return handler
-    raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")

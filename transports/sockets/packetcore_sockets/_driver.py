@@ -24,16 +24,23 @@ Started = Callable[[Any, Callable[[], object]], object]
 
 
 class ThreadDriver(Driver):
-    """What drivers of both kinds have; give it what `packetcore.Driver` takes, save `echo`. A
-    subclass says how its runtime runs."""
+    """What drivers of both kinds have; give it what `packetcore.Driver` takes. A subclass says how
+    its runtime runs."""
 
     def __init__(self, serve: Any, connect: Any, echo: Any, *functions: Callable[..., Any]) -> None:
-        super().__init__(serve, connect, echo, *functions)
         self._calls: dict[Future[Any], Handle] = {}
         started: Future[tuple[Any, Callable[[], object]]] = Future()
         self._thread = threading.Thread(target=self._run, args=(started,), name=type(self).__name__, daemon=True)
         self._thread.start()
         self.runtime, self._end = started.result(START_TIMEOUT)
+        where = self.where()
+        bound = [partial(function, **where) for function in (serve, connect, *functions)]
+        super().__init__(bound[0], bound[1], echo, *bound[2:])
+
+    def where(self) -> dict[str, Any]:
+        """What the adapter's functions take that its runtime needs to know, as a nursery: asked once
+        that runs."""
+        return {}
 
     @abstractmethod
     def run(self, started: Started) -> None:
@@ -62,7 +69,8 @@ class ThreadDriver(Driver):
         try:
             return self.result(future, timeout)
         finally:
-            self.runtime.call_soon(give_up)
+            with suppress(RuntimeError):  # it has ended meanwhile, and the call with it
+                self.runtime.call_soon(give_up)
 
     def stop(self) -> None:
         """See `packetcore.Driver`."""
@@ -91,8 +99,6 @@ class AsyncDriver(ThreadDriver):
     Args:
         adapter: its functions.
         new_pool: its `ConnectionPool`.
-        where: what the functions take that the runtime needs to know, each as a function of the
-            runtime.
     """
 
     runtime: Runtime
@@ -110,8 +116,11 @@ class AsyncDriver(ThreadDriver):
                 _settle(future, await result if inspect.isawaitable(result) else result)
             except Exception as error:
                 _settle(future, error=error)
-            except BaseException as error:
+            except (KeyboardInterrupt, SystemExit) as error:
                 _settle(future, error=error)
+                raise
+            except BaseException:
+                _settle(future, error=TimeoutError("it was cancelled"))
                 raise
 
         return self.runtime.spawn(run(), lambda: None)

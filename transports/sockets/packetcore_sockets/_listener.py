@@ -35,6 +35,7 @@ class Listener:
     """
 
     def __init__(self, loop: Loop, sock: socket.socket, accepted: Callable[[socket.socket, Address], object]) -> None:
+        sock.setblocking(False)
         self._loop = loop
         self._sock = sock
         self._accepted = accepted

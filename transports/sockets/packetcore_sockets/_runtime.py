@@ -35,6 +35,9 @@ class SyncRuntime(Network):
     lock: AbstractContextManager[None] = nullcontext()
     """Excludes other threads, where there are any."""
 
+    def start(self) -> None:
+        """Serve sockets while nobody waits, too, where that takes a thread. Idempotent."""
+
     @abstractmethod
     def new_condition(self) -> SyncCondition:
         """What threads or greenlets of this runtime can wait for."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from ssl import SSLContext
 from typing import Any, Generic, TypeVar, cast, overload
@@ -12,6 +13,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 from packetcore import (
     Backoff,
     Config,
+    Dial,
     Endpoint,
     Handle,
     Handler,
@@ -89,14 +91,14 @@ class SyncAdapter(Generic[S]):
         Raises:
             OSError: the address is in use or not this machine's.
         """
-        runtime = self._current(**where)
-        infos = look_up(runtime, host or None, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
-        sockets = open_tcp_listeners(infos, port, backlog)
-        server = self._server(runtime, self._stream, handler, config, sessions=sessions)
-        server.addresses = [sock.getsockname() for sock in sockets]
-        with runtime.lock:
-            server.listening = Listening(runtime, server.endpoint, sockets, ssl)
-        return server
+        with self.server_runtime(sessions, **where) as runtime:
+            infos = look_up(runtime, host or None, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
+            sockets = open_tcp_listeners(infos, port, backlog)
+            server = self._server(runtime, self._stream, handler, config, sessions=sessions)
+            server.addresses = [sock.getsockname() for sock in sockets]
+            with runtime.lock:
+                server.listening = Listening(runtime, server.endpoint, sockets, ssl)
+            return server
 
     @overload
     def connect(
@@ -148,19 +150,36 @@ class SyncAdapter(Generic[S]):
                 `ssl.SSLError` where TLS failed. With `reconnect` these go to the log.
         """
         runtime = self._current(**self._take_where(options))
-        dial = runtime.dialler(host, port, **options)
-        if reconnect is not None and handler is not None:
-            return self._client(runtime, self._stream, handler, config, reconnect, keep, dial)
-        inbox = Inbox()
-        endpoint = Endpoint(_sole(inbox, handler, reconnect), config, log_exception=runtime.log_exception)
+        with runtime.held():
+            dial = runtime.dialler(host, port, **options)
+            if reconnect is not None and handler is not None:
+                runtime.start()
+                return self._client(runtime, self._stream, handler, config, reconnect, keep, dial)
+            if handler is None and reconnect is None:
+                return self.open_stream(runtime, dial, config)
+            if isinstance(handler, Handler) and reconnect is None:
+                session = self.open_session(runtime, dial, handler, config)
+                runtime.start()
+                return session
+        raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")
+
+    def open_session(self, runtime: SyncRuntime, dial: Dial, handler: Handler, config: Config | None) -> Session:
+        """Connect as `connect` does, by a `Network.dialler`."""
+        endpoint = Endpoint(handler, config, log_exception=runtime.log_exception)
         with runtime.lock:
             end = live_on(runtime, endpoint)
         try:
-            session = outcome(runtime, partial(dial, endpoint))
+            session: Session = outcome(runtime, partial(dial, endpoint))
+            return session
         except BaseException:
             runtime.release(end)
             raise
-        return self._stream_of(inbox, runtime) if handler is None else session
+
+    def open_stream(self, runtime: SyncRuntime, dial: Dial, config: Config | None) -> S:
+        """Connect as `open_session` does, to receive from a stream."""
+        inbox = Inbox()
+        self.open_session(runtime, dial, inbox, config)
+        return self._stream_of(inbox, runtime)
 
     def serve_udp(
         self,
@@ -193,21 +212,21 @@ class SyncAdapter(Generic[S]):
             OSError: the address is in use or not this machine's, or the group cannot be joined.
             ValueError: `config` joins messages, or `multicast_group` is no multicast address.
         """
-        runtime = self._current(**where)
-        infos = look_up(runtime, host or None, port, socket.SOCK_DGRAM, socket.AI_PASSIVE)
-        sockets = open_udp_servers(infos, port, broadcast=broadcast, multicast_group=multicast_group)
-        endpoint = runtime.new_datagram_endpoint
-        try:
-            server = self._server(runtime, self._stream, handler, config, endpoint=endpoint, sessions=sessions)
-        except BaseException:
-            for sock in sockets:
-                sock.close()
-            raise
-        server.addresses = [sock.getsockname() for sock in sockets]
-        with runtime.lock:
-            for sock in sockets:
-                DatagramSocket(runtime, server.endpoint, sock)
-        return server
+        with self.server_runtime(sessions, **where) as runtime:
+            infos = look_up(runtime, host or None, port, socket.SOCK_DGRAM, socket.AI_PASSIVE)
+            sockets = open_udp_servers(infos, port, broadcast=broadcast, multicast_group=multicast_group)
+            endpoint = runtime.new_datagram_endpoint
+            try:
+                server = self._server(runtime, self._stream, handler, config, endpoint=endpoint, sessions=sessions)
+            except BaseException:
+                for sock in sockets:
+                    sock.close()
+                raise
+            server.addresses = [sock.getsockname() for sock in sockets]
+            with runtime.lock:
+                for sock in sockets:
+                    DatagramSocket(runtime, server.endpoint, sock)
+            return server
 
     @overload
     def connect_udp(
@@ -262,14 +281,17 @@ class SyncAdapter(Generic[S]):
             OSError: the name is unknown, or there is no way to the address.
             ValueError: `config` joins messages.
         """
-        runtime, inbox = self._current(**where), Inbox()
-        endpoint = cast(Any, runtime.new_datagram_endpoint(inbox if handler is None else handler, config))
-        infos = look_up(runtime, host, port, socket.SOCK_DGRAM)
-        sock, peer, is_connected = open_udp_client(infos, broadcast=broadcast, local_host=local_host)
-        with runtime.lock:
-            live_on(runtime, endpoint)
-            DatagramSocket(runtime, endpoint, sock, is_connected)
-            session: Session = endpoint.open(peer, runtime.time(), sole=handler is None)
+        inbox = Inbox()
+        with self._current(**where).held() as runtime:
+            endpoint = cast(Any, runtime.new_datagram_endpoint(inbox if handler is None else handler, config))
+            infos = look_up(runtime, host, port, socket.SOCK_DGRAM)
+            sock, peer, is_connected = open_udp_client(infos, broadcast=broadcast, local_host=local_host)
+            with runtime.lock:
+                live_on(runtime, endpoint)
+                DatagramSocket(runtime, endpoint, sock, is_connected)
+                session: Session = endpoint.open(peer, runtime.time(), sole=handler is None)
+            if handler is not None:
+                runtime.start()
         return self._stream_of(inbox, runtime) if handler is None else session
 
     def request(
@@ -287,12 +309,15 @@ class SyncAdapter(Generic[S]):
         new_condition = session.endpoint.runtime.new_condition
         return ask_and_wait(session, new_condition, packet, type=type, match=match, timeout=timeout, wait=wait)
 
-    def pool_options(
-        self, host: str, port: int, config: Config | None, options: dict[str, Any]
-    ) -> tuple[SyncRuntime, Callable[[], Any]]:
-        """What a pool needs: the runtime, and what connects each of its streams."""
-        connect = partial(self.connect, host, port, config=config, **options)
-        return self._current(**self._take_where(options)), connect
+    @contextmanager
+    def server_runtime(self, sessions: SessionPool[Session] | None, **where: Any) -> Iterator[SyncRuntime]:
+        """The runtime of a server, held. Override it where those that share a register share a lock."""
+        with self._current(**where).held() as runtime:
+            yield runtime
+
+    def pool_runtime(self, options: dict[str, Any]) -> SyncRuntime:
+        """The runtime of a pool; takes what it needs to know from the options."""
+        return self._current(**self._take_where(options))
 
     def _take_where(self, options: dict[str, Any]) -> dict[str, Any]:
         known = inspect.signature(self._current).parameters
@@ -335,10 +360,19 @@ class ConnectionPool(SyncConnectionPool[S]):
         max_waiting: int | None = None,
         **options: Any,
     ) -> None:
-        self._runtime, connect = self.adapter.pool_options(host, port, config, options)
+        self.runtime = runtime = self.adapter.pool_runtime(options)
+        """What it runs on."""
         limits = {"max_size": max_size, "max_idle": max_idle, "max_lifetime": max_lifetime, "max_waiting": max_waiting}
-        runtime = self._runtime
-        super().__init__(connect, runtime.new_condition, runtime.time, runtime.call_at, runtime.lock, **limits)
+        with runtime.held():
+            connect = partial(self.adapter.open_stream, runtime, runtime.dialler(host, port, **options), config)
+            super().__init__(connect, runtime.new_condition, runtime.time, runtime.call_at, runtime.lock, **limits)
+            runtime.hold(self.end)
+            runtime.start()
+
+    def close(self) -> None:
+        """Close what is idle, and end the waits. What is in use is closed when it comes back."""
+        self.end()
+        self.runtime.release(self.end)
 
 
 def outcome(runtime: SyncRuntime, begin: Callable[[Callable[[T | Exception], object]], Handle | None]) -> T:
@@ -377,12 +411,3 @@ def look_up(
         runtime.look_up(done, host, port, kind, flags)
 
     return [*outcome(runtime, begin)]
-
-
-def _sole(inbox: Inbox, handler: object, reconnect: Backoff | None) -> Handler:
-    """The handler of one connection."""
-    if handler is None and reconnect is None:
-        return inbox
-    if isinstance(handler, Handler) and reconnect is None:
-        return handler
-    raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")

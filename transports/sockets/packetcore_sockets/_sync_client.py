@@ -62,19 +62,22 @@ class Client(ClientBase, Generic[S]):
 
     def close(self) -> None:
         """See `packetcore.ClientBase`. It takes `close_timeout` at most. A function that is busy
-        elsewhere has as long again, then it is ended, or where it cannot be, left to its thread, and
-        finds its stream closed. Raises `SystemExit` or `KeyboardInterrupt` where a handler did,
-        once."""
+        elsewhere has as long again, then it is ended; where it cannot be, it has `close_timeout` once
+        more and then is left to its thread, and finds its stream closed. Raises `SystemExit` or
+        `KeyboardInterrupt` where a handler did, once."""
         limit = self.endpoint.config.close_timeout
         try:
             with self._runtime.lock:
                 self.begin_closing()
             self._changed.wait_for(lambda: self.session is None or None)
-            self._changed.wait_for(lambda: not self._functions.others() or None, limit)
+            self._changed.wait_for(self._functions.are_over, limit)
         finally:
             with self._runtime.lock:
                 self._functions.cancel()
-            self._runtime.release(self._end)
+            try:
+                self._changed.wait_for(self._functions.are_over, limit)
+            finally:
+                self._runtime.release(self._end)
         error, self._error = self._error, None
         if error is not None:
             raise error

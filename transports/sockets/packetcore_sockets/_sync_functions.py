@@ -28,9 +28,9 @@ class Functions(Generic[S]):
         self._on_change = on_change
         self._running: set[object] = set()
 
-    def others(self) -> list[Handle]:
-        """Those that run, save one that asks this."""
-        return [*self._running - {self._runtime.current()}]  # type: ignore[list-item]
+    def are_over(self) -> bool | None:
+        """Whether none runs, save one that asks this; `None` if not, to be waited for."""
+        return not self._others() or None
 
     def start(self, function: StreamFunction[S], inbox: Inbox) -> None:
         """Run one over the stream of a new session."""
@@ -38,9 +38,12 @@ class Functions(Generic[S]):
         self._running.add(self._runtime.spawn(partial(stream.run, function), self._ended))
 
     def cancel(self) -> None:
-        """End those that run, where the runtime can."""
-        for task in self.others():
+        """End those that run, save one that asks this, where the runtime can."""
+        for task in self._others():
             task.cancel()
+
+    def _others(self) -> list[Handle]:
+        return [*self._running - {self._runtime.current()}]  # type: ignore[list-item]
 
     def _ended(self, task: object) -> None:
         with self._runtime.lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
 from packetcore import Config, Endpoint, EndpointStats, Handler, ServerBase, Session, SessionPool
@@ -47,11 +48,22 @@ class Server(ServerBase, Generic[S]):
         with self.runtime.lock:
             return super().stats
 
+    @property
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold it where several steps on `sessions` belong together, if threads share them; handlers
+        wait meanwhile."""
+        return self.runtime.lock
+
+    def start(self) -> None:
+        """Serve, where that takes a thread: `with` and `serve_forever` do so themselves. Idempotent."""
+        self.runtime.start()
+
     def serve_forever(self) -> None:
         """Serve until closed or interrupted, as by Ctrl-C; then close. Raises `SystemExit` or
         `KeyboardInterrupt` where a handler did."""
         self._serving += 1
         try:
+            self.start()
             self._changed.wait_for(lambda: self._is_closed or self._error is not None or None)
         finally:
             self._serving -= 1
@@ -75,16 +87,19 @@ class Server(ServerBase, Generic[S]):
             with self.runtime.lock:
                 self.endpoint.abort(self.runtime.time())
                 self._functions.cancel()
-            self._changed.wait_for(self._is_over, self.endpoint.config.close_timeout)
-            with self.runtime.lock:
-                self._is_closed = True
-                self._changed.notify_all()
-            self.runtime.release(self._end)
+            try:
+                self._changed.wait_for(self._is_over, self.endpoint.config.close_timeout)
+            finally:
+                with self.runtime.lock:
+                    self._is_closed = True
+                    self._changed.notify_all()
+                self.runtime.release(self._end)
         error, self._error = self._error, None
         if error is not None:
             raise error
 
     def __enter__(self: V) -> V:
+        self.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -95,7 +110,7 @@ class Server(ServerBase, Generic[S]):
         self._changed.notify_all()
 
     def _is_over(self) -> bool | None:
-        return (self._is_empty and not self._functions.others()) or None
+        return (self._is_empty and self._functions.are_over()) or None
 
     def _stop_listening(self) -> None:
         if self.listening is not None:

@@ -22,8 +22,9 @@ class Event:
 
     def set(self) -> None:
         self._is_set = True
-        while self._waiting:
-            self._call_soon(self._waiting.pop())
+        for wake in self._waiting:
+            self._call_soon(wake)
+        self._waiting.clear()
 
     async def wait(self) -> None:
         if not self._is_set:
@@ -52,37 +53,42 @@ class Task:
         self._call_soon = call_soon
         self._done = done
         self._wake: Callable[[], object] | None = None
+        self._is_cancelled = False
         self._is_over = False
         call_soon(self._begin)
 
     def cancel(self) -> None:
-        """Have it raise `Cancelled` where it waits, soon. Idempotent."""
-        self._call_soon(lambda: self._step(self._wake, Cancelled()))
+        """Have it raise `Cancelled` where it waits, soon; one that has not begun runs nothing.
+        Idempotent: what it does at its end may wait."""
+        if not self._is_cancelled:
+            self._is_cancelled = True
+            self._call_soon(lambda: self._go_on(Cancelled()))
 
     def _begin(self) -> None:
-        self._step(None)
+        if not self._is_cancelled:
+            self._go_on()
 
-    def _step(self, wake: Callable[[], object] | None, error: Cancelled | None = None) -> None:
-        """Go on, if it still waits for what has woken it."""
-        if self._is_over or wake is not self._wake:
+    def _go_on(self, error: BaseException | None = None) -> None:
+        if self._is_over:
             return
+        self._wake = None
         try:
             waiting = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
-        except (StopIteration, Cancelled):
-            self._end()
-        except Exception:
-            self._end()
-        except BaseException:
-            self._end()
-            raise
+        except BaseException as end:
+            self._is_over = True
+            self._done()
+            if not isinstance(end, Exception | Cancelled):
+                raise
         else:
+            self._wait(waiting)
 
-            def go_on() -> None:
-                self._step(go_on)
+    def _wait(self, waiting: object) -> None:
+        def wake() -> None:
+            if self._wake is wake:  # else it was cancelled meanwhile, and may wait for something else
+                self._go_on()
 
-            self._wake = go_on
-            waiting.append(go_on)
-
-    def _end(self) -> None:
-        self._is_over = True
-        self._done()
+        if isinstance(waiting, list):
+            self._wake = wake
+            waiting.append(wake)
+        else:
+            self._go_on(TypeError(f"a task of packetcore_sockets cannot wait for {waiting!r}, only for its Event"))
