@@ -34,7 +34,7 @@ class Stream(AsyncStream):
         return await super().__aiter__().__anext__()
 
 
-class Server(AsyncServer[Stream]):
+class Server(AsyncServer):
     __doc__ = AsyncServer.__doc__
 
     async def close(self, grace: float = 5.0) -> None:
@@ -47,7 +47,7 @@ class Server(AsyncServer[Stream]):
             raise
 
 
-class Client(AsyncClient[Stream]):
+class Client(AsyncClient):
     __doc__ = AsyncClient.__doc__
 
     async def close(self) -> None:
@@ -60,8 +60,6 @@ class Client(AsyncClient[Stream]):
 
 
 adapter = AsyncAdapter(TrioRuntime, Stream, Server, Client)
-serve, connect, request = adapter.serve, adapter.connect, adapter.request
-serve_udp, connect_udp = adapter.serve_udp, adapter.connect_udp
 
 
 class ConnectionPool(AsyncConnectionPool[Stream]):

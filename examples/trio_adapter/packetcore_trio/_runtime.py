@@ -76,15 +76,6 @@ class TrioRuntime(Runtime):
         if (released := self._held.pop(end, None)) is not None:
             released.set()
 
-    def end(self, error: BaseException) -> bool:
-        """Have the nursery raise it."""
-
-        def fail() -> None:
-            raise error
-
-        self.call_at(self.time(), fail)
-        return True
-
     def look_up(
         self, done: Callable[[Found], object], host: str | None, port: int, kind: socket.SocketKind, flags: int = 0
     ) -> None:
@@ -101,12 +92,6 @@ class TrioRuntime(Runtime):
 
         self.nursery.start_soon(ask)
 
-    def _call(self, callback: Callback) -> None:
-        try:
-            callback()
-        except BaseException as error:  # trio would take it for a fault of its own
-            self.end(error)
-
     def _watch(
         self, sock: socket.socket, wait: Callable[[socket.socket], Awaitable[None]], callback: Callback | None
     ) -> None:
@@ -114,6 +99,12 @@ class TrioRuntime(Runtime):
             watching.cancel()  # trio lets go of the socket at once: the next thing may be that it is closed
         if callback is not None:
             self._watching[sock, wait] = self._call_after(partial(wait, sock), callback, again=True)
+
+    def _call(self, callback: Callback) -> None:
+        try:
+            callback()
+        except BaseException as error:  # for the nursery to raise: here trio would take it for a fault of its own
+            self.call_at(self.time(), partial(_fail, error))
 
     def _call_after(self, wait: Callable[[], Awaitable[None]], callback: Callback, *, again: bool) -> Handle:
         """Call something after a wait, or after each, until cancelled. Once the nursery has closed
@@ -132,3 +123,7 @@ class TrioRuntime(Runtime):
         with suppress(RuntimeError):
             self.nursery.start_soon(run)
         return scope
+
+
+def _fail(error: BaseException) -> None:
+    raise error

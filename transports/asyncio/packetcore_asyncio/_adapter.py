@@ -7,10 +7,10 @@ from packetcore_asyncio._runtime import EventLoop
 from packetcore_sockets import AsyncAdapter, AsyncClient, AsyncConnectionPool, AsyncServer
 
 Stream = AsyncStream
-Server = AsyncServer[Stream]
-Client = AsyncClient[Stream]
+Server = AsyncServer
+Client = AsyncClient
 
-adapter = AsyncAdapter(EventLoop, Stream)
+adapter = AsyncAdapter(EventLoop, Stream, Server, Client)
 serve, connect, request = adapter.serve, adapter.connect, adapter.request
 serve_udp, connect_udp = adapter.serve_udp, adapter.connect_udp
 

@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from packetcore import Session, SessionPool, SyncStream
 from packetcore_blocking._loop import Loop
-from packetcore_sockets import SyncAdapter, SyncClient, SyncConnectionPool, SyncRuntime, SyncServer
+from packetcore_sockets import SyncAdapter, SyncClient, SyncConnectionPool, SyncServer, waiting
 
 Stream = SyncStream
-Server = SyncServer[Stream]
-Client = SyncClient[Stream]
+Server = SyncServer
+Client = SyncClient
 
 
-class Adapter(SyncAdapter[Stream]):
+class Adapter(SyncAdapter[Stream, Server, Client]):
     """Servers that share a register share a loop too, and with it the thread that serves and the
     lock: a register has no other."""
 
     def __init__(self) -> None:
-        super().__init__(_loop, Stream)
+        super().__init__(_loop, Stream, Server, Client)
         self._lock = threading.Lock()
         self._shared: dict[SessionPool[Session], Loop] = {}
 
-    @contextmanager
-    def server_runtime(self, sessions: SessionPool[Session] | None, **where: Any) -> Iterator[SyncRuntime]:
-        """See `packetcore_sockets.SyncAdapter`."""
+    def server_runtime(self, sessions: SessionPool[Session] | None, **where: Any) -> Loop:
+        """See `packetcore_sockets.Adapter`."""
+        if sessions is None:
+            return _loop(**where)
         with self._lock:
             self._shared = {each: loop for each, loop in self._shared.items() if not loop.closed}
-            loop = None if sessions is None else self._shared.get(sessions)
-            if loop is None:
-                loop = _loop(**where)
-            if sessions is not None:
-                self._shared[sessions] = loop
-        with loop.held() as held:
-            yield held
+            if sessions not in self._shared:
+                self._shared[sessions] = _loop(**where)
+            return self._shared[sessions]
 
 
 def _loop(loop: Loop | None = None) -> Loop:
@@ -45,8 +40,9 @@ def _loop(loop: Loop | None = None) -> Loop:
 
 
 adapter = Adapter()
-serve, connect, request = adapter.serve, adapter.connect, adapter.request
-serve_udp, connect_udp = adapter.serve_udp, adapter.connect_udp
+serve, serve_udp = waiting(adapter.serve), waiting(adapter.serve_udp)
+request = waiting(adapter.request)
+connect, connect_udp = adapter.connect_and_wait, adapter.connect_udp_and_wait
 
 
 class ConnectionPool(SyncConnectionPool[Stream]):

@@ -166,7 +166,7 @@ class Loop(SyncRuntime):
     def new_condition(self) -> Condition:
         return Condition(self)
 
-    def spawn(self, function: Callback, done: Callable[[object], object]) -> Thread:
+    def start_thread(self, function: Callback, done: Callback) -> Thread:
         thread = Thread(function, done)
         thread.start()
         return thread

@@ -16,13 +16,13 @@ class Thread(threading.Thread):
 
     Args:
         function: what to run; a `Cancelled` that it raises is nobody's.
-        done: called with this once it is over.
+        done: called once it is over.
     """
 
     is_cancelled = False
     """Whether a wait in a loop raises `Cancelled`."""
 
-    def __init__(self, function: Callable[[], object], done: Callable[[object], object]) -> None:
+    def __init__(self, function: Callable[[], object], done: Callable[[], object]) -> None:
         super().__init__(name="packetcore-function", daemon=True)
         self._function = function
         self._done = done
@@ -32,7 +32,7 @@ class Thread(threading.Thread):
             with suppress(Cancelled):
                 self._function()
         finally:
-            self._done(self)
+            self._done()
 
     def cancel(self) -> None:
         """A thread that is busy cannot be ended, and one that waits in a stream finds that closed."""

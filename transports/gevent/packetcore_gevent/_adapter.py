@@ -8,7 +8,7 @@ import gevent
 
 from packetcore import SyncStream
 from packetcore_gevent._runtime import Hub
-from packetcore_sockets import SyncAdapter, SyncClient, SyncConnectionPool, SyncServer
+from packetcore_sockets import SyncAdapter, SyncClient, SyncConnectionPool, SyncServer, waiting
 
 
 class Stream(SyncStream):
@@ -27,12 +27,13 @@ class Stream(SyncStream):
         super().run(run)
 
 
-Server = SyncServer[Stream]
-Client = SyncClient[Stream]
+Server = SyncServer
+Client = SyncClient
 
-adapter = SyncAdapter(Hub, Stream)
-serve, connect, request = adapter.serve, adapter.connect, adapter.request
-serve_udp, connect_udp = adapter.serve_udp, adapter.connect_udp
+adapter = SyncAdapter(Hub, Stream, Server, Client)
+serve, serve_udp = waiting(adapter.serve), waiting(adapter.serve_udp)
+request = waiting(adapter.request)
+connect, connect_udp = adapter.connect_and_wait, adapter.connect_udp_and_wait
 
 
 class ConnectionPool(SyncConnectionPool[Stream]):

@@ -72,9 +72,9 @@ class Hub(SyncRuntime):
     def new_condition(self) -> Condition:
         return Condition()
 
-    def spawn(self, function: Callable[[], object], done: Callable[[object], object]) -> Handle:
+    def start_thread(self, function: Callable[[], object], done: Callable[[], object]) -> Handle:
         task = Task(function)
-        task.rawlink(done)
+        task.rawlink(lambda task: done())
         task.start()
         return task
 

@@ -7,11 +7,15 @@ an adapter of it. What they are made of serves by itself, too: `StreamSocket`, `
 """
 
 from packetcore import Handle
-from packetcore_sockets._async_adapter import AsyncAdapter
-from packetcore_sockets._async_adapter import ConnectionPool as AsyncConnectionPool
-from packetcore_sockets._async_client import Client as AsyncClient
-from packetcore_sockets._async_functions import StreamFunction as AsyncStreamFunction
-from packetcore_sockets._async_server import Server as AsyncServer
+from packetcore_sockets._adapter import Adapter, Connect, ConnectUDP
+from packetcore_sockets._awaiting import AsyncAdapter
+from packetcore_sockets._awaiting import Client as AsyncClient
+from packetcore_sockets._awaiting import ConnectionPool as AsyncConnectionPool
+from packetcore_sockets._awaiting import Server as AsyncServer
+from packetcore_sockets._blocking import Client as SyncClient
+from packetcore_sockets._blocking import ConnectionPool as SyncConnectionPool
+from packetcore_sockets._blocking import Server as SyncServer
+from packetcore_sockets._blocking import SyncAdapter, SyncRuntime, wait, waiting
 from packetcore_sockets._datagram import READ_AT_ONCE, DatagramSocket
 from packetcore_sockets._dial import Dial, Target
 from packetcore_sockets._driver import AsyncDriver, Started, SyncDriver, ThreadDriver
@@ -24,13 +28,8 @@ from packetcore_sockets._network import Network
 from packetcore_sockets._open import AddressInfo, open_each, open_udp_client, open_udp_servers
 from packetcore_sockets._reset import reset_on_close
 from packetcore_sockets._rest import no_delay, prepare, read_rest
-from packetcore_sockets._runtime import Runtime, SyncRuntime
+from packetcore_sockets._runtime import Runtime
 from packetcore_sockets._stream import READ_SIZE, StreamSocket
-from packetcore_sockets._sync_adapter import ConnectionPool as SyncConnectionPool
-from packetcore_sockets._sync_adapter import SyncAdapter
-from packetcore_sockets._sync_client import Client as SyncClient
-from packetcore_sockets._sync_functions import StreamFunction as SyncStreamFunction
-from packetcore_sockets._sync_server import Server as SyncServer
 from packetcore_sockets._task import Event, Task
 from packetcore_sockets._tls import TLSRecords
 
@@ -41,13 +40,15 @@ __all__ = [
     "BACKLOG",
     "READ_AT_ONCE",
     "READ_SIZE",
+    "Adapter",
     "AddressInfo",
     "AsyncAdapter",
     "AsyncClient",
     "AsyncConnectionPool",
     "AsyncDriver",
     "AsyncServer",
-    "AsyncStreamFunction",
+    "Connect",
+    "ConnectUDP",
     "DatagramSocket",
     "Dial",
     "Event",
@@ -67,7 +68,6 @@ __all__ = [
     "SyncDriver",
     "SyncRuntime",
     "SyncServer",
-    "SyncStreamFunction",
     "TLSRecords",
     "Target",
     "Task",
@@ -81,4 +81,6 @@ __all__ = [
     "prepare",
     "read_rest",
     "reset_on_close",
+    "wait",
+    "waiting",
 ]

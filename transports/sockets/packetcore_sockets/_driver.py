@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 from packetcore import AsyncStream, Driver, Handle, SyncStream
-from packetcore_sockets._async_adapter import AsyncAdapter
-from packetcore_sockets._runtime import Runtime, SyncRuntime
-from packetcore_sockets._sync_adapter import SyncAdapter
+from packetcore_sockets._awaiting import AsyncAdapter
+from packetcore_sockets._blocking import SyncAdapter, SyncRuntime, waiting
+from packetcore_sockets._runtime import Runtime
 
 START_TIMEOUT = 30.0
 """Seconds that a runtime may take to start."""
@@ -103,7 +103,7 @@ class AsyncDriver(ThreadDriver):
 
     runtime: Runtime
 
-    def __init__(self, adapter: AsyncAdapter[Any], new_pool: Callable[..., Any]) -> None:
+    def __init__(self, adapter: AsyncAdapter[Any, Any, Any], new_pool: Callable[..., Any]) -> None:
         functions = (adapter.serve, adapter.connect, _echo, adapter.serve_udp, adapter.connect_udp, new_pool)
         super().__init__(*functions)
 
@@ -136,10 +136,10 @@ class SyncDriver(ThreadDriver):
 
     runtime: SyncRuntime
 
-    def __init__(self, adapter: SyncAdapter[Any], new_pool: Callable[..., Any]) -> None:
-        super().__init__(
-            adapter.serve, adapter.connect, _echo_and_wait, adapter.serve_udp, adapter.connect_udp, new_pool
-        )
+    def __init__(self, adapter: SyncAdapter[Any, Any, Any], new_pool: Callable[..., Any]) -> None:
+        serve, serve_udp = waiting(adapter.serve), waiting(adapter.serve_udp)
+        connect, connect_udp = adapter.connect_and_wait, adapter.connect_udp_and_wait
+        super().__init__(serve, connect, _echo_and_wait, serve_udp, connect_udp, new_pool)
 
     def begin(self, function: Callable[[], Any], future: Future[Any]) -> Handle:
         """See `ThreadDriver`."""
@@ -151,7 +151,7 @@ class SyncDriver(ThreadDriver):
             except BaseException as error:
                 _settle(future, error=error)
 
-        return self.runtime.spawn(run, lambda task: None)
+        return self.runtime.start_thread(run, lambda: None)
 
 
 def _settle(future: Future[Any], result: Any = None, error: BaseException | None = None) -> None:

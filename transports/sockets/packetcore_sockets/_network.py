@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from ssl import SSLContext
-from typing import Any, TypeVar
+from typing import Any
 
 from packetcore import (
     Address,
@@ -55,19 +54,6 @@ class Network(Loop):
 
     def release(self, end: Callable[[], object]) -> None:
         """What was held has ended. Idempotent."""
-
-    @contextmanager
-    def held(self: N) -> Iterator[N]:
-        """Hold it while something is begun."""
-
-        def end() -> None:
-            """Who waits for that is told by the loop."""
-
-        self.hold(end)
-        try:
-            yield self
-        finally:
-            self.release(end)
 
     def end(self, error: BaseException) -> bool:
         """Raise the `SystemExit` or `KeyboardInterrupt` of a handler where the program waits, once its
@@ -133,9 +119,6 @@ class Network(Loop):
     def new_datagram_endpoint(self, handler: Handler | Callable[[], Handler], *args: Any, **options: Any) -> Endpoint:
         """Make the endpoint of UDP sockets."""
         return DatagramEndpoint(handler, *args, new_session=self.new_datagram_session, **options)
-
-
-N = TypeVar("N", bound=Network)
 
 
 def live_on(network: Network, endpoint: Endpoint) -> Callable[[], object]:

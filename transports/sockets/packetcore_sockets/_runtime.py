@@ -1,19 +1,25 @@
-"""A loop whose users wait: in coroutines, or in threads or greenlets."""
+"""A loop with coroutines: what servers and clients are written in, once, whoever waits for them."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from typing import Any, TypeVar
 
-from packetcore import AsyncEvent, Handle, SyncCondition
+from packetcore import AsyncCondition, AsyncEvent, Handle
 from packetcore_sockets._network import Network
 from packetcore_sockets._task import Event, Task
 
 
+class Stopped(ConnectionAbortedError):
+    """What waits on a runtime that has been stopped raise."""
+
+
 class Runtime(Network):
     """A loop with coroutines. One that has none of its own has these, over `call_soon`."""
+
+    lock: AbstractContextManager[None] = nullcontext()
+    """Excludes other threads, where they may use a session."""
 
     def new_event(self) -> AsyncEvent:
         """What coroutines of this runtime can wait for."""
@@ -28,28 +34,46 @@ class Runtime(Network):
         """
         return Task(coroutine, self.call_soon, done)
 
+    def run(self, stream: Any, function: Callable[[Any], Any], done: Callable[[], object]) -> Handle:
+        """Run an application over a stream, by the stream's own `run`; else as `spawn`."""
+        return self.spawn(stream.run(function), done)
 
-class SyncRuntime(Network):
-    """A loop whose users block, each of them alone."""
-
-    lock: AbstractContextManager[None] = nullcontext()
-    """Excludes other threads, where there are any."""
+    def current(self) -> object:
+        """Where that can be told: what `run` has returned for the application that asks."""
+        return None
 
     def start(self) -> None:
         """Serve sockets while nobody waits, too, where that takes a thread. Idempotent."""
 
-    @abstractmethod
-    def new_condition(self) -> SyncCondition:
-        """What threads or greenlets of this runtime can wait for."""
+    @asynccontextmanager
+    async def held(self: R) -> AsyncIterator[R]:
+        """Hold it while something is begun."""
 
-    @abstractmethod
-    def spawn(self, function: Callable[[], object], done: Callable[[object], object]) -> Handle:
-        """Run a function in a thread or greenlet of its own, but not before this returns.
+        def end() -> None:
+            """Who waits for that is told by the loop."""
 
-        Args:
-            done: called once it is over, with what this returns.
-        """
+        self.hold(end)
+        try:
+            yield self
+        finally:
+            self.release(end)
 
-    @abstractmethod
-    def current(self) -> object:
-        """The thread or greenlet that asks: what `spawn` returned, if it came from there."""
+    async def within(self, limit: float | None, changed: AsyncCondition, predicate: Callable[[], object]) -> None:
+        """Wait until something is true, which may change wherever `changed` is notified, for at most
+        so many seconds, `None` for ever, or until the runtime is stopped."""
+        late: list[bool] = []
+
+        def time_out() -> None:
+            late.append(True)
+            changed.notify_all()
+
+        timer = None if limit is None else self.call_at(self.time() + limit, time_out)
+        try:
+            with suppress(Stopped):
+                await changed.wait_for(lambda: late or predicate())
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+R = TypeVar("R", bound=Runtime)

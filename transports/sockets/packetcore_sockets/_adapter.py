@@ -1,16 +1,16 @@
-"""All that an application imports, for runtimes whose calls are awaited."""
+"""What every adapter's functions do, as coroutines; in which manner they are waited for, others say."""
 
 from __future__ import annotations
 
 import inspect
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from functools import partial
 from ssl import SSLContext
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 from packetcore import (
-    AsyncConnectionPool,
     Backoff,
     Config,
     Dial,
@@ -22,11 +22,10 @@ from packetcore import (
     Reply,
     Session,
     SessionPool,
+    StreamBase,
     ask,
 )
-from packetcore_sockets._async_client import Client
-from packetcore_sockets._async_functions import S, StreamFunction
-from packetcore_sockets._async_server import Server
+from packetcore_sockets._client import Client
 from packetcore_sockets._datagram import DatagramSocket
 from packetcore_sockets._listener import BACKLOG, open_tcp_listeners
 from packetcore_sockets._listening import Listening
@@ -34,17 +33,81 @@ from packetcore_sockets._look_up import Found
 from packetcore_sockets._network import live_on
 from packetcore_sockets._open import AddressInfo, open_udp_client, open_udp_servers
 from packetcore_sockets._runtime import Runtime
+from packetcore_sockets._server import Server
 
+S = TypeVar("S", bound=StreamBase)
+V = TypeVar("V", bound=Server)
+C = TypeVar("C", bound=Client)
 T = TypeVar("T")
 
+Result = Coroutine[Any, Any, T]
 
-class AsyncAdapter(Generic[S]):
+OfStream = TypeVar("OfStream", covariant=True)
+OfClient = TypeVar("OfClient", covariant=True)
+OfSession = TypeVar("OfSession", covariant=True)
+
+
+class Connect(Protocol[OfStream, OfClient, OfSession]):
+    """What `connect` gives for which handler, in the manner of an adapter."""
+
+    @overload
+    def __call__(
+        self, host: str, port: int, handler: None = None, *, config: Config | None = None, **options: Any
+    ) -> OfStream: ...
+    @overload
+    def __call__(
+        self,
+        host: str,
+        port: int,
+        handler: Handler | Callable[[Any], Any],
+        *,
+        reconnect: Backoff,
+        keep: int = 0,
+        config: Config | None = None,
+        **options: Any,
+    ) -> OfClient: ...
+    @overload
+    def __call__(
+        self, host: str, port: int, handler: Handler, *, config: Config | None = None, **options: Any
+    ) -> OfSession: ...
+
+
+class ConnectUDP(Protocol[OfStream, OfSession]):
+    """What `connect_udp` gives for which handler, in the manner of an adapter."""
+
+    @overload
+    def __call__(
+        self,
+        host: str,
+        port: int,
+        handler: None = None,
+        *,
+        config: Config | None = None,
+        broadcast: bool = False,
+        local_host: str | None = None,
+        **where: Any,
+    ) -> OfStream: ...
+    @overload
+    def __call__(
+        self,
+        host: str,
+        port: int,
+        handler: Handler,
+        *,
+        config: Config | None = None,
+        broadcast: bool = False,
+        local_host: str | None = None,
+        **where: Any,
+    ) -> OfSession: ...
+
+
+class Adapter(Generic[S, V, C]):
     """The functions of one adapter.
 
     Args:
         current: gives the runtime of where it is called. What keywords it takes, all functions
             here take too.
-        stream: the adapter's `Stream`.
+        new_stream: makes the adapter's `Stream` of an inbox and the runtime.
         server: its `Server`.
         client: its `Client`.
     """
@@ -52,18 +115,20 @@ class AsyncAdapter(Generic[S]):
     def __init__(
         self,
         current: Callable[..., Runtime],
-        stream: type[S],
-        server: type[Server[S]] = Server,
-        client: type[Client[S]] = Client,
+        new_stream: Callable[[Inbox, Any], S],
+        server: Callable[..., V],
+        client: Callable[..., C],
     ) -> None:
         self._current = current
-        self._stream = stream
+        self._new_stream = new_stream
         self._server = server
         self._client = client
+        self.connect: Connect[Result[S], Result[C], Result[Session]] = self._connect
+        self.connect_udp: ConnectUDP[Result[S], Result[Session]] = self._connect_udp
 
     async def serve(
         self,
-        handler: Handler | StreamFunction[S],
+        handler: Handler | Callable[[S], Any],
         host: str | None = "127.0.0.1",
         port: int = 0,
         *,
@@ -72,7 +137,7 @@ class AsyncAdapter(Generic[S]):
         ssl: SSLContext | None = None,
         backlog: int = BACKLOG,
         **where: Any,
-    ) -> Server[S]:
+    ) -> V:
         """Listen on TCP and serve.
 
         Args:
@@ -90,45 +155,25 @@ class AsyncAdapter(Generic[S]):
         Raises:
             OSError: the address is in use or not this machine's.
         """
-        runtime = self._current(**where)
-        infos = await look_up(runtime, host or None, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
-        sockets = open_tcp_listeners(infos, port, backlog)
-        server = self._server(runtime, self._stream, handler, config, sessions=sessions)
-        server.addresses = [sock.getsockname() for sock in sockets]
-        server.listening = Listening(runtime, server.endpoint, sockets, ssl)
-        return server
+        async with self.server_runtime(sessions, **where).held() as runtime:
+            infos = await look_up(runtime, host or None, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
+            sockets = open_tcp_listeners(infos, port, backlog)
+            server = self._server(runtime, self._new_stream, handler, config, sessions=sessions)
+            server.addresses = [sock.getsockname() for sock in sockets]
+            server.listening = Listening(runtime, server.endpoint, sockets, ssl)
+            return server
 
-    @overload
-    async def connect(
-        self, host: str, port: int, handler: None = None, *, config: Config | None = None, **options: Any
-    ) -> S: ...
-    @overload
-    async def connect(
+    async def _connect(
         self,
         host: str,
         port: int,
-        handler: Handler | StreamFunction[S],
-        *,
-        reconnect: Backoff,
-        keep: int = 0,
-        config: Config | None = None,
-        **options: Any,
-    ) -> Client[S]: ...
-    @overload
-    async def connect(
-        self, host: str, port: int, handler: Handler, *, config: Config | None = None, **options: Any
-    ) -> Session: ...
-    async def connect(
-        self,
-        host: str,
-        port: int,
-        handler: Handler | StreamFunction[S] | None = None,
+        handler: Handler | Callable[[S], Any] | None = None,
         *,
         reconnect: Backoff | None = None,
         keep: int = 0,
         config: Config | None = None,
         **options: Any,
-    ) -> S | Session | Client[S]:
+    ) -> Any:
         """Connect to a server.
 
         Args:
@@ -147,15 +192,18 @@ class AsyncAdapter(Generic[S]):
             OSError: it was refused or not reached; `TimeoutError` after `connect_timeout`;
                 `ssl.SSLError` where TLS failed. With `reconnect` these go to the log.
         """
-        runtime = self._current(**self._take_where(options))
-        dial = runtime.dialler(host, port, **options)
-        if reconnect is not None and handler is not None:
-            return self._client(runtime, self._stream, handler, config, reconnect, keep, dial)
-        if handler is not None and reconnect is None and isinstance(handler, Handler):
-            return await self.open_session(runtime, dial, handler, config)
-        if handler is not None or reconnect is not None:
-            raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")
-        return await self.open_stream(runtime, dial, config)
+        async with self.runtime(options).held() as runtime:
+            dial = runtime.dialler(host, port, **options)
+            if reconnect is not None and handler is not None:
+                runtime.start()
+                return self._client(runtime, self._new_stream, handler, config, reconnect, keep, dial)
+            if handler is None and reconnect is None:
+                return await self.open_stream(runtime, dial, config)
+            if isinstance(handler, Handler) and reconnect is None:
+                session = await self.open_session(runtime, dial, handler, config)
+                runtime.start()
+                return session
+        raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")
 
     async def open_session(self, runtime: Runtime, dial: Dial, handler: Handler, config: Config | None) -> Session:
         """Connect as `connect` does, by a `Network.dialler`."""
@@ -171,11 +219,11 @@ class AsyncAdapter(Generic[S]):
         """Connect as `open_session` does, to receive from a stream."""
         inbox = Inbox()
         await self.open_session(runtime, dial, inbox, config)
-        return self._stream_of(inbox, runtime)
+        return self._new_stream(inbox, runtime)
 
     async def serve_udp(
         self,
-        handler: Handler | StreamFunction[S],
+        handler: Handler | Callable[[S], Any],
         host: str | None = "127.0.0.1",
         port: int = 0,
         *,
@@ -184,7 +232,7 @@ class AsyncAdapter(Generic[S]):
         broadcast: bool = False,
         multicast_group: str | None = None,
         **where: Any,
-    ) -> Server[S]:
+    ) -> V:
         """Receive on UDP and serve: each address that sends a packet has a session.
 
         Args:
@@ -204,46 +252,21 @@ class AsyncAdapter(Generic[S]):
             OSError: the address is in use or not this machine's, or the group cannot be joined.
             ValueError: `config` joins messages, or `multicast_group` is no multicast address.
         """
-        runtime = self._current(**where)
-        infos = await look_up(runtime, host or None, port, socket.SOCK_DGRAM, socket.AI_PASSIVE)
-        sockets = open_udp_servers(infos, port, broadcast=broadcast, multicast_group=multicast_group)
-        endpoint = runtime.new_datagram_endpoint
-        try:
-            server = self._server(runtime, self._stream, handler, config, endpoint=endpoint, sessions=sessions)
-        except BaseException:
+        async with self.server_runtime(sessions, **where).held() as runtime:
+            infos = await look_up(runtime, host or None, port, socket.SOCK_DGRAM, socket.AI_PASSIVE)
+            sockets = open_udp_servers(infos, port, broadcast=broadcast, multicast_group=multicast_group)
+            with ExitStack() as opened:
+                for sock in sockets:
+                    opened.enter_context(sock)
+                endpoint = runtime.new_datagram_endpoint
+                server = self._server(runtime, self._new_stream, handler, config, endpoint=endpoint, sessions=sessions)
+                opened.pop_all()
+            server.addresses = [sock.getsockname() for sock in sockets]
             for sock in sockets:
-                sock.close()
-            raise
-        server.addresses = [sock.getsockname() for sock in sockets]
-        for sock in sockets:
-            DatagramSocket(runtime, server.endpoint, sock)
-        return server
+                DatagramSocket(runtime, server.endpoint, sock)
+            return server
 
-    @overload
-    async def connect_udp(
-        self,
-        host: str,
-        port: int,
-        handler: None = None,
-        *,
-        config: Config | None = None,
-        broadcast: bool = False,
-        local_host: str | None = None,
-        **where: Any,
-    ) -> S: ...
-    @overload
-    async def connect_udp(
-        self,
-        host: str,
-        port: int,
-        handler: Handler,
-        *,
-        config: Config | None = None,
-        broadcast: bool = False,
-        local_host: str | None = None,
-        **where: Any,
-    ) -> Session: ...
-    async def connect_udp(
+    async def _connect_udp(
         self,
         host: str,
         port: int,
@@ -253,7 +276,7 @@ class AsyncAdapter(Generic[S]):
         broadcast: bool = False,
         local_host: str | None = None,
         **where: Any,
-    ) -> S | Session:
+    ) -> Any:
         """Open a session with a UDP peer. Nothing is sent yet, and nobody need be there. The socket
         is closed with the last of its sessions.
 
@@ -272,14 +295,18 @@ class AsyncAdapter(Generic[S]):
             OSError: the name is unknown, or there is no way to the address.
             ValueError: `config` joins messages.
         """
-        runtime, inbox = self._current(**where), Inbox()
-        endpoint = cast(Any, runtime.new_datagram_endpoint(inbox if handler is None else handler, config))
-        infos = await look_up(runtime, host, port, socket.SOCK_DGRAM)
-        sock, peer, is_connected = open_udp_client(infos, broadcast=broadcast, local_host=local_host)
-        live_on(runtime, endpoint)
-        DatagramSocket(runtime, endpoint, sock, is_connected)
-        session: Session = endpoint.open(peer, runtime.time(), sole=handler is None)
-        return self._stream_of(inbox, runtime) if handler is None else session
+        async with self._current(**where).held() as runtime:
+            inbox = Inbox()
+            endpoint: Any = runtime.new_datagram_endpoint(inbox if handler is None else handler, config)
+            infos = await look_up(runtime, host, port, socket.SOCK_DGRAM)
+            sock, peer, is_connected = open_udp_client(infos, broadcast=broadcast, local_host=local_host)
+            live_on(runtime, endpoint)
+            DatagramSocket(runtime, endpoint, sock, is_connected)
+            session = endpoint.open(peer, runtime.time(), sole=handler is None)
+            if handler is None:
+                return self._new_stream(inbox, runtime)
+            runtime.start()
+            return session
 
     async def request(
         self,
@@ -296,62 +323,14 @@ class AsyncAdapter(Generic[S]):
         new_event = session.endpoint.runtime.new_event
         return await ask(session, new_event, packet, type=type, match=match, timeout=timeout, wait=wait)
 
-    def pool_runtime(self, options: dict[str, Any]) -> Runtime:
-        """The runtime of a pool; takes what it needs to know from the options."""
-        return self._current(**self._take_where(options))
-
-    def _take_where(self, options: dict[str, Any]) -> dict[str, Any]:
+    def runtime(self, options: dict[str, Any]) -> Runtime:
+        """The runtime of where this is called, which takes what it needs to know from the options."""
         known = inspect.signature(self._current).parameters
-        return {name: options.pop(name) for name in [*options] if name in known}
+        return self._current(**{name: options.pop(name) for name in [*options] if name in known})
 
-    def _stream_of(self, inbox: Inbox, runtime: Runtime) -> S:
-        return self._stream(inbox, runtime.time, runtime.new_event)
-
-
-class ConnectionPool(AsyncConnectionPool[S]):
-    """Streams to one server, opened when needed and used again: `async with pool.acquire() as
-    stream`. `async with` over the pool closes it at the end.
-
-    Args:
-        host: a name or an address.
-        port: its port.
-        config: limits and timeouts of each stream.
-        max_size: how many streams there may be.
-        max_idle: how long one is kept unused, in seconds; `None` for ever.
-        max_lifetime: how old one may become, in seconds; it is never taken from its user.
-        max_waiting: how many may wait for one; `None` for no limit.
-        options: what else `connect` takes, such as `ssl`.
-
-    Raises:
-        ValueError: a limit is too small.
-    """
-
-    adapter: AsyncAdapter[S]
-    """Whose pool this is: a subclass says so."""
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        config: Config | None = None,
-        max_size: int = 10,
-        max_idle: float | None = 60.0,
-        max_lifetime: float | None = None,
-        max_waiting: int | None = None,
-        **options: Any,
-    ) -> None:
-        self.runtime = runtime = self.adapter.pool_runtime(options)
-        """What it runs on."""
-        limits = {"max_size": max_size, "max_idle": max_idle, "max_lifetime": max_lifetime, "max_waiting": max_waiting}
-        connect = partial(self.adapter.open_stream, runtime, runtime.dialler(host, port, **options), config)
-        super().__init__(connect, runtime.new_event, runtime.time, runtime.call_at, **limits)
-        runtime.hold(self.end)
-
-    async def close(self) -> None:
-        """Close what is idle, and end the waits. What is in use is closed when it comes back."""
-        self.end()
-        self.runtime.release(self.end)
+    def server_runtime(self, sessions: SessionPool[Session] | None, **where: Any) -> Runtime:
+        """The runtime of a server. Override it where those that share a register share a lock."""
+        return self._current(**where)
 
 
 async def outcome(runtime: Runtime, begin: Callable[[Callable[[T | Exception], object]], Handle | None]) -> T:

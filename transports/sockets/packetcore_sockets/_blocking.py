@@ -1,0 +1,280 @@
+"""The manner of runtimes whose calls block a thread or a greenlet."""
+
+from __future__ import annotations
+
+import types
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
+
+from packetcore import (
+    Config,
+    EndpointStats,
+    Handle,
+    Inbox,
+    Packet,
+    Session,
+    SyncCondition,
+    SyncConnectionPool,
+    SyncStream,
+)
+from packetcore_sockets import _client, _server
+from packetcore_sockets._adapter import Adapter, Connect, ConnectUDP
+from packetcore_sockets._runtime import Runtime, Stopped
+
+S = TypeVar("S", bound=SyncStream)
+A = TypeVar("A", bound="Server")
+B = TypeVar("B", bound="Client")
+R = TypeVar("R", bound="SyncRuntime")
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class SyncRuntime(Runtime):
+    """A loop whose users block, each of them alone."""
+
+    @abstractmethod
+    def new_condition(self) -> SyncCondition:
+        """What threads or greenlets of this runtime can wait for."""
+
+    @abstractmethod
+    def start_thread(self, function: Callable[[], object], done: Callable[[], object]) -> Handle:
+        """Run a function in a thread or greenlet of its own, but not before this returns.
+
+        Args:
+            done: called once it is over.
+        """
+
+    def new_event(self) -> SyncEvent:
+        """See `Runtime`."""
+        return SyncEvent(self)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, object], done: Callable[[], object]) -> Handle:
+        """See `Runtime`."""
+        return self.start_thread(partial(wait, coroutine, self.lock), done)
+
+    def run(self, stream: Any, function: Callable[[Any], Any], done: Callable[[], object]) -> Handle:
+        """See `Runtime`."""
+        return self.start_thread(partial(stream.run, function), done)
+
+    @asynccontextmanager
+    async def held(self: R) -> AsyncIterator[R]:
+        """See `Runtime`. What comes in the block has the lock."""
+        async with super().held():
+            begun = self.new_event()
+            begun.set()
+            await _suspend(begun)
+            yield self
+
+
+class SyncEvent:
+    """What a coroutine that `wait` runs can wait for: the `packetcore.AsyncEvent`."""
+
+    def __init__(self, runtime: SyncRuntime) -> None:
+        self.runtime = runtime
+        self._condition = runtime.new_condition()
+        self._is_set = False
+
+    def set(self) -> None:
+        """See `packetcore.AsyncEvent`."""
+        self._is_set = True
+        self._condition.notify_all()
+
+    async def wait(self) -> None:
+        """See `packetcore.AsyncEvent`."""
+        if not self._is_set:
+            await _suspend(self)
+
+    def block(self) -> None:
+        """Wait until it is set.
+
+        Raises:
+            Stopped: the runtime has been.
+        """
+        if self._condition.wait_for(lambda: self._is_set or None) is None:
+            raise Stopped("the loop was closed meanwhile")
+
+
+@types.coroutine
+def _suspend(event: SyncEvent) -> Generator[SyncEvent, None, None]:
+    yield event
+
+
+def wait(coroutine: Coroutine[Any, Any, T], lock: AbstractContextManager[None] = nullcontext()) -> T:  # noqa: B008
+    """Run a coroutine that waits for nothing but events of a `SyncRuntime`, and give what it gives.
+
+    Args:
+        coroutine: what interrupts its waits is raised in there.
+        lock: to be held while it does not wait, until its first event tells its own.
+    """
+    interruption: BaseException | None = None
+    while True:
+        with lock:
+            try:
+                event = coroutine.send(None) if interruption is None else coroutine.throw(interruption)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+        lock, interruption = event.runtime.lock, None
+        try:
+            event.block()
+        except BaseException as error:
+            interruption = error
+
+
+def waiting(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """A coroutine function as one that blocks."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return wait(function(*args, **kwargs))
+
+    return call
+
+
+class Server(_server.Server):
+    """A server that listens; `serve` gives it. `with` starts it, and closes it at the end. A handler
+    must not call what waits."""
+
+    @property
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold it where several steps on `sessions` belong together, if threads share them; handlers
+        wait meanwhile."""
+        lock: AbstractContextManager[None] = self.runtime.lock
+        return lock
+
+    @property
+    def stats(self) -> EndpointStats:
+        """See `packetcore.ServerBase`."""
+        with self.lock:
+            return super().stats
+
+    def start(self) -> None:
+        """Serve, where that takes a thread: `with` and `serve_forever` do so themselves. Idempotent."""
+        self.runtime.start()
+
+    def serve_forever(self) -> None:  # type: ignore[override]
+        self.start()
+        wait(super().serve_forever(), self.lock)
+
+    def close(self, grace: float = 5.0) -> None:  # type: ignore[override]
+        wait(super().close(grace), self.lock)
+
+    serve_forever.__doc__, close.__doc__ = _server.Server.serve_forever.__doc__, _server.Server.close.__doc__
+
+    def __enter__(self: A) -> A:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class Client(_client.Client):
+    """A client that comes back; `connect` with `reconnect` gives it. `with` closes it at the end.
+    A handler must not call `close`."""
+
+    @property
+    def stats(self) -> EndpointStats:
+        """See `packetcore.ClientBase`."""
+        with self.runtime.lock:
+            return super().stats
+
+    def send(self, packet: Packet) -> None:
+        """See `packetcore.ClientBase`. It does not wait: a peer that leaves more than
+        `max_outstanding` bytes unread is closed with SLOW_CONSUMER."""
+        with self.runtime.lock:
+            super().send(packet)
+
+    def close(self) -> None:  # type: ignore[override]
+        wait(super().close(), self.runtime.lock)
+
+    close.__doc__ = _client.Client.close.__doc__
+
+    def __enter__(self: B) -> B:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class SyncAdapter(Adapter[S, A, B]):
+    """The functions of an adapter whose calls block: `waiting` makes them do so.
+
+    Args:
+        current: gives the runtime of where it is called. What keywords it takes, all functions
+            here take too.
+        stream: the adapter's `Stream`.
+        server: its `Server`.
+        client: its `Client`.
+    """
+
+    def __init__(self, current: Callable[..., SyncRuntime], stream: type[S], server: type[A], client: type[B]) -> None:
+        def new_stream(inbox: Inbox, runtime: Any) -> S:
+            return stream(inbox, runtime.time, runtime.new_condition)
+
+        super().__init__(current, new_stream, server, client)
+        untyped: Any = waiting  # knows nothing of overloads
+        self.connect_and_wait: Connect[S, B, Session] = untyped(self.connect)
+        self.connect_udp_and_wait: ConnectUDP[S, Session] = untyped(self.connect_udp)
+
+
+class ConnectionPool(SyncConnectionPool[S]):
+    """Streams to one server, opened when needed and used again: `with pool.acquire() as stream`.
+    `with` over the pool closes it at the end.
+
+    Args:
+        host: a name or an address.
+        port: its port.
+        config: limits and timeouts of each stream.
+        max_size: how many streams there may be.
+        max_idle: how long one is kept unused, in seconds; `None` for ever.
+        max_lifetime: how old one may become, in seconds; it is never taken from its user.
+        max_waiting: how many may wait for one; `None` for no limit.
+        options: what else `connect` takes, such as `ssl`.
+
+    Raises:
+        ValueError: a limit is too small.
+    """
+
+    adapter: Adapter[Any, Any, Any]
+    """Whose pool this is: a subclass says so."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        config: Config | None = None,
+        max_size: int = 10,
+        max_idle: float | None = 60.0,
+        max_lifetime: float | None = None,
+        max_waiting: int | None = None,
+        **options: Any,
+    ) -> None:
+        self.runtime: Any = self.adapter.runtime(options)
+        """What it runs on."""
+        limits = {"max_size": max_size, "max_idle": max_idle, "max_lifetime": max_lifetime, "max_waiting": max_waiting}
+
+        async def begin() -> None:
+            async with self.runtime.held() as runtime:
+                dial = runtime.dialler(host, port, **options)
+
+                def connect() -> S:
+                    stream: S = wait(self.adapter.open_stream(runtime, dial, config), runtime.lock)
+                    return stream
+
+                super(ConnectionPool, self).__init__(
+                    connect, runtime.new_condition, runtime.time, runtime.call_at, runtime.lock, **limits
+                )
+                runtime.hold(self.end)
+                runtime.start()
+
+        wait(begin())
+
+    def close(self) -> None:
+        """Close what is idle, and end the waits. What is in use is closed when it comes back."""
+        self.end()
+        self.runtime.release(self.end)

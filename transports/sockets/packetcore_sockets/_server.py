@@ -1,0 +1,102 @@
+"""What every adapter's server does, as coroutines; in which manner it is waited for, others say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from packetcore import AsyncCondition, Config, Endpoint, Handler, Inbox, ServerBase, Session, SessionPool
+from packetcore_sockets._functions import Functions
+from packetcore_sockets._listening import Listening
+from packetcore_sockets._runtime import Runtime
+
+
+class Server(ServerBase):
+    """A server that listens; `serve` gives it.
+
+    Args:
+        runtime: on which.
+        new_stream: makes a stream of an inbox.
+        handler: see `packetcore.ServerBase`, and so all that follows.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        new_stream: Callable[[Inbox, Any], Any],
+        handler: Handler | Callable[[Any], Any],
+        config: Config | None = None,
+        *,
+        endpoint: Callable[..., Endpoint] = Endpoint,
+        sessions: SessionPool[Session] | None = None,
+    ) -> None:
+        self.runtime: Any = runtime
+        """What it runs on."""
+        self.listening: Listening | None = None
+        """Its sockets, of TCP."""
+        self._changed = AsyncCondition(runtime.new_event)
+        self._functions = Functions(runtime, new_stream, self._changed.notify_all)
+        self._is_empty = self._is_closed = False
+        self._serving = 0
+        self._error: BaseException | None = None
+        super().__init__(handler, self._functions.start, config, runtime.log_exception, endpoint, sessions)
+        self.endpoint.runtime = runtime
+        self.endpoint.on_ended = self._ended
+        runtime.bind(self.endpoint)
+        runtime.hold(self._end)
+
+    async def serve_forever(self) -> None:
+        """Serve until cancelled or interrupted, as by Ctrl-C, then close; or until another closes it.
+        Raises the `SystemExit` or `KeyboardInterrupt` of a handler."""
+        self._serving += 1
+        try:
+            await self._changed.wait_for(lambda: self._is_closed or self._error is not None)
+        finally:
+            self._serving -= 1
+            await Server.close(self)
+
+    async def close(self, grace: float = 5.0) -> None:
+        """See `packetcore.ServerBase`. Cancelling or interrupting this aborts at once. Idempotent.
+
+        A function that is busy elsewhere is cancelled. Where it cannot be, as in a thread, it has
+        `close_timeout` more, then it is left to itself and finds its stream closed.
+
+        Raises:
+            SystemExit: a handler did, or `KeyboardInterrupt`, which nobody has been told; once.
+        """
+        try:
+            self._stop_listening()
+            self.endpoint.drain(self.runtime.time(), self._emptied)
+            await self.runtime.within(0.0 if self._error else grace, self._changed, self._is_over)
+        finally:
+            self.endpoint.abort(self.runtime.time())
+            self._functions.cancel()
+            await self.runtime.within(self.endpoint.config.close_timeout, self._changed, self._is_over)
+            self._is_closed = True
+            self._changed.notify_all()
+            self.runtime.release(self._end)
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _emptied(self) -> None:
+        self._is_empty = True
+        self._changed.notify_all()
+
+    def _is_over(self) -> bool:
+        return self._is_empty and not self._functions.others()
+
+    def _stop_listening(self) -> None:
+        if self.listening is not None:
+            self.listening.close()
+
+    def _ended(self, error: BaseException) -> None:
+        """A handler wants the program to end."""
+        self._stop_listening()
+        if self._serving or not self.runtime.end(error):
+            self._error = error
+            self._changed.notify_all()
+
+    def _end(self) -> None:
+        self._stop_listening()
+        self.endpoint.abort(self.runtime.time())
