@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from packetcore import Backoff, Config, ConnectionPoolStats, EndpointStats
+from packetcore import Backoff, Config, ConnectionPoolStats, EndpointStats, Packet
 from packetcore.prometheus import PacketcoreCollector
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +27,22 @@ PAGES = sorted(
 )
 FINITE = sorted(ROOT.glob("transports/*/README.md"))
 """Pages whose first Python block is a whole program that ends by itself."""
+
+DRIVEN = """
+driver = SelectorDriver()
+server = driver.start_server()
+pool = driver.open_pool(*server.address)
+
+
+async def ask():
+    async with pool.acquire() as stream:
+        return await stream.request(Packet(8, b"driven"), timeout=2.0)
+
+
+print(driver.call(ask))
+driver.stop()
+"""
+"""What tools do with a driver."""
 
 
 def test_the_state_diagram_is_the_table_of_transitions() -> None:
@@ -44,6 +60,14 @@ def test_the_program_on_the_page_runs(page: Path) -> None:
     done = subprocess.run([sys.executable, "-c", block[1]], timeout=30, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "hello" in done.stdout
+
+
+def test_the_binding_on_the_page_runs_and_so_does_its_driver() -> None:
+    page = (ROOT / "docs/new-runtime.md").read_text(encoding="utf-8")
+    program = "\n\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)) + DRIVEN
+    done = subprocess.run([sys.executable, "-c", program], timeout=30, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [repr(Packet(7, b"hello")), repr(Packet(8, b"driven"))]
 
 
 def test_the_fuzzing_of_a_handler_runs_and_finds_a_fault() -> None:

@@ -15,7 +15,7 @@ class Opening:
 
     Args:
         loop: the event loop.
-        reach: opens it and gives its protocol, which it first tells to `protocol` here.
+        reach: opens it, having told its protocol to `protocol` here, and gives the session.
         limit: how long that, and TLS, may take, in seconds; `None` for ever.
         timed_out: makes the error where it takes longer.
         done: called once, but not before this returns, with the session or with what went wrong.
@@ -26,7 +26,7 @@ class Opening:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        reach: Callable[[Opening], Coroutine[Any, Any, SocketProtocol]],
+        reach: Callable[[Opening], Coroutine[Any, Any, Session]],
         limit: float | None,
         timed_out: Callable[[], Exception],
         done: Callable[[Session | Exception], object],
@@ -35,7 +35,7 @@ class Opening:
         self._timed_out = timed_out
         self._is_over = False
         self._timer = None if limit is None else loop.call_later(limit, self._time_out)
-        self._task = loop.create_task(self._open(reach(self)))
+        self._task = loop.create_task(reach(self))
         self._task.add_done_callback(self._finish)
 
     def cancel(self) -> None:
@@ -43,12 +43,6 @@ class Opening:
         if self._end():
             self._task.cancel()
             self._drop()
-
-    async def _open(self, reach: Coroutine[Any, Any, SocketProtocol]) -> Session:
-        protocol = await reach
-        if protocol.opened is not None:
-            await protocol.opened
-        return protocol.session
 
     def _finish(self, task: asyncio.Task[Session]) -> None:
         if task.cancelled():

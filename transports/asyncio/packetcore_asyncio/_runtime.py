@@ -78,10 +78,10 @@ class EventLoop(Runtime):
             sock.close()
             raise
 
-        async def reach(opening: Opening) -> SocketProtocol:
+        async def reach(opening: Opening) -> Session:
             opening.protocol = protocol
             await self.loop.connect_accepted_socket(lambda: protocol, sock)
-            return protocol
+            return await protocol.begun()
 
         limit = None if context is None else endpoint.config.connect_timeout
         return Opening(self.loop, reach, limit, TimeoutError, done)
@@ -104,13 +104,13 @@ class EventLoop(Runtime):
         """
         name = (host if server_hostname is None else server_hostname) or None
 
-        async def reach(endpoint: Endpoint, opening: Opening) -> SocketProtocol:
+        async def reach(endpoint: Endpoint, opening: Opening) -> Session:
             # The default context reads files.
             context = await self.loop.run_in_executor(None, create_default_context) if ssl is True else ssl or None
             protocol = self._protocol(endpoint, None, TLSRecords(context, server_hostname=name) if context else None)
             opening.protocol = protocol
             await self.loop.create_connection(lambda: protocol, host, port, **options)
-            return protocol
+            return await protocol.begun()
 
         def dial(endpoint: Endpoint, done: Callable[[Session | Exception], object]) -> Handle:
             limit, timed_out = endpoint.config.connect_timeout, partial(endpoint.connect_timed_out, host, port)

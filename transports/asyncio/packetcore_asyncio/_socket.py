@@ -28,10 +28,6 @@ class SocketProtocol(asyncio.Protocol):
         peer: the address that `accept` gave: of a peer that has gone the socket knows none.
     """
 
-    opened: asyncio.Future[None] | None = None
-    """Where the session begins later than the connection: done with that, and fails where that
-    came to nothing."""
-
     session: Session
     """From `connection_made` on; over TLS, once the handshake is done."""
 
@@ -54,6 +50,10 @@ class SocketProtocol(asyncio.Protocol):
         self._paused = False
         self._unreported = 0  # bytes written of which the session was not told that they went
         self._is_behind = False  # some of them may wait
+
+    async def begun(self) -> Session:
+        """Wait for the session, once the connection is made. Raises what prevents it."""
+        return self.session
 
     # What asyncio calls.
 

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from packetcore import Address, Carrier, Endpoint
+from packetcore import Address, Carrier, Endpoint, Session
 from packetcore_asyncio._socket import FAIR, SocketProtocol
 from packetcore_sockets import TLSRecords
 
@@ -29,7 +29,10 @@ class TLSProtocol(SocketProtocol):
     ) -> None:
         super().__init__(endpoint, loop, time, peer)
         self._tls = tls
-        self.opened: asyncio.Future[None] = loop.create_future()
+        self._begun: asyncio.Future[Session] = loop.create_future()
+
+    async def begun(self) -> Session:
+        return await self._begun
 
     # What asyncio calls.
 
@@ -89,8 +92,8 @@ class TLSProtocol(SocketProtocol):
         self._put(tls.take())
         if tls.is_open and not self._is_open and tls.error is None:
             self._open_session()
-            if not self.opened.done():
-                self.opened.set_result(None)
+            if not self._begun.done():
+                self._begun.set_result(self.session)
         if plain:
             self.session.received(plain, self._time())
         if tls.at_end and not knew_end:
@@ -109,9 +112,9 @@ class TLSProtocol(SocketProtocol):
         self._transport.close()  # with the alert that tells the peer
 
     def _fail(self, error: Exception) -> None:
-        if not (self._is_open or self.opened.done()):
-            self.opened.set_exception(error)
-            self.opened.exception()  # nobody need have asked
+        if not (self._is_open or self._begun.done()):
+            self._begun.set_exception(error)
+            self._begun.exception()  # nobody need have asked
 
     def _say_goodbye(self) -> None:
         self._tls.close()

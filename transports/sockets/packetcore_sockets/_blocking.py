@@ -55,7 +55,7 @@ class SyncRuntime(Runtime):
         """See `Runtime`."""
         return self.start_thread(partial(wait, coroutine, self.lock), done)
 
-    def run(self, stream: Any, function: Callable[[Any], Any], done: Callable[[], object]) -> Handle:
+    def run_function(self, stream: Any, function: Callable[[Any], Any], done: Callable[[], object]) -> Handle:
         """See `Runtime`."""
         return self.start_thread(partial(stream.run, function), done)
 

@@ -40,7 +40,7 @@ class Functions:
                 del self._running[stream]
                 self._on_change()
 
-        self._running[stream] = self._runtime.run(stream, function, done)
+        self._running[stream] = self._runtime.run_function(stream, function, done)
 
     def cancel(self) -> None:
         """End those that run, where the runtime can."""

@@ -34,12 +34,12 @@ class Runtime(Network):
         """
         return Task(coroutine, self.call_soon, done)
 
-    def run(self, stream: Any, function: Callable[[Any], Any], done: Callable[[], object]) -> Handle:
+    def run_function(self, stream: Any, function: Callable[[Any], Any], done: Callable[[], object]) -> Handle:
         """Run an application over a stream, by the stream's own `run`; else as `spawn`."""
         return self.spawn(stream.run(function), done)
 
     def current(self) -> object:
-        """Where that can be told: what `run` has returned for the application that asks."""
+        """Where that can be told: what `run_function` has returned for the application that asks."""
         return None
 
     def start(self) -> None:
