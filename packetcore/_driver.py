@@ -89,6 +89,7 @@ class Driver(ABC):
         serve_udp: the adapter's `serve_udp`, where it has one.
         connect_udp: the adapter's `connect_udp`, where it has one.
         new_pool: the adapter's `ConnectionPool`, where it has one.
+        request: the adapter's `request`, of a session in hand, where it has one.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Driver(ABC):
         serve_udp: Callable[..., Any] | None = None,
         connect_udp: Callable[..., Any] | None = None,
         new_pool: Callable[..., Any] | None = None,
+        request: Callable[..., Any] | None = None,
     ) -> None:
         self._serve = serve
         self._connect = connect
@@ -106,6 +108,8 @@ class Driver(ABC):
         self._serve_udp = serve_udp
         self._connect_udp = connect_udp
         self._new_pool = new_pool
+        self.request = request
+        """The adapter's `request`, to be used within `call`; `None` if it has none."""
         self._servers: list[ServerBase] = []
         self._clients: WeakSet[SessionEndpoint] = WeakSet()
         self._returning: WeakSet[ClientBase] = WeakSet()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from packetcore import CloseReason, Config, LocalProtocolError, Message, Packet, RequestPending, Session, SessionClosed
+from packetcore_conformance.peer import DEADLINE
 from packetcore_conformance.recorder import Recorder, echo
 from packetcore_conformance.rig import Rig
 
@@ -148,6 +149,39 @@ def test_a_server_may_ask_its_client(rig: Rig) -> None:
     rig.until(lambda: bool(replies), "the client answers")
     assert replies == [Packet(4, b"who are you?")]
     assert not asking.calls("packet_received")
+
+
+class InHand(Conversation):
+    """The server asks, on the session that its handler holds, in the manner of the adapter."""
+
+    def __init__(self, rig: Rig, **on: Callable[..., object]) -> None:
+        super().__init__(rig, None, **on)
+        if rig.driver.request is None:
+            pytest.skip("the adapter has no call for a session in hand")
+
+    def request(self, packet: Packet, **options: Any) -> Any:
+        assert self.rig.driver.request is not None
+        return self.rig.driver.request(self.session, packet, **options)
+
+
+def test_a_session_in_hand_is_asked_in_one_line(rig: Rig) -> None:
+    talk = InHand(rig, packet_received=Session.send)
+    replied = rig.in_background(lambda: talk.request(Packet(7, b"status?"), timeout=DEADLINE))
+    assert talk.receive() == Packet(7, b"status?")
+    rig.call(lambda: talk.stream.send(Packet(7, b"fine")))
+    assert replied() == Packet(7, b"fine")
+    assert rig.call(lambda: talk.stream.request(Packet(8), timeout=DEADLINE)) == Packet(8)
+    assert talk.server.values("packet_received") == [Packet(8)], "the handler hears of the reply too"
+
+
+def test_a_session_in_hand_that_does_not_reply_or_is_over_is_told(rig: Rig) -> None:
+    talk = InHand(rig)
+    with pytest.raises(TimeoutError):
+        rig.call(lambda: talk.request(Packet(1), timeout=0.05))
+    rig.in_background(lambda: talk.stream.close())
+    talk.server.wait("disconnected")
+    with pytest.raises(SessionClosed):
+        rig.call(lambda: talk.request(Packet(2)))
 
 
 def test_each_request_has_a_timeout_of_its_own(rig: Rig) -> None:

@@ -24,18 +24,23 @@ Started = Callable[[Any, Callable[[], object]], object]
 
 
 class ThreadDriver(Driver):
-    """What drivers of both kinds have; give it what `packetcore.Driver` takes. A subclass says how
-    its runtime runs."""
+    """What drivers of both kinds have; give it what `packetcore.Driver` takes, those first which the
+    runtime need not be told. A subclass says how its runtime runs."""
 
-    def __init__(self, serve: Any, connect: Any, echo: Any, *functions: Callable[..., Any]) -> None:
+    def __init__(
+        self, request: Any, echo: Any, serve: Any, connect: Any, serve_udp: Any, connect_udp: Any, new_pool: Any
+    ) -> None:
         self._calls: dict[Future[Any], Handle] = {}
         started: Future[tuple[Any, Callable[[], object]]] = Future()
         self._thread = threading.Thread(target=self._run, args=(started,), name=type(self).__name__, daemon=True)
         self._thread.start()
         self.runtime, self._end = started.result(START_TIMEOUT)
         where = self.where()
-        bound = [partial(function, **where) for function in (serve, connect, *functions)]
-        super().__init__(bound[0], bound[1], echo, *bound[2:])
+
+        def bind(function: Any) -> Callable[..., Any]:
+            return partial(function, **where)
+
+        super().__init__(bind(serve), bind(connect), echo, bind(serve_udp), bind(connect_udp), bind(new_pool), request)
 
     def where(self) -> dict[str, Any]:
         """What the adapter's functions take that its runtime needs to know, as a nursery: asked once
@@ -104,8 +109,8 @@ class AsyncDriver(ThreadDriver):
     runtime: Runtime
 
     def __init__(self, adapter: AsyncAdapter[Any, Any, Any], new_pool: Callable[..., Any]) -> None:
-        functions = (adapter.serve, adapter.connect, _echo, adapter.serve_udp, adapter.connect_udp, new_pool)
-        super().__init__(*functions)
+        functions = (adapter.serve, adapter.connect, adapter.serve_udp, adapter.connect_udp, new_pool)
+        super().__init__(adapter.request, _echo, *functions)
 
     def begin(self, function: Callable[[], Any], future: Future[Any]) -> Handle:
         """See `ThreadDriver`."""
@@ -139,7 +144,7 @@ class SyncDriver(ThreadDriver):
     def __init__(self, adapter: SyncAdapter[Any, Any, Any], new_pool: Callable[..., Any]) -> None:
         serve, serve_udp = waiting(adapter.serve), waiting(adapter.serve_udp)
         connect, connect_udp = adapter.connect_and_wait, adapter.connect_udp_and_wait
-        super().__init__(serve, connect, _echo_and_wait, serve_udp, connect_udp, new_pool)
+        super().__init__(waiting(adapter.request), _echo_and_wait, serve, connect, serve_udp, connect_udp, new_pool)
 
     def begin(self, function: Callable[[], Any], future: Future[Any]) -> Handle:
         """See `ThreadDriver`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from packetcore_sockets._loop import Loop
@@ -34,12 +35,16 @@ def look_up(
         except Exception as error:  # also of what is not even a name
             return error
 
+    def wait() -> None:
+        found = ask(flags)
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            loop.call_soon(partial(done, found))
+
     found = ask(flags | socket.AI_NUMERICHOST)
     if not isinstance(found, OSError):
         loop.call_soon(partial(done, found))
         return
     try:
-        wait = threading.Thread(target=lambda: loop.call_soon(partial(done, ask(flags))), daemon=True)
-        wait.start()
+        threading.Thread(target=wait, daemon=True).start()
     except RuntimeError as error:  # there are too many
         loop.call_soon(partial(done, error))
