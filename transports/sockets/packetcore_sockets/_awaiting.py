@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
-from packetcore import AsyncConnectionPool, AsyncStream, Config, Inbox
+from packetcore import AsyncConnectionPool, AsyncStream, Inbox
 from packetcore_sockets import _client, _server
 from packetcore_sockets._adapter import Adapter
+from packetcore_sockets._pool import PoolOptions
 from packetcore_sockets._runtime import Runtime
 
 S = TypeVar("S", bound=AsyncStream)
@@ -55,44 +55,13 @@ class AsyncAdapter(Adapter[S, A, B]):
         super().__init__(current, new_stream, server, client)
 
 
-class ConnectionPool(AsyncConnectionPool[S]):
-    """Streams to one server, opened when needed and used again: `async with pool.acquire() as
-    stream`. `async with` over the pool closes it at the end.
+class ConnectionPool(PoolOptions, AsyncConnectionPool[S]):
+    __doc__ = PoolOptions.__doc__
 
-    Args:
-        host: a name or an address.
-        port: its port.
-        config: limits and timeouts of each stream.
-        max_size: how many streams there may be.
-        max_idle: how long one is kept unused, in seconds; `None` for ever.
-        max_lifetime: how old one may become, in seconds; it is never taken from its user.
-        max_waiting: how many may wait for one; `None` for no limit.
-        options: what else `connect` takes, such as `ssl`.
-
-    Raises:
-        ValueError: a limit is too small.
-    """
-
-    adapter: Adapter[Any, Any, Any]
-    """Whose pool this is: a subclass says so."""
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        config: Config | None = None,
-        max_size: int = 10,
-        max_idle: float | None = 60.0,
-        max_lifetime: float | None = None,
-        max_waiting: int | None = None,
-        **options: Any,
-    ) -> None:
-        self.runtime = runtime = self.adapter.runtime(options)
-        """What it runs on."""
-        limits = {"max_size": max_size, "max_idle": max_idle, "max_lifetime": max_lifetime, "max_waiting": max_waiting}
-        connect = partial(self.adapter.open_stream, runtime, runtime.dialler(host, port, **options), config)
-        super().__init__(connect, runtime.new_event, runtime.time, runtime.call_at, **limits)
+    def begin(self, connector: Callable[[], Callable[[], Any]], limits: dict[str, Any]) -> None:
+        """See `PoolOptions`."""
+        runtime = self.runtime
+        AsyncConnectionPool.__init__(self, connector(), runtime.new_event, runtime.time, runtime.call_at, **limits)
         runtime.hold(self.end)
 
     async def close(self) -> None:

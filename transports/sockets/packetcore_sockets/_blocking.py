@@ -10,7 +10,6 @@ from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 from packetcore import (
-    Config,
     EndpointStats,
     Handle,
     Inbox,
@@ -22,6 +21,7 @@ from packetcore import (
 )
 from packetcore_sockets import _client, _server
 from packetcore_sockets._adapter import Adapter, Connect, ConnectUDP
+from packetcore_sockets._pool import PoolOptions
 from packetcore_sockets._runtime import Runtime, Stopped
 
 S = TypeVar("S", bound=SyncStream)
@@ -221,54 +221,22 @@ class SyncAdapter(Adapter[S, A, B]):
         self.connect_udp_and_wait: ConnectUDP[S, Session] = untyped(self.connect_udp)
 
 
-class ConnectionPool(SyncConnectionPool[S]):
-    """Streams to one server, opened when needed and used again: `with pool.acquire() as stream`.
-    `with` over the pool closes it at the end.
+class ConnectionPool(PoolOptions, SyncConnectionPool[S]):
+    __doc__ = PoolOptions.__doc__
 
-    Args:
-        host: a name or an address.
-        port: its port.
-        config: limits and timeouts of each stream.
-        max_size: how many streams there may be.
-        max_idle: how long one is kept unused, in seconds; `None` for ever.
-        max_lifetime: how old one may become, in seconds; it is never taken from its user.
-        max_waiting: how many may wait for one; `None` for no limit.
-        options: what else `connect` takes, such as `ssl`.
-
-    Raises:
-        ValueError: a limit is too small.
-    """
-
-    adapter: Adapter[Any, Any, Any]
-    """Whose pool this is: a subclass says so."""
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        config: Config | None = None,
-        max_size: int = 10,
-        max_idle: float | None = 60.0,
-        max_lifetime: float | None = None,
-        max_waiting: int | None = None,
-        **options: Any,
-    ) -> None:
-        self.runtime: Any = self.adapter.runtime(options)
-        """What it runs on."""
-        limits = {"max_size": max_size, "max_idle": max_idle, "max_lifetime": max_lifetime, "max_waiting": max_waiting}
+    def begin(self, connector: Callable[[], Callable[[], Any]], limits: dict[str, Any]) -> None:
+        """See `PoolOptions`."""
 
         async def begin() -> None:
             async with self.runtime.held() as runtime:
-                dial = runtime.dialler(host, port, **options)
+                connect = connector()
 
-                def connect() -> S:
-                    stream: S = wait(self.adapter.open_stream(runtime, dial, config), runtime.lock)
+                def open_stream() -> S:
+                    stream: S = wait(connect(), runtime.lock)
                     return stream
 
-                super(ConnectionPool, self).__init__(
-                    connect, runtime.new_condition, runtime.time, runtime.call_at, runtime.lock, **limits
-                )
+                where = (runtime.new_condition, runtime.time, runtime.call_at, runtime.lock)
+                SyncConnectionPool.__init__(self, open_stream, *where, **limits)
                 runtime.hold(self.end)
                 runtime.start()
 
