@@ -1,11 +1,17 @@
-"""packetcore on trio: an example of an adapter. What its functions leave running, runs in the
-`nursery` that each of them takes."""
+"""packetcore on trio: an example. What its functions leave running runs in the `nursery` that they take."""
 
-from packetcore_trio._adapter import Client, ConnectionPool, Server, Stream, adapter
+from packetcore_trio._adapter import (
+    Client,
+    ConnectionPool,
+    Server,
+    Stream,
+    connect,
+    connect_udp,
+    request,
+    serve,
+    serve_udp,
+)
 from packetcore_trio._driver import TrioDriver
-
-serve, connect, request = adapter.serve, adapter.connect, adapter.request
-serve_udp, connect_udp = adapter.serve_udp, adapter.connect_udp
 
 __all__ = [
     "Client",

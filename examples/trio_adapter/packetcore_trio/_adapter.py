@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import trio
 from trio.lowlevel import checkpoint
 
 from packetcore import AsyncStream, Message, Packet
@@ -34,34 +33,13 @@ class Stream(AsyncStream):
         return await super().__aiter__().__anext__()
 
 
-class Server(AsyncServer):
-    __doc__ = AsyncServer.__doc__
-
-    async def close(self, grace: float = 5.0) -> None:
-        """See `packetcore.ServerBase`. Cancelling this aborts at once, and waits until that is done."""
-        try:
-            await super().close(grace)
-        except trio.Cancelled:
-            with trio.CancelScope(shield=True):
-                await super().close(0.0)
-            raise
-
-
-class Client(AsyncClient):
-    __doc__ = AsyncClient.__doc__
-
-    async def close(self) -> None:
-        """See `packetcore.ClientBase`. If this is cancelled, the closing goes on."""
-        try:
-            await super().close()
-        except trio.Cancelled:
-            self.endpoint.runtime.spawn(super().close(), lambda: None)
-            raise
-
+Server = AsyncServer
+Client = AsyncClient
 
 adapter = AsyncAdapter(TrioRuntime, Stream, Server, Client)
+serve, connect, request = adapter.serve, adapter.connect, adapter.request
+serve_udp, connect_udp = adapter.serve_udp, adapter.connect_udp
 
 
 class ConnectionPool(AsyncConnectionPool[Stream]):
-    __doc__ = AsyncConnectionPool.__doc__
     adapter = adapter

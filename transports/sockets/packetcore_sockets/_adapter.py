@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import socket
-from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from ssl import SSLContext
 from typing import Any, Generic, Protocol, TypeVar, overload
@@ -157,8 +157,8 @@ class Adapter(Generic[S, V, C]):
         """
         async with self.server_runtime(sessions, **where).held() as runtime:
             infos = await look_up(runtime, host or None, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
-            sockets = open_tcp_listeners(infos, port, backlog)
-            server = self._server(runtime, self._new_stream, handler, config, sessions=sessions)
+            with _given_away(open_tcp_listeners(infos, port, backlog)) as sockets:
+                server = self._server(runtime, self._new_stream, handler, config, sessions=sessions)
             server.addresses = [sock.getsockname() for sock in sockets]
             server.listening = Listening(runtime, server.endpoint, sockets, ssl)
             return server
@@ -254,13 +254,10 @@ class Adapter(Generic[S, V, C]):
         """
         async with self.server_runtime(sessions, **where).held() as runtime:
             infos = await look_up(runtime, host or None, port, socket.SOCK_DGRAM, socket.AI_PASSIVE)
-            sockets = open_udp_servers(infos, port, broadcast=broadcast, multicast_group=multicast_group)
-            with ExitStack() as opened:
-                for sock in sockets:
-                    opened.enter_context(sock)
-                endpoint = runtime.new_datagram_endpoint
+            opened = open_udp_servers(infos, port, broadcast=broadcast, multicast_group=multicast_group)
+            endpoint = runtime.new_datagram_endpoint
+            with _given_away(opened) as sockets:
                 server = self._server(runtime, self._new_stream, handler, config, endpoint=endpoint, sessions=sessions)
-                opened.pop_all()
             server.addresses = [sock.getsockname() for sock in sockets]
             for sock in sockets:
                 DatagramSocket(runtime, server.endpoint, sock)
@@ -331,6 +328,16 @@ class Adapter(Generic[S, V, C]):
     def server_runtime(self, sessions: SessionPool[Session] | None, **where: Any) -> Runtime:
         """The runtime of a server. Override it where those that share a register share a lock."""
         return self._current(**where)
+
+
+@contextmanager
+def _given_away(sockets: list[socket.socket]) -> Iterator[list[socket.socket]]:
+    """Sockets that are somebody's at the end; where that fails they are closed."""
+    with ExitStack() as opened:
+        for sock in sockets:
+            opened.enter_context(sock)
+        yield sockets
+        opened.pop_all()
 
 
 async def outcome(runtime: Runtime, begin: Callable[[Callable[[T | Exception], object]], Handle | None]) -> T:

@@ -33,7 +33,7 @@ class Client(ClientBase):
         self.runtime: Any = runtime
         """What it runs on."""
         self._changed = AsyncCondition(runtime.new_event)
-        self._functions = Functions(runtime, new_stream, self._changed.notify_all)
+        self._functions = Functions(runtime, new_stream, self._look)
         self._error: BaseException | None = None
         super().__init__(
             handler,
@@ -41,7 +41,7 @@ class Client(ClientBase):
             config,
             reconnect,
             dial,
-            self._changed.notify_all,
+            self._look,
             keep=keep,
             random=random,
             clock=runtime.time,
@@ -57,23 +57,26 @@ class Client(ClientBase):
     async def close(self) -> None:
         """See `packetcore.ClientBase`. It takes `close_timeout` at most. A function that is busy
         elsewhere has as long again, then it is cancelled; where it cannot be, as in a thread, it is
-        left to itself and finds its stream closed. Raises the `SystemExit` or `KeyboardInterrupt` of
-        a handler, which nobody has been told, once."""
+        left to itself and finds its stream closed. If this is cancelled, the closing goes on. Raises
+        the `SystemExit` or `KeyboardInterrupt` of a handler, which nobody has been told, once."""
         limit = self.endpoint.config.close_timeout
-        try:
-            self.begin_closing()
-            await self.runtime.within(None, self._changed, lambda: self.session is None)
-            await self.runtime.within(limit, self._changed, self._is_over)
-        finally:
-            self._functions.cancel()
-            await self.runtime.within(limit, self._changed, self._is_over)
-            self.runtime.release(self._end)
+        self.begin_closing()
+        await self.runtime.within(None, self._changed, lambda: self.session is None)
+        await self.runtime.within(limit, self._changed, self._is_over)
+        self._functions.cancel()
+        await self.runtime.within(limit, self._changed, self._is_over)
+        self.runtime.release(self._end)
         error, self._error = self._error, None
         if error is not None:
             raise error
 
     def _is_over(self) -> bool:
         return not self._functions.others()
+
+    def _look(self) -> None:
+        self._changed.notify_all()
+        if self.is_closed and self.session is None and self._is_over():
+            self.runtime.release(self._end)
 
     def _ended(self, error: BaseException) -> None:
         """A handler wants the program to end."""

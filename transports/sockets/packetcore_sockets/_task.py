@@ -71,7 +71,6 @@ class Task:
     def _go_on(self, error: BaseException | None = None) -> None:
         if self._is_over:
             return
-        self._wake = None
         try:
             waiting = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
         except BaseException as end:
