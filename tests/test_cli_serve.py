@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -258,6 +259,7 @@ def test_a_udp_peer_that_has_gone_is_logged() -> None:
     with serving("--udp", "--echo") as server:
         with server.udp_device() as device:
             server.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, server.process.pid, os.WSTOPPED)
             device.send(encode(Packet(1)))
         server.process.send_signal(signal.SIGCONT)  # what it sends back finds nobody
         assert server.process.stderr is not None

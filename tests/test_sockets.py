@@ -11,16 +11,21 @@ import socket
 import ssl
 import struct
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, suppress
-from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED, EHOSTUNREACH, EMSGSIZE, ENODEV
+from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED, EHOSTUNREACH, EMFILE, EMSGSIZE, ENODEV, ENOTDIR
+from functools import partial
+from typing import Any
 
 import pytest
 import trustme
 
 from packetcore import (
     Address,
+    AsyncStream,
     Carrier,
     CloseReason,
     Config,
@@ -34,12 +39,25 @@ from packetcore import (
     encode,
 )
 from packetcore_sockets import (
+    ACCEPT_PAUSE,
     READ_AT_ONCE,
     AddressInfo,
+    AsyncAdapter,
+    AsyncClient,
+    AsyncConnectionPool,
+    AsyncServer,
     DatagramSocket,
+    Dial,
+    Event,
+    Found,
     Handshake,
+    Listener,
+    Runtime,
     StreamSocket,
+    Target,
+    Task,
     TLSRecords,
+    look_up,
     open_each,
     open_tcp_listeners,
     open_udp_client,
@@ -595,8 +613,14 @@ class SelectLoop:
         self._callbacks: dict[tuple[socket.socket, int], Callable[[], object]] = {}
         self._later: list[Later] = []
         self.calls = 0
+        self._skipped = 0.0
 
-    time = staticmethod(time.monotonic)
+    def time(self) -> float:
+        return time.monotonic() + self._skipped
+
+    def skip(self, seconds: float) -> None:
+        """Have so much time pass at once."""
+        self._skipped += seconds
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         self.call_at(0.0, callback)
@@ -614,6 +638,11 @@ class SelectLoop:
     def watches(self, sock: socket.socket) -> int:
         """Which events of a socket are waited for."""
         return sum(event for watched, event in self._callbacks if watched is sock)
+
+    @property
+    def callbacks(self) -> list[Callable[[], object]]:
+        """What it would call of all sockets that are watched."""
+        return [*self._callbacks.values()]
 
     def turn(self, patience: float = 0.0) -> None:
         """Call what is due, then what is ready within some seconds."""
@@ -896,30 +925,481 @@ def test_a_context_of_the_other_side_is_an_error_at_once(cleanup: ExitStack) -> 
 # Connecting.
 
 
-class Dialled:
-    """One `Dial` to what a test says, and what it was told."""
+def ipv4(address: Address) -> AddressInfo:
+    return (socket.AF_INET, socket.SOCK_STREAM, 0, "", address)
 
-    def __init__(self, cleanup: ExitStack, found: Found | None = None, **options: Any) -> None:
+
+NO_FAMILY: AddressInfo = (999, socket.SOCK_STREAM, 0, "", ("::1", 7))
+"""An address as IPv6 has them, on a system without it."""
+
+NO_WAY: Any = (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", "/dev/null/nowhere")
+"""An address to which a socket cannot even begin to connect."""
+
+
+def refusing(cleanup: ExitStack) -> Address:
+    """Where nobody listens, and nobody will meanwhile."""
+    sock = cleanup.enter_context(socket.socket())
+    sock.bind(("127.0.0.1", 0))
+    address: Address = sock.getsockname()
+    return address
+
+
+class Dialling:
+    """A `Dial` whose look-up is answered by the test, and what it told."""
+
+    def __init__(self, cleanup: ExitStack, config: Config | None = None, context: ssl.SSLContext | None = None) -> None:
         self.loop = SelectLoop()
         cleanup.callback(self.loop.close)
-        self.endpoint = Endpoint(Handler(), Config(**options))
-        self.begun: list[socket.socket] = []
+        self.endpoint = Endpoint(Handler(), config)
+        cleanup.callback(lambda: self.endpoint.abort(time.monotonic()))
+        self.listener = cleanup.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.told: list[Session | Exception] = []
-        self.answer: Callable[[Found], object] = lambda found: None
-        self.found = found
-        self.is_made = False
-        context = ssl.create_default_context()
-        secure, self.plain = Target("device.example", 7000, context), Target("device.example", 7000)
-        self.secure = secure
+        self.descriptors = descriptors()
+        target = Target("device.example", 7000, context)
+        self.dial = Dial(self.loop, self.endpoint, target, self._look_up, self._begin, self.told.append)
 
-    def begin(self, target: Target | None = None) -> Dial:
-        """Make it."""
-        dial = Dial(self.loop, self.endpoint, target or self.plain, self.look_up, self.begin_session, self.tell)
-        self.is_made = True
-        return dial
+    def answer(self) -> None:
+        """The look-up gives the listener's address."""
+        self.looked_up([ipv4(self.listener.getsockname())])
 
-    def look_up(self, done: Callable[[Found], object], host: str, port: int, kind: socket.SocketKind) -> None:
-        assert (host, port, kind) == ("device.example", 7000, socket.SOCK_STREAM)
-        self.answer = done
-        if (found := self.found) is not None:
-            self.loop.call_soon(lambda: done(found))
+    def _look_up(
+        self, done: Callable[[Found], object], host: str | None, port: int, kind: socket.SocketKind, flags: int = 0
+    ) -> None:
+        assert (host, port, kind, flags) == ("device.example", 7000, socket.SOCK_STREAM, 0)
+        self.looked_up = done
+
+    def _begin(self, endpoint: Endpoint, sock: socket.socket, peer: Address, tls: TLSRecords | None) -> Session:
+        self.sock = sock
+        return StreamSocket(self.loop, endpoint, sock, peer, tls).session
+
+
+def test_each_address_is_tried_in_turn_until_one_answers(cleanup: ExitStack) -> None:
+    dialling, refused = Dialling(cleanup), refusing(cleanup)
+    before = descriptors()
+    address = dialling.listener.getsockname()
+    dialling.looked_up([NO_FAMILY, NO_WAY, ipv4(refused), ipv4(address), ipv4(refused)])
+    assert dialling.told == []
+    dialling.loop.until(lambda: bool(dialling.told))
+    (session,) = dialling.told
+    assert isinstance(session, Session)
+    assert session.peer == address
+    assert session.is_open
+    assert len(descriptors()) == len(before) + 1, "what an address that would not do had opened stayed open"
+    assert dialling.loop.watches(dialling.sock) == selectors.EVENT_READ
+
+
+def test_where_no_address_answers_the_last_one_says_why(cleanup: ExitStack) -> None:
+    refused, unknown = refusing(cleanup), socket.gaierror(socket.EAI_NONAME, "unknown")
+    answers: list[tuple[Found, str]] = [
+        ([NO_FAMILY, ipv4(refused)], "refused"),
+        ([ipv4(refused), NO_FAMILY], "not supported"),
+        ([NO_FAMILY, NO_WAY], os.strerror(ENOTDIR)),
+        ([], "no address"),
+        (unknown, "unknown"),
+    ]
+    for found, text in answers:
+        dialling = Dialling(cleanup)
+        dialling.looked_up(found)
+        dialling.loop.until(lambda told=dialling.told: bool(told))  # type: ignore[misc]
+        (error,) = dialling.told
+        assert text in str(error)
+        assert descriptors() == dialling.descriptors
+
+
+@pytest.mark.parametrize("when", ["before the look-up", "when the loop has yet to tell", "in the handshake"])
+def test_a_dial_that_is_given_up_tells_nobody_and_leaves_nothing(when: str, cleanup: ExitStack) -> None:
+    context = ssl.create_default_context() if when == "in the handshake" else None
+    dialling = Dialling(cleanup, Config(connect_timeout=PATIENCE), context)
+    if when != "before the look-up":
+        dialling.answer()
+    if when == "in the handshake":
+        dialling.listener.settimeout(PATIENCE)
+        dialling.loop.until(lambda: bool(select.select([dialling.listener], [], [], 0)[0]))
+        peer = cleanup.enter_context(dialling.listener.accept()[0])
+        dialling.descriptors.add(str(peer.fileno()))
+        dialling.loop.until(lambda: bool(select.select([peer], [], [], 0)[0]))
+    ready = dialling.loop.callbacks
+    dialling.dial.cancel()
+    dialling.dial.cancel()
+    for callback in ready:
+        callback()  # as a loop does that has found them ready in the same turn
+    dialling.answer()
+    dialling.looked_up(OSError("unknown"))
+    dialling.loop.skip(2 * PATIENCE)
+    dialling.loop.turn()
+    assert dialling.told == []
+    assert descriptors() == dialling.descriptors
+
+
+@pytest.mark.parametrize("where", ["look-up", "connection", "handshake"])
+def test_a_dial_takes_no_longer_than_connect_timeout(where: str, cleanup: ExitStack) -> None:
+    context = ssl.create_default_context() if where == "handshake" else None
+    dialling = Dialling(cleanup, Config(connect_timeout=0.05), context)
+    if where == "connection":
+        dialling.loop.set_writer = lambda sock, callback: None  # type: ignore[method-assign]
+    if where != "look-up":
+        dialling.answer()
+    dialling.loop.until(lambda: bool(dialling.told))
+    dialling.answer()
+    for _ in range(3):
+        dialling.loop.turn()
+    (error,) = dialling.told
+    assert isinstance(error, TimeoutError)
+    assert "device.example port 7000" in str(error)
+    assert descriptors() == dialling.descriptors
+
+
+@pytest.mark.parametrize("outcome", ["session", "refused", "no name", "too late"])
+def test_nothing_is_told_before_who_dials_knows_what_to_cancel(outcome: str, cleanup: ExitStack) -> None:
+    loop, told = SelectLoop(), list[tuple[bool, object]]()
+    endpoint = Endpoint(Handler(), Config(connect_timeout=1e-9 if outcome == "too late" else PATIENCE))
+    cleanup.callback(loop.close)
+    cleanup.callback(lambda: endpoint.abort(time.monotonic()))
+    listener = cleanup.enter_context(socket.create_server(("127.0.0.1", 0)))
+    host, port = refusing(cleanup) if outcome == "refused" else listener.getsockname()
+    target = Target("\u00e4" * 64 if outcome == "no name" else host, port)
+    dials: list[Dial] = []
+
+    def begin(endpoint: Endpoint, sock: socket.socket, peer: Address, tls: TLSRecords | None) -> Session:
+        return StreamSocket(loop, endpoint, sock, peer, tls).session
+
+    def done(result: Session | Exception) -> None:
+        told.append((bool(dials), type(result)))
+
+    dials.append(Dial(loop, endpoint, target, partial(look_up, loop), begin, done))
+    loop.until(lambda: bool(told))
+    kinds = {"session": Session, "refused": ConnectionRefusedError, "no name": UnicodeError, "too late": TimeoutError}
+    assert told == [(True, kinds[outcome])]
+
+
+def looked_up(host: str | None, flags: int = 0) -> Found:
+    """What `look_up` tells, once."""
+    loop, told, has_returned = SelectLoop(), list[Found](), list[bool]()
+
+    def done(found: Found) -> None:
+        assert has_returned, "told before the call had returned"
+        told.append(found)
+
+    look_up(loop, done, host, 80, socket.SOCK_STREAM, flags)
+    has_returned.append(True)
+    loop.until(lambda: bool(told))
+    loop.turn()
+    loop.close()
+    assert len(told) == 1
+    return told[0]
+
+
+def test_an_address_is_looked_up_without_a_thread_and_a_name_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(host: str | None, port: int, *, type: int, flags: int) -> Any:
+        if flags & socket.AI_NUMERICHOST:
+            return real(host, port, type=type, flags=flags)
+        asking.append(threading.current_thread())
+        if host == "unknown.example":
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        return [ipv4(("192.0.2.1", port))]
+
+    real: Any = socket.getaddrinfo
+    asking: list[threading.Thread] = []
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    for host, address in (("127.0.0.1", ("127.0.0.1", 80)), ("::1", ("::1", 80, 0, 0))):
+        found = looked_up(host)
+        assert not isinstance(found, Exception)
+        assert [info[4] for info in found] == [address]
+    assert not isinstance(looked_up(None, socket.AI_PASSIVE), Exception)
+    assert isinstance(looked_up("\u00e4" * 64), UnicodeError)
+    assert asking == []
+    assert looked_up("device.example") == [ipv4(("192.0.2.1", 80))]
+    assert isinstance(looked_up("unknown.example"), socket.gaierror)
+    assert len(asking) == 2
+    assert threading.current_thread() not in asking
+
+
+def test_where_no_thread_can_be_had_the_look_up_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert isinstance(looked_up("device.invalid"), RuntimeError)
+
+
+# Listening.
+
+
+class ShortOfDescriptors(socket.socket):
+    """A listening socket that says so as often as a test wants."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.bind(("127.0.0.1", 0))
+        self.listen()
+        self.failures = failures
+
+    def accept(self) -> tuple[socket.socket, Address]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(EMFILE, os.strerror(EMFILE))
+        return super().accept()
+
+
+class Accepting:
+    """A `Listener`, and whom it has accepted."""
+
+    def __init__(self, cleanup: ExitStack, failures: int = 0) -> None:
+        self.loop = SelectLoop()
+        cleanup.callback(self.loop.close)
+        self.sock = ShortOfDescriptors(failures)
+        self.listener = Listener(self.loop, self.sock, self._accepted)
+        cleanup.callback(self.listener.close)
+        self.peers: list[Address] = []
+        self._cleanup = cleanup
+
+    def connect(self) -> Address:
+        peer = self._cleanup.enter_context(socket.create_connection(self.sock.getsockname(), PATIENCE))
+        address: Address = peer.getsockname()
+        return address
+
+    def _accepted(self, sock: socket.socket, peer: Address) -> None:
+        self._cleanup.enter_context(sock)
+        self.peers.append(peer)
+
+
+def test_a_listener_short_of_descriptors_pauses_as_often_as_it_takes_and_loses_nobody(
+    cleanup: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    accepting = Accepting(cleanup, failures=3)
+    waiting = [accepting.connect(), accepting.connect()]
+    for failures in (2, 1, 0):
+        accepting.loop.until(lambda left=failures: accepting.sock.failures == left)  # type: ignore[misc]
+        accepting.loop.skip(0.5 * ACCEPT_PAUSE)
+        accepting.loop.turn()
+        assert accepting.loop.watches(accepting.sock) == 0, "the loop is kept busy by what cannot be accepted"
+        assert accepting.peers == []
+        accepting.loop.skip(0.5 * ACCEPT_PAUSE)
+    accepting.loop.until(lambda: len(accepting.peers) == 2)
+    assert accepting.peers == waiting
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    accepting.sock.failures = 1
+    waiting.append(accepting.connect())
+    accepting.loop.until(lambda: accepting.sock.failures == 0)
+    accepting.loop.skip(ACCEPT_PAUSE)
+    accepting.loop.until(lambda: len(accepting.peers) == 3)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"] * 2
+
+
+@pytest.mark.parametrize("is_pausing", [False, True])
+def test_a_listener_that_is_closed_accepts_nobody_any_more(cleanup: ExitStack, is_pausing: bool) -> None:
+    accepting = Accepting(cleanup, failures=1 if is_pausing else 0)
+    accepting.connect()
+    if is_pausing:
+        accepting.loop.until(lambda: accepting.sock.failures == 0)
+    accepting.listener.close()
+    accepting.listener.close()
+    assert accepting.sock.fileno() == -1
+    accepting.loop.skip(PATIENCE)
+    accepting.loop.turn()
+    assert accepting.peers == []
+
+
+def test_a_listener_may_be_closed_by_whom_it_accepts(cleanup: ExitStack) -> None:
+    def turn_away(sock: socket.socket, peer: Address) -> None:
+        sock.close()
+        listener.close()
+
+    accepting = Accepting(cleanup)
+    listener = Listener(accepting.loop, accepting.sock, turn_away)
+    for _ in range(2):
+        accepting.connect()
+    accepting.loop.until(lambda: accepting.sock.fileno() < 0)
+
+
+# Tasks.
+
+
+class Soon:
+    """The `call_soon` of a loop, whose turn comes when the test says so."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Callable[[], object]] = deque()
+
+    def __call__(self, callback: Callable[[], object]) -> None:
+        self._queue.append(callback)
+
+    def run(self) -> None:
+        while self._queue:
+            self._queue.popleft()()
+
+
+def test_an_event_wakes_all_who_wait_in_their_order_and_lets_pass_who_comes_later() -> None:
+    soon, log = Soon(), list[str]()
+    event = Event(soon)
+
+    async def wait(name: str) -> None:
+        await event.wait()
+        log.append(name)
+
+    for name in "abc":
+        Task(wait(name), soon, lambda name=name: log.append(f"{name} is over"))  # type: ignore[misc]
+    soon.run()
+    assert log == []
+    event.set()
+    event.set()
+    assert log == [], "who sets it may be in the middle of its work"
+    soon.run()
+    assert log == ["a", "a is over", "b", "b is over", "c", "c is over"]
+    late = Task(wait("d"), soon, lambda: log.append("d is over"))
+    soon.run()
+    late.cancel()
+    soon.run()
+    assert log[6:] == ["d", "d is over"]
+
+
+def test_a_task_that_is_cancelled_before_it_began_runs_nothing_and_is_over() -> None:
+    soon, log = Soon(), list[str]()
+
+    async def run() -> None:
+        log.append("ran")
+
+    Task(run(), soon, lambda: log.append("over")).cancel()
+    assert log == []
+    soon.run()
+    assert log == ["over"]
+
+
+def test_a_task_is_cancelled_where_it_waits_once_and_may_wait_at_its_end() -> None:
+    soon, log = Soon(), list[str]()
+    first, second = Event(soon), Event(soon)
+
+    async def run() -> None:
+        try:
+            await first.wait()
+        finally:
+            log.append("leaves")
+            await second.wait()
+            log.append("left")
+
+    task = Task(run(), soon, lambda: log.append("over"))
+    soon.run()
+    task.cancel()
+    task.cancel()
+    first.set()  # too late, or in the same turn: it waits for something else by then
+    soon.run()
+    task.cancel()
+    first.set()
+    soon.run()
+    assert log == ["leaves"]
+    second.set()
+    soon.run()
+    assert log == ["leaves", "left", "over"]
+    task.cancel()
+    soon.run()
+    assert log == ["leaves", "left", "over"]
+
+
+def test_a_task_that_is_woken_when_it_is_cancelled_does_not_lose_what_it_was_woken_for() -> None:
+    soon, log = Soon(), list[str]()
+    event, never = Event(soon), Event(soon)
+
+    async def run() -> None:
+        await event.wait()
+        log.append("woken")
+        await never.wait()
+        log.append("not cancelled")
+
+    task = Task(run(), soon, lambda: log.append("over"))
+    soon.run()
+    event.set()
+    task.cancel()
+    soon.run()
+    assert log == ["woken", "over"]
+
+
+def test_what_a_task_raises_ends_it_alone_unless_it_ends_the_program() -> None:
+    soon, log = Soon(), list[str]()
+
+    async def fail(error: BaseException) -> None:
+        log.append(type(error).__name__)
+        raise error
+
+    for error in (ValueError(), SystemExit(7), StopAsyncIteration()):
+        Task(fail(error), soon, lambda: log.append("over"))
+    with pytest.raises(SystemExit, match="7"):
+        soon.run()
+    soon.run()
+    assert log == ["ValueError", "over", "SystemExit", "over", "StopAsyncIteration", "over"]
+
+
+def test_a_task_is_told_that_it_waits_for_what_is_not_of_its_runtime() -> None:
+    soon, log = Soon(), list[str]()
+
+    class Foreign:
+        def __await__(self) -> Iterator[None]:
+            yield
+
+    async def run() -> None:
+        with pytest.raises(TypeError, match="cannot wait for None"):
+            await Foreign()  # type: ignore[misc]
+        log.append("told")
+
+    Task(run(), soon, lambda: log.append("over"))
+    soon.run()
+    assert log == ["told", "over"]
+
+
+# All of an adapter on a loop that has neither tasks nor transports.
+
+
+class OwnRuntime(SelectLoop, Runtime):
+    """Five verbs, and all the rest as it comes."""
+
+    def complete(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Turn until it is over, which has to be by returning."""
+        ends: list[str] = []
+
+        async def main() -> None:
+            await coroutine
+            ends.append("returned")
+
+        Task(main(), self.call_soon, lambda: ends.append("over"))
+        self.until(lambda: "over" in ends)
+        assert ends == ["returned", "over"]
+
+
+def test_five_verbs_make_an_adapter(cleanup: ExitStack) -> None:
+    runtime, ends = OwnRuntime(), list[str]()
+    cleanup.callback(runtime.close)
+    own = AsyncAdapter(lambda: runtime, AsyncStream, AsyncServer, AsyncClient)
+
+    async def echo(stream: AsyncStream) -> None:
+        async for packet in stream:
+            await stream.send(packet)
+            if packet.id == 13:
+                try:
+                    await runtime.new_event().wait()
+                finally:
+                    ends.append("cancelled")
+
+    class Pool(AsyncConnectionPool[AsyncStream]):
+        adapter = own
+
+    async def main() -> None:
+        before = descriptors()
+        server = await own.serve(echo)
+        serving = Task(server.serve_forever(), runtime.call_soon, lambda: ends.append("served"))
+        host, port = server.address[:2]
+        async with Pool(host, port) as pool, pool.acquire() as pooled:
+            assert await pooled.request(PING) == PING
+        async with await own.connect(host, port) as stream:
+            await stream.send(Packet(13))
+            assert await stream.recv() == Packet(13)
+            with pytest.raises(TimeoutError, match="timeout"):
+                await stream.request(PING, timeout=0.01)
+            serving.cancel()
+            await server.close(grace=0.01)
+        with pytest.raises(ConnectionRefusedError):
+            await own.connect(host, port)
+        async with await own.serve_udp(echo) as server, await own.connect_udp(*server.address[:2]) as stream:
+            assert await stream.request(PING) == PING
+        assert ends == ["cancelled", "served"]
+        assert descriptors() == before
+
+    runtime.complete(main())

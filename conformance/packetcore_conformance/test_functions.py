@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from packetcore import CloseReason, Config, Packet, encode
+from packetcore import Backoff, CloseReason, Config, Packet, encode
 from packetcore_conformance.peer import DEADLINE
 from packetcore_conformance.recorder import Recorder
 from packetcore_conformance.rig import Rig
@@ -172,6 +172,61 @@ def test_a_server_that_closes_waits_for_what_its_functions_do_at_the_end(rig: Ri
         peer.close()
     closing()
     assert ends == ["ended"] * 2, "the server was closed while its functions still ran"
+
+
+def test_one_may_close_the_server_that_runs_it(rig: Rig) -> None:
+    """It waits for all else, and not for itself."""
+    servers: list[Any] = []
+    ends: list[str] = []
+
+    async def awaited(stream: Any) -> None:
+        try:
+            await stream.recv()
+            await servers[0].close(0.1)
+        finally:
+            ends.append("ended")
+
+    def waiting(stream: Any) -> None:
+        try:
+            stream.recv()
+            servers[0].close(0.1)
+        finally:
+            ends.append("ended")
+
+    function = rig.stream_function(lambda stream: (awaited if hasattr(stream, "__aiter__") else waiting)(stream))
+    servers.append(start(rig, function))
+    closing, other = rig.peer(servers[0]), rig.peer(servers[0])
+    rig.sessions(servers[0], 2)
+    closing.send(PING)
+    for peer in (closing, other):
+        peer.wait_closed()
+    rig.until(lambda: len(ends) == 2, "both functions ended")
+    assert rig.call(lambda: servers[0].stats.closed) == {CloseReason.SHUTDOWN: 2}
+
+
+def test_one_may_close_the_client_that_runs_it(rig: Rig) -> None:
+    clients: list[Any] = []
+    closed: list[bool] = []
+
+    async def awaited(stream: Any) -> None:
+        await stream.recv()
+        await clients[0].close()
+        closed.append(True)
+
+    def waiting(stream: Any) -> None:
+        stream.recv()
+        clients[0].close()
+        closed.append(True)
+
+    handler = Recorder()
+    server = rig.serve(handler)
+    function = rig.stream_function(lambda stream: (awaited if hasattr(stream, "__aiter__") else waiting)(stream))
+    clients.append(rig.client(server.address, function, Backoff()))
+    handler.wait("connected")
+    rig.call(handler.sessions[0].send, Packet(1))
+    rig.until(lambda: closed == [True], "a function closed its own client, and went on")
+    assert clients[0].is_closed
+    handler.wait("disconnected")
 
 
 def test_a_server_that_closes_does_not_wait_for_ever_for_functions_that_hang(rig: Rig) -> None:

@@ -51,7 +51,6 @@ class Loop(SyncRuntime):
     is held for."""
 
     time = staticmethod(monotonic)
-    current = staticmethod(threading.current_thread)
 
     def __init__(self, is_lasting: bool = False) -> None:
         self.is_lasting = is_lasting

@@ -36,7 +36,6 @@ class Hub(SyncRuntime):
     """The hub of the thread that makes this."""
 
     time = staticmethod(monotonic)
-    current = staticmethod(gevent.getcurrent)
 
     def __init__(self) -> None:
         self._hub = gevent.get_hub()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from packetcore import Handle, Inbox
 from packetcore_sockets._runtime import Runtime
+
+_running_here: ContextVar[Any] = ContextVar("packetcore_sockets.running_here")
+"""The stream whose function runs in this context: of a task, a thread or a greenlet."""
 
 
 class Functions:
@@ -27,9 +31,9 @@ class Functions:
         self._running: dict[Any, Handle] = {}  # by their streams
 
     def others(self) -> list[Handle]:
-        """Those that run, save one that asks this, where that can be told."""
-        current = self._runtime.current()
-        return [task for task in self._running.values() if task is not current]
+        """Those that run, save one that asks this."""
+        asking = _running_here.get(None)
+        return [task for stream, task in self._running.items() if stream is not asking]
 
     def start(self, function: Callable[[Any], Any], inbox: Inbox) -> None:
         """Run one over the stream of a new session."""
@@ -40,7 +44,11 @@ class Functions:
                 del self._running[stream]
                 self._on_change()
 
-        self._running[stream] = self._runtime.run_function(stream, function, done)
+        def call(stream: Any) -> Any:
+            _running_here.set(stream)
+            return function(stream)
+
+        self._running[stream] = self._runtime.run_function(stream, call, done)
 
     def cancel(self) -> None:
         """End those that run, where the runtime can."""

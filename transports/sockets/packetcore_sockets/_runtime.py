@@ -38,10 +38,6 @@ class Runtime(Network):
         """Run an application over a stream, by the stream's own `run`; else as `spawn`."""
         return self.spawn(stream.run(function), done)
 
-    def current(self) -> object:
-        """Where that can be told: what `run_function` has returned for the application that asks."""
-        return None
-
     def start(self) -> None:
         """Serve sockets while nobody waits, too, where that takes a thread. Idempotent."""
 

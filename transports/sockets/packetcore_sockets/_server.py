@@ -71,10 +71,12 @@ class Server(ServerBase):
         finally:
             self.endpoint.abort(self.runtime.time())
             self._functions.cancel()
-            await self.runtime.within(self.endpoint.config.close_timeout, self._changed, self._is_over)
-            self._is_closed = True
-            self._changed.notify_all()
-            self.runtime.release(self._end)
+            try:
+                await self.runtime.within(self.endpoint.config.close_timeout, self._changed, self._is_over)
+            finally:
+                self._is_closed = True
+                self._changed.notify_all()
+                self.runtime.release(self._end)
         error, self._error = self._error, None
         if error is not None:
             raise error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 CallSoon = Callable[[Callable[[], object]], object]
@@ -50,6 +52,7 @@ class Task:
 
     def __init__(self, coroutine: Coroutine[Any, Any, object], call_soon: CallSoon, done: Callable[[], object]) -> None:
         self._coroutine = coroutine
+        self._context = copy_context()
         self._call_soon = call_soon
         self._done = done
         self._wake: Callable[[], object] | None = None
@@ -72,7 +75,8 @@ class Task:
         if self._is_over:
             return
         try:
-            waiting = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
+            step = partial(self._coroutine.send, None) if error is None else partial(self._coroutine.throw, error)
+            waiting = self._context.run(step)
         except BaseException as end:
             self._is_over = True
             self._done()
