@@ -181,7 +181,7 @@ class AsyncStream(StreamBase):
 
     async def _next(self) -> Packet | Message:
         try:
-            return await self.recv()
+            return await AsyncStream.recv(self)  # a runtime's own awaitable would be made in vain
         except SessionClosed as closed:
             if closed.is_clean:
                 raise StopAsyncIteration from None

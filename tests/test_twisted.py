@@ -165,9 +165,9 @@ def test_a_wall_clock_that_steps_ends_nothing_that_waits(
 
     handler = Patient()
     slow = driver.start_server(handler)
-    options = {"reactor": driver._reactor, **driver.tls_options(server_tls, server_side=False)}
+    options = {"reactor": driver.runtime.reactor, **driver.tls_options(server_tls, server_side=False)}
     with raw_peer(server, None) as shaking, raw_peer(slow, None), socket.create_server(("127.0.0.1", 0)) as silent:
-        until(driver, lambda: bool(server._shaking_hands) and bool(handler.sessions))
+        until(driver, lambda: bool(server.listening._opening) and bool(handler.sessions))
         connecting = driver.call(lambda: [connect(*silent.getsockname(), **options)])
         closing = driver.call(lambda: [slow.close(60)])
         real = ReactorBase.seconds
@@ -227,7 +227,7 @@ def echo_chained(stream: Any) -> Any:
 
 @pytest.mark.parametrize("function", [echo_one, echo_chained])
 def test_a_function_may_give_a_deferred(driver: TwistedDriver, function: Callable[[Stream], Any]) -> None:
-    server = driver.call(partial(serve, function, reactor=driver._reactor))
+    server = driver.call(partial(serve, function, reactor=driver.runtime.reactor))
     stream = driver.connect(*server.address)
     driver.call(stream.send, Packet(1, b"hello"))
     assert driver.call(stream.recv) == Packet(1, b"hello")
@@ -246,7 +246,7 @@ def test_what_a_function_raises_is_logged_once(
             raise ZeroDivisionError
         return stream.recv().addCallback(lambda _: 1 / 0)
 
-    server = driver.call(partial(serve, fragile, reactor=driver._reactor))
+    server = driver.call(partial(serve, fragile, reactor=driver.runtime.reactor))
     stream = driver.connect(*server.address)
     if not fails_at_once:
         driver.call(stream.send, Packet(1))
@@ -280,7 +280,7 @@ def test_a_function_that_only_sends_waits_for_its_peer(driver: TwistedDriver) ->
         for _ in range(200):
             await stream.send(Packet(1, bytes(100_000)))
 
-    server: Server = driver.call(partial(serve, chatter, reactor=driver._reactor))
+    server: Server = driver.call(partial(serve, chatter, reactor=driver.runtime.reactor))
     with socket.create_connection(server.address, timeout=DEADLINE) as peer:
         until(driver, lambda: [64 * 1024 < session.outstanding < 1 << 20 for session in server.sessions] == [True])
         received = 0
@@ -358,7 +358,7 @@ def test_an_older_context_factory_will_do(driver: TwistedDriver, server_tls: TLS
         def getContext(self) -> Any:  # noqa: N802
             return options.getContext()
 
-    server = driver.call(partial(serve, echo_one, ssl=Factory(), reactor=driver._reactor))
+    server = driver.call(partial(serve, echo_one, ssl=Factory(), reactor=driver.runtime.reactor))
     stream = driver.connect(*server.address, tls=client_tls)
     assert driver.call(stream.request, Packet(1)) == Packet(1)
     driver.call(stream.close)
@@ -378,7 +378,7 @@ def test_a_handshake_that_fails_is_nobodys_news(driver: TwistedDriver, server_tl
 def test_a_factory_serves_either_side_of_any_endpoint(
     driver: TwistedDriver, server_tls: TLS, client_tls: TLS, tmp_path: Path, over_tls: bool
 ) -> None:
-    reactor, handler = driver._reactor, Recorder()
+    reactor, handler = driver.runtime.reactor, Recorder()
     factory = PacketFactory(echo_one, reactor=reactor)
     client = PacketFactory(handler, reactor=reactor)
     untyped: Any = endpoints
@@ -401,7 +401,7 @@ def test_a_factory_serves_either_side_of_any_endpoint(
 
 
 def test_a_connect_that_is_cancelled_leaves_no_socket(driver: TwistedDriver, client_tls: TLS) -> None:
-    options = {"config": Config(connect_timeout=None), "reactor": driver._reactor}
+    options = {"config": Config(connect_timeout=None), "reactor": driver.runtime.reactor}
     options.update(driver.tls_options(client_tls, server_side=False))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         connecting = driver.call(lambda: [connect(*silent.getsockname(), **options)])
@@ -451,7 +451,7 @@ def test_a_reactor_that_takes_no_sockets_listens_in_its_own_way(driver: TwistedD
         def __getattr__(self, name: str) -> Any:
             if name.startswith("__"):
                 raise AttributeError(name)
-            return getattr(driver._reactor, name)
+            return getattr(driver.runtime.reactor, name)
 
     server: Server = driver.call(partial(serve, echo_one, reactor=Bare()))
     stream = driver.connect(*server.address)
@@ -467,7 +467,7 @@ def test_a_reactor_that_takes_no_sockets_listens_in_its_own_way(driver: TwistedD
 def test_a_server_that_closes_waits_for_no_handshake(driver: TwistedDriver, server_tls: TLS) -> None:
     server: Any = driver.start_server(tls=server_tls, config=Config(connect_timeout=None))
     with raw_peer(server, None) as peer:
-        until(driver, lambda: bool(server._shaking_hands))
+        until(driver, lambda: bool(server.listening._opening))
         driver.call(server.close)
         assert peer.recv(1) == b""
 
@@ -589,7 +589,7 @@ def test_what_a_handler_ends_comes_out_where_the_program_waits(driver: TwistedDr
         def packet_received(self, session: Session, packet: Packet) -> None:
             raise KeyboardInterrupt
 
-    server: Server = driver.call(partial(serve, Ends(), reactor=driver._reactor))
+    server: Server = driver.call(partial(serve, Ends(), reactor=driver.runtime.reactor))
     waiting = driver.call(lambda: [server.serve_forever()])
     with raw_peer(server, None) as peer:
         peer.sendall(encode(Packet(1)))

@@ -44,6 +44,21 @@ def test_an_active_peer_outlives_a_silent_one(rig: Rig) -> None:
     assert active.receive(len(PING)) == PING
 
 
+def test_a_peer_whose_bytes_waited_while_the_loop_was_busy_is_not_silent(rig: Rig) -> None:
+    server = rig.serve(config=Config(idle_timeout=0.4))
+    peers = [rig.peer(server) for _ in range(20)]
+    for peer in peers:
+        peer.send(PING)
+        assert peer.receive(len(PING)) == PING
+    busy = rig.in_background(time.sleep, 0.8)
+    time.sleep(0.1)
+    for peer in peers:
+        peer.send(PING)
+    busy()
+    for peer in peers:
+        assert peer.receive(len(PING)) == PING, "a peer was called silent whose bytes were waiting"
+
+
 def test_a_refresh_in_the_pool_keeps_a_silent_session(rig: Rig) -> None:
     handler = echo()
     server = rig.serve(handler, Config(idle_timeout=0.8))

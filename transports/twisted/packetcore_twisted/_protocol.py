@@ -17,7 +17,7 @@ from zope.interface import implementer  # type: ignore[import-untyped]
 
 from packetcore import Address, Carrier, Endpoint, Session
 from packetcore_sockets import read_rest
-from packetcore_twisted._reactor import Timers, clock_of
+from packetcore_twisted._waiting import Timer, clock_of
 
 PIECE = 64 * 1024
 """The most bytes a transport is given at a time; Linux wakes a writer in larger steps."""
@@ -36,13 +36,14 @@ class PacketProtocol(Protocol):
     """Once connected; over TLS, once the handshake is done."""
 
     def __init__(self, endpoint: Endpoint, reactor: Any) -> None:
+        self.opened: Deferred[Session] = Deferred(lambda _: self.abort())
+        """Fires with the session before its handler hears of it, or fails with why there is none."""
         self._endpoint = endpoint
         self._reactor = reactor
         self._time = clock_of(reactor)
         self._timer: Any = None
         self._transport: Any = None
         self._socket: Any = None  # beneath TLS and other wrappers; None where there is none
-        self._opened: Deferred[Session] = Deferred(lambda _: self.abort())
         self._write_some: Callable[[bytes], object] | None = None  # of a TCP socket with nothing above
         self._is_open = self._is_tls = self._producing = self._has_ended = False
         self._error: OSError | None = None  # that broke it
@@ -63,12 +64,11 @@ class PacketProtocol(Protocol):
             self._socket.connectionLost = self._socket_lost
         if self._socket is not None and interfaces.ITCPTransport.providedBy(socket):
             self._socket.setTcpNoDelay(True)
-        if socket is self.transport and not self._is_tls:
-            self._write_some = getattr(socket, "writeSomeData", None)
         if not self._is_tls:
+            self._write_some = getattr(socket, "writeSomeData", None) if socket is self.transport else None
             self.handshakeCompleted()
-        elif self._endpoint.config.connect_timeout is not None:
-            self._timer = Timers(self._reactor).callLater(self._endpoint.config.connect_timeout, self.abort)
+        elif (limit := self._endpoint.config.connect_timeout) is not None:
+            self._timer = Timer(self._reactor, self._time() + limit, self.abort)
 
     def handshakeCompleted(self) -> None:  # noqa: N802
         if self._is_tls and self._transport.disconnecting:
@@ -76,8 +76,8 @@ class PacketProtocol(Protocol):
         self.set_timer(None)
         self.session = Session(self._endpoint, self, address_of(self._transport.getPeer()), self._time())
         self._is_open = True
+        self.opened.callback(self.session)
         self.session.opened(self._time())
-        self._opened.callback(self.session)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         self.session.received(data, self._time())
@@ -91,14 +91,14 @@ class PacketProtocol(Protocol):
 
     def connectionLost(self, reason: Any = connectionDone) -> None:  # noqa: N802
         self.set_timer(None)
-        clean = reason.check(error.ConnectionDone, error.ConnectionAborted)
         if self._is_open:
+            clean = reason.check(error.ConnectionDone, error.ConnectionAborted)
             self.session.lost(None if clean else reason.value, self._time())
-        elif not self._opened.called:
-            closed = reason.check(error.ConnectionClosed)
+        elif not self.opened.called:
             text = f"the TLS handshake failed: {reason.getErrorMessage()}"
-            self._opened.errback(ConnectionResetError(text) if closed else SSLError(1, text))
-            self._opened.addErrback(lambda _: None)  # nobody need have asked
+            closed = reason.check(error.ConnectionClosed)
+            self.opened.errback(ConnectionResetError(text) if closed else SSLError(1, text))
+            self.opened.addErrback(lambda _: None)  # nobody need have asked
 
     def resumeProducing(self) -> None:  # noqa: N802
         sent, self._piece = self._piece, 0
@@ -169,12 +169,12 @@ class PacketProtocol(Protocol):
 
     def abort(self) -> None:
         self._unsent.clear()
-        if self._socket is None:
+        if self._socket is not None:
+            # In good order where the system takes the rest at once, as elsewhere, else with a reset.
+            self._socket.loseConnection()
+            self._reactor.callLater(0, self._reactor.callLater, 0, self._socket.abortConnection)
+        elif self.connected:
             getattr(self._transport, "abortConnection", self._transport.loseConnection)()
-            return
-        # In good order where the system takes the rest at once, as elsewhere, else with a reset.
-        self._socket.loseConnection()
-        self._reactor.callLater(0, self._reactor.callLater, 0, self._socket.abortConnection)
 
     def wake(self) -> None:
         self._reactor.callLater(0, lambda: self.session.flush(self._time()))

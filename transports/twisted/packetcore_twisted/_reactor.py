@@ -1,114 +1,194 @@
-"""What every part asks of a reactor."""
+"""A reactor as a `packetcore_sockets.Runtime` whose streams are Twisted's transports."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
-from functools import partial
-from time import monotonic
+from collections.abc import Callable, Coroutine
+from inspect import ismethod
+from threading import get_ident
 from typing import Any
+from weakref import WeakMethod
 
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.base import ReactorBase
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet import error, tcp
+from twisted.internet.abstract import FileDescriptor, isIPAddress, isIPv6Address
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from packetcore import Endpoint
-from packetcore_sockets import AddressInfo
+from packetcore import Address, Dial, Endpoint, Handle, Session
+from packetcore_sockets import Runtime
+from packetcore_twisted._protocol import PacketProtocol
+from packetcore_twisted._waiting import Event, Timer, clock_of
+
+Callback = Callable[[], object]
+Done = Callable[[Session | Exception], object]
 
 _log = Logger(namespace="packetcore")
 
 
-def log_failure(message: str) -> None:
-    """Log an exception that is being handled, as Twisted does."""
-    _log.failure("{message}", message=message)
-
-
-def the_reactor(reactor: Any) -> Any:
-    """The one given, or the global one."""
+def current(reactor: Any = None) -> Reactor:
+    """The runtime of a reactor, which is the global one by default."""
     if reactor is None:
         from twisted.internet import reactor  # not before: importing it is choosing it
-    return reactor
+    known = vars(reactor)
+    if "packetcore" not in known:
+        known["packetcore"] = Reactor(reactor)
+    runtime: Reactor = known["packetcore"]
+    return runtime
 
 
-def clock_of(reactor: Any) -> Callable[[], float]:
-    """What tells the time that sessions are given. A reactor's own is the wall clock, which steps
-    when the machine resumes or is set; a clock that a test has made up rules.
+class Reactor(Runtime):
+    """A reactor, or a clock in its place. It has sockets watched for what they have to read, and never
+    for room: what needs that are streams, which have Twisted's transports."""
 
-    A timer of the reactor that fires early by this one is set again. One that fires late, after the
-    wall clock was set back, is made up for with the next thing that happens to its session.
-    """
-    is_wall_clock = isinstance(reactor, ReactorBase) and "seconds" not in vars(reactor)
-    return monotonic if is_wall_clock and type(reactor).seconds is ReactorBase.seconds else reactor.seconds
-
-
-class Timers:
-    """Timers of a reactor that never fire early by `clock_of`: what Twisted asks of an
-    `IReactorTime` to limit how long a Deferred takes."""
+    log_exception = staticmethod(lambda message: _log.failure("{message}", message=message))
 
     def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._time = clock_of(reactor)
+        self.reactor = reactor
+        """What Twisted knows it by."""
+        self._clock = clock_of(reactor)
+        self._thread: int | None = None  # the reactor's, once that runs
+        self._is_clock = not hasattr(reactor, "callFromThread")
+        self._watched: dict[socket.socket, _Watched] = {}
+        self._held: set[Callable[[], Any]] = set()
+        if not self._is_clock:
+            reactor.callFromThread(self._begin)
+            reactor.addSystemEventTrigger("during", "shutdown", self._end_all)
 
-    def callLater(self, delay: float, function: Callable[[], object]) -> Timer:  # noqa: N802
-        return Timer(self._reactor, self._time, self._time() + delay, function)
+    def time(self) -> float:
+        return self._clock()
 
+    def call_soon(self, callback: Callback) -> None:
+        if self._is_clock or get_ident() == self._thread:
+            self.reactor.callLater(0, callback)
+        else:
+            self.reactor.callFromThread(callback)
 
-class Timer:
-    """One of them."""
+    def call_at(self, when: float, callback: Callback) -> Timer:
+        return Timer(self.reactor, when, callback)
 
-    def __init__(self, reactor: Any, time: Callable[[], float], at: float, function: Callable[[], object]) -> None:
-        self._reactor = reactor
-        self._time = time
-        self._at = at
-        self._function = function
-        self._begin()
+    def callLater(self, delay: float, callback: Callback) -> Timer:  # noqa: N802
+        """What limits how long a Deferred takes asks this of an `IReactorTime`."""
+        return self.call_at(self.time() + delay, callback)
 
-    def active(self) -> bool:
-        """Whether it will fire yet."""
-        return bool(self._call.active())
+    def set_reader(self, sock: socket.socket, callback: Callback | None) -> None:
+        if sock in self._watched:
+            self.reactor.removeReader(self._watched.pop(sock))
+        if callback is not None:
+            self._watched[sock] = _Watched(sock, callback, self.reactor)
 
-    def cancel(self) -> None:
-        """Have it not fire."""
-        self._call.cancel()
+    def set_writer(self, sock: socket.socket, callback: Callback | None) -> None:
+        raise NotImplementedError
+
+    def bind(self, endpoint: Endpoint) -> None:
+        if not self._is_clock:
+            super().bind(endpoint)
+
+    def hold(self, end: Callback) -> None:
+        # What was forgotten may go: nobody has to close a factory.
+        self._held.add(WeakMethod(end, self._held.discard) if ismethod(end) else end)
+
+    def release(self, end: Callback) -> None:
+        self._held.discard(WeakMethod(end) if ismethod(end) else end)
+
+    def end(self, error: BaseException) -> bool:
+        """Stop the reactor, if it runs, and log why: nothing public has it exit with a code."""
+        _log.critical("a handler ended the program: {error!r}", error=error)
+        if getattr(self.reactor, "running", False):
+            self.reactor.callLater(0, self.reactor.stop)
+        return True
+
+    def new_event(self) -> Event:
+        return Event(self.reactor)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, object], done: Callback) -> Handle:
+        def over(result: object) -> None:
+            coroutine.close()  # it may not have begun
+            done()
+
+        return deferLater(self.reactor, 0, Deferred.fromCoroutine, coroutine).addBoth(over)
+
+    def accept(self, endpoint: Endpoint, sock: socket.socket, peer: Address, context: Any, done: Done) -> Handle | None:
+        protocol = PacketProtocol(endpoint, self.reactor)
+        top: Any = protocol
+        if context is not None:
+            top = self._factory(protocol, context, is_client=False).buildProtocol(None)
+        sock.setblocking(False)
+        # Twisted's `adoptStreamConnection` asks the socket who its peer is: one that was reset knows no more.
+        no_port: Any = None
+        transport = tcp.Server(sock, top, peer, no_port, sock.fileno(), self.reactor)
+        transport.repstr = f"<{type(top).__name__} with {peer[0]} port {peer[1]}>"
+        top.makeConnection(transport)
+        return None if context is None else _tell(protocol.opened, done)
+
+    def dialler(self, host: str, port: int, *, ssl: Any = None) -> Dial:  # type: ignore[override]
+        new_endpoint: Any = TCP4ClientEndpoint if isIPAddress(host) or isIPv6Address(host) else HostnameEndpoint
+
+        async def connect(protocol: PacketProtocol) -> None:
+            await deferLater(self.reactor, 0)
+            factory = self._factory(protocol, ssl(host) if callable(ssl) else ssl, is_client=True)
+            try:
+                await new_endpoint(self.reactor, host, port, None).connect(factory)
+            except error.ConnectError as refused:
+                text = f"connecting to {host} port {port}: {refused}"
+                raise (OSError(refused.osError, text) if refused.osError else OSError(text)) from None
+
+        def dial(endpoint: Endpoint, done: Done) -> Handle:
+            def failed(reason: Any) -> None:
+                if not opened.called:
+                    opened.errback(reason)
+
+            def give_up(reason: Any) -> Any:
+                connecting.cancel()
+                return reason
+
+            protocol = PacketProtocol(endpoint, self.reactor)
+            opened: Any = protocol.opened
+            connecting = Deferred.fromCoroutine(connect(protocol)).addErrback(failed)
+            if (limit := endpoint.config.connect_timeout) is not None:
+                opened.addTimeout(limit, self, lambda *_: fail(endpoint.connect_timed_out(host, port)))
+            return _tell(opened.addErrback(give_up), done)
+
+        return dial
+
+    def over_tls(self, ssl: Any, factory: Any, *, is_client: bool) -> Any:
+        """Put TLS beneath the protocols of a factory."""
+        from packetcore_twisted._tls import TLSFactory  # pyOpenSSL need not be installed
+
+        return TLSFactory(ssl, is_client, factory, self.reactor)
+
+    def _factory(self, protocol: PacketProtocol, ssl: Any, *, is_client: bool) -> Any:
+        factory: Any = Factory.forProtocol(lambda: protocol)
+        factory.noisy = False
+        return factory if ssl is None else self.over_tls(ssl, factory, is_client=is_client)
 
     def _begin(self) -> None:
-        self._call = self._reactor.callLater(max(0, self._at - self._time()), self._look)
+        self._thread = get_ident()
 
-    def _look(self) -> None:
-        if self._time() < self._at:
-            self._begin()
-        else:
-            self._function()
-
-
-def tie(endpoint: Endpoint, reactor: Any, on_ended: Callable[[BaseException], object] | None = None) -> None:
-    """Let `call_soon` reach the sessions of an endpoint from any thread.
-
-    Args:
-        on_ended: called with the `SystemExit` or `KeyboardInterrupt` of a handler, once its sessions
-            are over; by default the reactor is stopped.
-    """
-    if hasattr(reactor, "callFromThread"):  # else it is a clock, for tests
-        endpoint.runs_by(reactor.callFromThread)
-    endpoint.on_ended = on_ended or partial(stop, reactor)
+    def _end_all(self) -> None:
+        for held in [*self._held]:
+            end = held() if isinstance(held, WeakMethod) else held
+            if end is not None:
+                end()
 
 
-def stop(reactor: Any, error: BaseException) -> None:
-    """Stop a reactor, if it runs, and log why: nothing public has it exit with a code."""
-    _log.critical("a handler ended the program: {error!r}", error=error)
-    if getattr(reactor, "running", False):
-        reactor.callLater(0, reactor.stop)
+def _tell(opened: Any, done: Done) -> Handle:
+    told: Handle = opened.addCallbacks(done, lambda failed: failed.check(CancelledError) or done(failed.value))
+    return told
 
 
-async def look_up(
-    reactor: Any, host: str | None, port: int, kind: socket.SocketKind, flags: int = 0
-) -> Sequence[AddressInfo]:
-    """The addresses of a host, as `getaddrinfo` gives them; a thread waits for those of a name."""
-    if host is None or isIPAddress(host) or isIPv6Address(host):
-        return socket.getaddrinfo(host, port, type=kind, flags=flags)
-    pool = reactor.getThreadPool()
-    found: Sequence[AddressInfo] = await deferToThreadPool(
-        reactor, pool, socket.getaddrinfo, host, port, type=kind, flags=flags
-    )
-    return found
+class _Watched(FileDescriptor):
+    """A socket, as a reactor watches it."""
+
+    def __init__(self, sock: socket.socket, callback: Callback, reactor: Any) -> None:
+        super().__init__(reactor)
+        self.fileno = sock.fileno  # type: ignore[method-assign]
+        self.doRead = self._callback = callback  # type: ignore[method-assign]
+        self._watch: Callable[[object], object] = reactor.addReader
+        self._watch(self)
+
+    def readConnectionLost(self, reason: object) -> None:  # noqa: N802
+        self._watch(self)  # a reactor that polls takes a socket with an error and nothing else for one to close
+        self._callback()

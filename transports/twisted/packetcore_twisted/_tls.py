@@ -27,6 +27,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
     """TLS that writes at once, since a session has put small writes together already; and of which
     each side ends on its own. Twisted's closes once the peer has finished, whatever is unsent."""
 
+    wrappedProtocol: Any  # noqa: N815
     at_end = False
     """Whether the peer has said that it has finished sending."""
 
@@ -34,20 +35,17 @@ class TLSTransport(TLSMemoryBIOProtocol):
         """The peer has said so."""
         if not self.at_end:
             self.at_end = True
-            self._tell_end()
+            self.wrappedProtocol.readConnectionLost()
 
     def readConnectionLost(self) -> None:  # noqa: N802
         if not self.at_end:
-            self._tell_end()
+            self.wrappedProtocol.readConnectionLost()
 
     def writeConnectionLost(self) -> None:  # noqa: N802
         """Our own half-close is done: nothing."""
 
-    def _tell_end(self) -> None:
-        protocol: Any = self.wrappedProtocol
-        protocol.readConnectionLost()
 
-
+@implementer(IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator)
 class TLSFactory(TLSMemoryBIOFactory):
     """Puts TLS beneath the protocols of another factory."""
 
@@ -55,28 +53,20 @@ class TLSFactory(TLSMemoryBIOFactory):
     noisy = False
 
     def __init__(self, options: Any, is_client: bool, factory: Any, reactor: Any) -> None:
-        creator: Any = _Creator(options)
-        super().__init__(creator, is_client, factory, reactor)
-
-
-@implementer(IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator)
-class _Creator:
-    """Makes what Twisted takes for an OpenSSL connection."""
-
-    def __init__(self, options: Any) -> None:
         self._options = options
+        itself: Any = self
+        super().__init__(itself, is_client, factory, reactor)
 
     def clientConnectionForTLS(self, transport: TLSTransport) -> _HalfCloseable:  # noqa: N802
-        return self._create(IOpenSSLClientConnectionCreator, "clientConnectionForTLS", transport)
+        return self._create("clientConnectionForTLS", transport)
 
     def serverConnectionForTLS(self, transport: TLSTransport) -> _HalfCloseable:  # noqa: N802
-        return self._create(IOpenSSLServerConnectionCreator, "serverConnectionForTLS", transport)
+        return self._create("serverConnectionForTLS", transport)
 
-    def _create(self, interface: Any, method: str, transport: TLSTransport) -> _HalfCloseable:
-        if interface.providedBy(self._options):
-            connection: Connection = getattr(self._options, method)(transport)
-        else:  # a context factory, as older programs have it
-            connection = Connection(self._options.getContext(), None)
+    def _create(self, method: str, transport: TLSTransport) -> _HalfCloseable:
+        create = getattr(self._options, method, None)
+        # Without, it is a context factory, as older programs have it.
+        connection = Connection(self._options.getContext(), None) if create is None else create(transport)
         return _HalfCloseable(connection, transport)
 
 
@@ -122,23 +112,9 @@ def info(transport: Any) -> TLSInfo | None:
 
 
 _LONG_NAMES = {
-    NameOID.COMMON_NAME: "commonName",
-    NameOID.COUNTRY_NAME: "countryName",
-    NameOID.DOMAIN_COMPONENT: "domainComponent",
-    NameOID.DN_QUALIFIER: "dnQualifier",
-    NameOID.EMAIL_ADDRESS: "emailAddress",
-    NameOID.GIVEN_NAME: "givenName",
-    NameOID.LOCALITY_NAME: "localityName",
-    NameOID.ORGANIZATION_NAME: "organizationName",
-    NameOID.ORGANIZATIONAL_UNIT_NAME: "organizationalUnitName",
-    NameOID.SERIAL_NUMBER: "serialNumber",
-    NameOID.STATE_OR_PROVINCE_NAME: "stateOrProvinceName",
-    NameOID.STREET_ADDRESS: "streetAddress",
-    NameOID.SURNAME: "surname",
-    NameOID.TITLE: "title",
-    NameOID.USER_ID: "userId",
+    oid: name[0].lower() + name.title().replace("_", "")[1:] for name, oid in vars(NameOID).items() if name.isupper()
 }
-"""As OpenSSL has them, which is how the standard library gives a subject."""
+"""As OpenSSL has them, "commonName" for one, which is how the standard library gives a subject."""
 
 
 def options_from_files(tls: TLS, *, server_side: bool) -> Any:
@@ -149,16 +125,16 @@ def options_from_files(tls: TLS, *, server_side: bool) -> Any:
     """
     own: dict[str, Any] = {}
     shared: dict[str, Any] = {"acceptableProtocols": [name.encode() for name in tls.alpn] or None}
+    untyped: Any = ssl
     try:
         if tls.certificate is not None:
             leaf, *chain = load_pem_x509_certificates(Path(tls.certificate).read_bytes())
             key = load_pem_private_key(Path(tls.key or tls.certificate).read_bytes(), None)
             own = {"certificate": leaf, "extraCertChain": chain, "privateKey": key}
         if tls.authority is not None:
-            found = load_pem_x509_certificates(Path(tls.authority).read_bytes())
-            untyped: Any = ssl
-            roots = [untyped.Certificate(X509.from_cryptography(root)) for root in found]
-            shared["trustRoot"] = untyped.trustRootFromCertificates(roots)
+            roots = load_pem_x509_certificates(Path(tls.authority).read_bytes())
+            trusted = [untyped.Certificate(X509.from_cryptography(root)) for root in roots]
+            shared["trustRoot"] = untyped.trustRootFromCertificates(trusted)
         options = ssl.CertificateOptions(**own, **shared)
         options.getContext()  # finds out now whether the files fit together
     except (TypeError, ValueError, Error) as error:  # TypeError: the key needs a password

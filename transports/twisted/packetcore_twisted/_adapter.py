@@ -1,0 +1,159 @@
+"""All that an application imports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IProtocolFactory, IReactorFDSet
+from twisted.python.failure import Failure
+from zope.interface import implementer  # type: ignore[import-untyped]
+
+from packetcore import Config, Endpoint, Handler, Inbox, Refusal, Session, SessionPool
+from packetcore_sockets import BACKLOG, AsyncAdapter, AsyncClient, AsyncConnectionPool, AsyncServer, Connect, ConnectUDP
+from packetcore_twisted._protocol import PacketProtocol, address_of
+from packetcore_twisted._reactor import Reactor, current
+from packetcore_twisted._stream import Stream, StreamFunction
+from packetcore_twisted._waiting import deferred
+
+
+def new_stream(inbox: Inbox, runtime: Reactor) -> Stream:
+    """See `packetcore_sockets.Adapter`."""
+    return Stream(inbox, runtime.time, runtime.new_event)
+
+
+@implementer(IProtocolFactory)
+class PacketFactory(AsyncServer):
+    """Makes a `PacketProtocol` for each connection of an endpoint, on either side.
+
+    Args:
+        handler: a `packetcore.Handler` for all sessions, or a function for each.
+        config: limits and timeouts.
+        reactor: the endpoint's; the global one by default.
+        is_server: whether it is for a server's endpoint.
+        endpoint: see `packetcore.ServerBase`.
+        sessions: a register that other servers use too.
+    """
+
+    serve_forever = deferred(AsyncServer.serve_forever)  # type: ignore[assignment]
+    close = deferred(AsyncServer.close)  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        handler: Handler | StreamFunction,
+        config: Config | None = None,
+        reactor: Any = None,
+        is_server: bool = True,
+        endpoint: Callable[..., Endpoint] = Endpoint,
+        sessions: SessionPool[Session] | None = None,
+    ) -> None:
+        super().__init__(current(reactor), new_stream, handler, config, endpoint=endpoint, sessions=sessions)
+        self.endpoint.is_server = is_server
+        self.reactor: Any = self.runtime.reactor
+        """What tells the time and keeps timers."""
+        self.port: Any = None
+        """By which connections come, where that is not another's."""
+        self.listening: Any = SimpleNamespace(close=self._turn_away)
+        self._shaking_hands: set[PacketProtocol] = set()
+
+    def buildProtocol(self, addr: object) -> PacketProtocol:  # noqa: N802
+        protocol = PacketProtocol(self.endpoint, self.reactor)
+        self._shaking_hands.add(protocol)
+        protocol.opened.addBoth(self._shook_hands, protocol)
+        return protocol
+
+    def doStart(self) -> None:  # noqa: N802
+        """Nothing to prepare before a port or a connector uses it, nothing to clean up after."""
+
+    doStop = doStart  # noqa: N815
+
+    def _turn_away(self) -> None:
+        port, self.port = self.port, None
+        if port is not None:
+            port.stopListening()
+        for protocol in [*self._shaking_hands]:
+            if protocol.connected:
+                protocol.abort()
+
+    def _shook_hands(self, result: Any, protocol: PacketProtocol) -> Any:
+        self._shaking_hands.discard(protocol)
+        transport: Any = protocol.transport
+        if isinstance(result, Failure) and transport is not None and self.endpoint.is_server:
+            self.endpoint.refused(address_of(transport.getPeer()), Refusal.TLS_FAILED)
+        return result
+
+
+class Server(PacketFactory):
+    """A server that listens; `serve` gives it. `async with` closes it at the end."""
+
+    def __init__(self, runtime: Reactor, new_stream: object, handler: Any, config: Any, **options: Any) -> None:
+        super().__init__(handler, config, runtime.reactor, **options)
+
+
+class Client(AsyncClient):
+    __doc__ = AsyncClient.__doc__
+    close = deferred(AsyncClient.close)  # type: ignore[assignment]
+
+
+adapter = AsyncAdapter(current, Stream, Server, Client)
+request, serve_udp = deferred(adapter.request), deferred(adapter.serve_udp)
+connect_udp: ConnectUDP[Deferred[Stream], Deferred[Session]] = deferred(adapter.connect_udp)  # type: ignore[assignment]
+connect: Connect[Deferred[Stream], Deferred[Client], Deferred[Session]] = deferred(adapter.connect)  # type: ignore[assignment]
+"""`ssl` is what `twisted.internet.ssl.optionsForClientTLS` gives, or a function that makes it from
+`host`, such as `optionsForClientTLS` itself; there is no `server_hostname`."""
+
+
+@deferred
+async def serve(
+    handler: Handler | StreamFunction,
+    host: str | None = "127.0.0.1",
+    port: int = 0,
+    *,
+    config: Config | None = None,
+    sessions: SessionPool[Session] | None = None,
+    ssl: Any = None,
+    backlog: int = BACKLOG,
+    reactor: Any = None,
+) -> Server:
+    """Listen on TCP and serve, as `packetcore_sockets.AsyncAdapter.serve` says.
+
+    Args:
+        ssl: for TLS, `twisted.internet.ssl.CertificateOptions` or the like.
+        reactor: the global one by default. One that is no `IReactorFDSet` listens in its own
+            way: on one address, and out of descriptors it may close who waits.
+    """
+    runtime = current(reactor)
+    if IReactorFDSet.providedBy(runtime.reactor):
+        options: Any = {"ssl": ssl, "backlog": backlog, "reactor": runtime.reactor}
+        return await adapter.serve(handler, host, port, config=config, sessions=sessions, **options)
+    server = Server(runtime, new_stream, handler, config, sessions=sessions)
+    factory = server if ssl is None else runtime.over_tls(ssl, server, is_client=False)
+    try:
+        server.port = runtime.reactor.listenTCP(port, factory, backlog, host or "")
+    except CannotListenError as refused:
+        raise refused.socketError from None
+    server.addresses = [address_of(server.port.getHost())]
+    return server
+
+
+class ConnectionPool(AsyncConnectionPool[Stream]):
+    __doc__ = AsyncConnectionPool.__doc__
+    adapter = adapter
+    close = deferred(AsyncConnectionPool.close)  # type: ignore[assignment, arg-type]
+
+    @deferred
+    async def use(self, function: Callable[[Stream], Any]) -> Any:
+        """Acquire a stream, run a function over it, and give it back when that is done.
+
+        Args:
+            function: `async def`, or with a Deferred as its result. If it raises, the stream
+                is closed.
+
+        Returns:
+            A Deferred of what the function gives; see `acquire` for what else it raises.
+        """
+        async with self.acquire() as stream:
+            return await maybeDeferred(function, stream)
