@@ -9,7 +9,7 @@ TWINS := $(foreach name,connection datagram requests session,tests/test_$(name).
 DEMO := . transports/sockets transports/asyncio cli
 # Tests wait for sockets more than they compute.
 SPREAD := -n 4 --dist loadfile
-ALL := . transports/sockets $(ADAPTERS:%=transports/%) cli conformance examples/trio_adapter
+ALL := . transports/sockets $(ADAPTERS:%=transports/%) cli conformance examples/trio_adapter examples/tornado_adapter
 
 .PHONY: demo test lint types conformance mutants mutants-adapters bench bench-behaviour bench-guard soak sanitize wheels clean
 
@@ -18,7 +18,7 @@ demo: .venv/installed
 
 test: .venv/ready
 	PACKETCORE_PURE=1 PACKETCORE_NO_UVLOOP=1 $(BIN)/pytest -q $(SPREAD) $(TWINS) \
-	    --pyargs packetcore_conformance --transport asyncio --transport trio
+	    --pyargs packetcore_conformance --transport asyncio --transport trio --transport tornado
 	$(BIN)/pytest -q $(SPREAD) $(ADAPTERS:%=--transport %)
 
 lint: .venv/ready

@@ -260,6 +260,8 @@ class Loop(SyncRuntime):
             finally:
                 self.mutex.acquire()
                 self._selecting = False
+            if self._timers and self._timers[0].at <= monotonic():
+                ready = self._selector.select(0)  # the lock may have been long in coming
             for key, mask in ready:
                 reader, writer = key.data
                 if mask & EVENT_READ:

@@ -51,7 +51,7 @@ class Hub(SyncRuntime):
             self._loop.run_callback_threadsafe(callback)
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Handle:
-        return _Timer(self._loop.timer(max(_SHORTEST, when - monotonic())), callback)
+        return _Timer(self._loop, max(_SHORTEST, when - monotonic()), callback)
 
     def set_reader(self, sock: socket.socket, callback: Callable[[], object] | None) -> None:
         self._watch(sock, _READ, callback)
@@ -158,13 +158,24 @@ class Task(gevent.Greenlet):  # type: ignore[type-arg]  # it takes none at run t
 
 
 class _Timer:
-    def __init__(self, timer: Any, callback: Callable[[], object]) -> None:
-        self._timer = timer
+    """Fires a turn late: of what is due in one turn gevent's loops call timers first, and a peer whose
+    bytes are waiting is not silent."""
+
+    def __init__(self, loop: Any, delay: float, callback: Callable[[], object]) -> None:
+        self._loop = loop
         self._callback = callback
-        timer.start(self._fire)
+        self._start(delay, self._due)
 
     def cancel(self) -> None:
         self._timer.close()
+
+    def _start(self, delay: float, fire: Callable[[], object]) -> None:
+        self._timer = self._loop.timer(delay)
+        self._timer.start(fire)
+
+    def _due(self) -> None:
+        self._timer.close()
+        self._start(_SHORTEST, self._fire)
 
     def _fire(self) -> None:
         self._timer.close()

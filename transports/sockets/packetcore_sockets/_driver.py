@@ -20,7 +20,7 @@ START_TIMEOUT = 30.0
 """Seconds that a runtime may take to start."""
 
 Started = Callable[[Any, Callable[[], object]], object]
-"""To be told a runtime, and what has it end: called there."""
+"""`started(runtime, end)`: to be told a runtime, and what has it end, which is called there."""
 
 
 class ThreadDriver(Driver):
@@ -49,8 +49,8 @@ class ThreadDriver(Driver):
 
     @abstractmethod
     def run(self, started: Started) -> None:
-        """Make a runtime, tell it and what ends it, and run it until that was called: called on a
-        thread of its own."""
+        """Make a runtime, tell it and what ends it by `started(runtime, end)`, and run it until `end`
+        was called, on the runtime: called on a thread of its own."""
 
     @abstractmethod
     def begin(self, function: Callable[[], Any], future: Future[Any]) -> Handle:

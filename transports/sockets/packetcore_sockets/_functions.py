@@ -29,6 +29,7 @@ class Functions:
         self._new_stream = new_stream
         self._on_change = on_change
         self._running: dict[Any, Handle] = {}  # by their streams
+        self._cancelled: list[Handle] = []
 
     def others(self) -> list[Handle]:
         """Those that run, save one that asks this."""
@@ -41,7 +42,9 @@ class Functions:
 
         def done() -> None:
             with self._runtime.lock:
-                del self._running[stream]
+                task = self._running.pop(stream)
+                if task in self._cancelled:
+                    self._cancelled.remove(task)
                 self._on_change()
 
         def call(stream: Any) -> Any:
@@ -51,6 +54,9 @@ class Functions:
         self._running[stream] = self._runtime.run_function(stream, call, done)
 
     def cancel(self) -> None:
-        """End those that run, where the runtime can."""
+        """End those that run, where the runtime can; each once, for what they do at their end may
+        wait."""
         for task in self.others():
-            task.cancel()
+            if task not in self._cancelled:
+                self._cancelled.append(task)
+                task.cancel()

@@ -29,8 +29,12 @@ class Runtime(Network):
         """Run a coroutine, but not before this returns.
 
         Args:
-            done: called once it is over, however that came; an exception that it raised is lost
-                with it, save what ends a program.
+            done: called once it is over, however that came, also where it was cancelled before it
+                began; an exception that it raised is lost with it, save what ends a program.
+
+        Returns:
+            What raises in it where it waits. Who calls this keeps it until `done`, and cancels once
+            at most.
         """
         return Task(coroutine, self.call_soon, done)
 

@@ -1,0 +1,20 @@
+"""All that an application imports."""
+
+from __future__ import annotations
+
+from packetcore import AsyncStream
+from packetcore_sockets import AsyncAdapter, AsyncClient, AsyncConnectionPool, AsyncServer
+from packetcore_tornado._runtime import TornadoRuntime
+
+Stream = AsyncStream
+Server = AsyncServer
+Client = AsyncClient
+
+adapter = AsyncAdapter(TornadoRuntime, Stream, Server, Client)
+serve, connect, request = adapter.serve, adapter.connect, adapter.request
+serve_udp, connect_udp = adapter.serve_udp, adapter.connect_udp
+
+
+class ConnectionPool(AsyncConnectionPool[Stream]):
+    __doc__ = AsyncConnectionPool.__doc__
+    adapter = adapter
