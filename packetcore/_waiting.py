@@ -60,7 +60,7 @@ class SyncCondition(Protocol):
 
     @property
     def is_served(self) -> bool:
-        """Whether sockets are served while nobody waits."""
+        """Whether sockets are served while nobody waits; it does not change as long as a stream lives."""
         raise NotImplementedError
 
     def notify_all(self) -> object:
