@@ -21,7 +21,8 @@ from packetcore._waiting import Handle
 
 Dial = Callable[[Endpoint, Callable[[Session | Exception], object]], Handle]
 """Connects for an endpoint. Calls back once with a session that has begun, or with what went wrong,
-but not before it returns, and not at all once it is cancelled."""
+but not before it returns, and not at all once it is cancelled. To cancel it once the session has begun
+does nothing: that is the session's affair."""
 
 
 class ClientBase:

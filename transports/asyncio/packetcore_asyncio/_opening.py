@@ -7,65 +7,64 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from packetcore import Session
-from packetcore_asyncio._socket import SocketProtocol
 
 
 class Opening:
-    """One task that opens one transport, within a time.
+    """One transport that is opened by a task, until its session begins, within a time.
 
     Args:
         loop: the event loop.
-        reach: opens it, having told its protocol to `protocol` here, and gives the session.
+        reach: opens it, with a protocol that has been given this.
         limit: how long that, and TLS, may take, in seconds; `None` for ever.
         timed_out: makes the error where it takes longer.
         done: called once, but not before this returns, with the session or with what went wrong.
     """
 
-    protocol: SocketProtocol | None = None
-
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        reach: Callable[[Opening], Coroutine[Any, Any, Session]],
+        reach: Callable[[Opening], Coroutine[Any, Any, object]],
         limit: float | None,
         timed_out: Callable[[], Exception],
         done: Callable[[Session | Exception], object],
     ) -> None:
         self._done = done
+        self.is_over = False
+        """Whether it has begun, failed, or was given up: a connection that is made then is nobody's."""
+        self.drop: Callable[[], object] = lambda: None
+        """Closes the connection, if there is one: the protocol sets it."""
         self._timed_out = timed_out
-        self._is_over = False
         self._timer = None if limit is None else loop.call_later(limit, self._time_out)
         self._task = loop.create_task(reach(self))
-        self._task.add_done_callback(self._finish)
+        self._task.add_done_callback(self._reached)
 
     def cancel(self) -> None:
-        """Give up and tell nobody. Idempotent."""
+        """Give up and tell nobody, unless the session has begun. Idempotent."""
         if self._end():
             self._task.cancel()
-            self._drop()
+            self.drop()
 
-    def _finish(self, task: asyncio.Task[Session]) -> None:
-        if task.cancelled():
-            self._drop()  # uvloop may have made the connection meanwhile
-        elif not self._end():
-            task.exception()  # nobody asks any more
-        else:
-            error = task.exception()
-            if error is not None:
-                self._drop()
-            self._done(task.result() if error is None else error)  # type: ignore[arg-type]
+    def begun(self, session: Session) -> None:
+        """The session begins now."""
+        if self._end():
+            self._done(session)
+
+    def failed(self, error: Exception) -> None:
+        """There will be none, and the connection closes by itself."""
+        if self._end():
+            self._done(error)
 
     def _time_out(self) -> None:
         self.cancel()
         self._done(self._timed_out())
 
-    def _drop(self) -> None:
-        if self.protocol is not None:
-            self.protocol.dropped()
+    def _reached(self, task: asyncio.Task[object]) -> None:
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self.failed(error)
 
     def _end(self) -> bool:
         """Whether this is the end, and no other was before."""
-        was_over, self._is_over = self._is_over, True
+        was_over, self.is_over = self.is_over, True
         if self._timer is not None:
             self._timer.cancel()
         return not was_over

@@ -72,19 +72,16 @@ class EventLoop(Runtime):
     ) -> Handle | None:
         prepare(sock)
         try:
-            protocol = self._protocol(
-                endpoint, peer, None if context is None else TLSRecords(context, server_side=True)
-            )
+            tls = None if context is None else TLSRecords(context, server_side=True)
         except OSError:  # a context for the other side
             sock.close()
             raise
 
-        async def reach(opening: Opening) -> Session:
-            opening.protocol = protocol
+        async def reach(opening: Opening) -> None:
+            protocol = self._protocol(endpoint, opening, peer, tls)
             await self.loop.connect_accepted_socket(lambda: protocol, sock)
-            return await protocol.begun()
 
-        limit = None if context is None else endpoint.config.connect_timeout
+        limit = None if tls is None else endpoint.config.connect_timeout
         return Opening(self.loop, reach, limit, TimeoutError, done)
 
     def dialler(
@@ -105,13 +102,12 @@ class EventLoop(Runtime):
         """
         name = (host if server_hostname is None else server_hostname) or None
 
-        async def reach(endpoint: Endpoint, opening: Opening) -> Session:
+        async def reach(endpoint: Endpoint, opening: Opening) -> None:
             # The default context reads files.
-            context = await self.loop.run_in_executor(None, create_default_context) if ssl is True else ssl or None
-            protocol = self._protocol(endpoint, None, TLSRecords(context, server_hostname=name) if context else None)
-            opening.protocol = protocol
+            context = await self.loop.run_in_executor(None, create_default_context) if ssl is True else ssl
+            tls = TLSRecords(context, server_hostname=name) if context else None
+            protocol = self._protocol(endpoint, opening, None, tls)
             await self.loop.create_connection(lambda: protocol, host, port, **options)
-            return await protocol.begun()
 
         def dial(endpoint: Endpoint, done: Callable[[Session | Exception], object]) -> Handle:
             limit, timed_out = endpoint.config.connect_timeout, partial(endpoint.connect_timed_out, host, port)
@@ -119,10 +115,12 @@ class EventLoop(Runtime):
 
         return dial
 
-    def _protocol(self, endpoint: Endpoint, peer: Address | None, tls: TLSRecords | None) -> SocketProtocol:
+    def _protocol(
+        self, endpoint: Endpoint, opening: Opening, peer: Address | None, tls: TLSRecords | None
+    ) -> SocketProtocol:
         if tls is None:
-            return SocketProtocol(endpoint, self.loop, self.time, peer)
-        return TLSProtocol(endpoint, self.loop, self.time, peer, tls)
+            return SocketProtocol(endpoint, self.loop, self.time, opening, peer)
+        return TLSProtocol(endpoint, self.loop, self.time, opening, peer, tls)
 
 
 class Event:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from packetcore import Address, Carrier, Endpoint, Session
+from packetcore_asyncio._opening import Opening
 from packetcore_sockets import no_delay, read_rest, reset_on_close
 
 FAIR = 64 * 1024
@@ -25,6 +26,7 @@ class SocketProtocol(asyncio.Protocol):
         endpoint: the server or client that it belongs to.
         loop: the event loop.
         time: tells its time.
+        opening: told that the session begins, or why it does not.
         peer: the address that `accept` gave: of a peer that has gone the socket knows none.
     """
 
@@ -38,11 +40,14 @@ class SocketProtocol(asyncio.Protocol):
         endpoint: Endpoint,
         loop: asyncio.AbstractEventLoop,
         time: Callable[[], float],
+        opening: Opening,
         peer: Address | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._loop = loop
         self._time = time
+        self._opening = opening
+        opening.drop = self._drop
         self._peer = peer
         self._timer: asyncio.TimerHandle | None = None
         self._is_open = False
@@ -51,14 +56,13 @@ class SocketProtocol(asyncio.Protocol):
         self._unreported = 0  # bytes written of which the session was not told that they went
         self._is_behind = False  # some of them may wait
 
-    async def begun(self) -> Session:
-        """Wait for the session, once the connection is made. Raises what prevents it."""
-        return self.session
-
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        if self._opening.is_over:  # uvloop makes connections that were given up
+            transport.abort()
+            return
         # It pauses at one byte, from within `write`: so the system did not take everything.
         transport.set_write_buffer_limits(high=0)
         if self._peer is None:  # dialled; of those accepted it was done, faster on the socket itself
@@ -72,6 +76,7 @@ class SocketProtocol(asyncio.Protocol):
         peer = self._peer or self._transport.get_extra_info("peername") or ("unknown", 0)
         self._is_open = True
         self.session = Session(self._endpoint, self, peer, self._time())
+        self._opening.begun(self.session)
         self.session.opened(self._time())
         if self._paused:  # uvloop and Python 3.10 begin to read only now, and forget the pause
             self._loop.call_soon(self._pause_again)
@@ -91,6 +96,8 @@ class SocketProtocol(asyncio.Protocol):
         return True  # the session closes, after its replies
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._is_open:  # it was given up, or TLS has failed
+            return
         if exc is not None and (rest := _left_in(self._transport)):
             self._receive_rest(rest)
         self.session.lost(exc, self._time())
@@ -98,13 +105,9 @@ class SocketProtocol(asyncio.Protocol):
     def _receive_rest(self, rest: bytes) -> None:
         self.session.received(rest, self._time())
 
-    def dropped(self) -> None:
-        """Nobody wants this connection any more, though it may have been made. uvloop drops its
-        transport where whoever was opening it was cancelled, and does not say so."""
+    def _drop(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-        if self._is_open:
-            self.session.lost(None, self._time())
 
     def _read_on(self) -> None:
         if not self._paused and not self._transport.is_closing():

@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from packetcore import Address, Carrier, Endpoint, Session
+from packetcore import Address, Carrier, Endpoint
+from packetcore_asyncio._opening import Opening
 from packetcore_asyncio._socket import FAIR, SocketProtocol
 from packetcore_sockets import TLSRecords
 
@@ -24,15 +25,12 @@ class TLSProtocol(SocketProtocol):
         endpoint: Endpoint,
         loop: asyncio.AbstractEventLoop,
         time: Callable[[], float],
+        opening: Opening,
         peer: Address | None,
         tls: TLSRecords,
     ) -> None:
-        super().__init__(endpoint, loop, time, peer)
+        super().__init__(endpoint, loop, time, opening, peer)
         self._tls = tls
-        self._begun: asyncio.Future[Session] = loop.create_future()
-
-    async def begun(self) -> Session:
-        return await self._begun
 
     # What asyncio calls.
 
@@ -43,24 +41,18 @@ class TLSProtocol(SocketProtocol):
 
     def eof_received(self) -> bool:
         if not self._is_open:
-            self._fail(ConnectionResetError("the peer closed the connection during the TLS handshake"))
+            self._opening.failed(ConnectionResetError("the peer closed the connection during the TLS handshake"))
             return False
         if not self._tls.at_end:
             self.session.eof(self._time(), truncated=True)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._is_open:
-            super().connection_lost(exc)
-        else:
-            self._fail(exc or ConnectionResetError("the connection was lost during the TLS handshake"))
+        self._opening.failed(exc or ConnectionResetError("the connection was lost during the TLS handshake"))
+        super().connection_lost(exc)
 
     def resume_writing(self) -> None:
         self._report()
-
-    def dropped(self) -> None:
-        super().dropped()
-        self._fail(ConnectionAbortedError("given up"))
 
     # What the session calls.
 
@@ -92,8 +84,6 @@ class TLSProtocol(SocketProtocol):
         self._put(tls.take())
         if tls.is_open and not self._is_open and tls.error is None:
             self._open_session()
-            if not self._begun.done():
-                self._begun.set_result(self.session)
         if plain:
             self.session.received(plain, self._time())
         if tls.at_end and not knew_end:
@@ -107,14 +97,8 @@ class TLSProtocol(SocketProtocol):
     def _break(self, error: Exception) -> None:
         if self._is_open:
             self.session.lost(error, self._time())
-        else:
-            self._fail(error)
         self._transport.close()  # with the alert that tells the peer
-
-    def _fail(self, error: Exception) -> None:
-        if not (self._is_open or self._begun.done()):
-            self._begun.set_exception(error)
-            self._begun.exception()  # nobody need have asked
+        self._opening.failed(error)
 
     def _say_goodbye(self) -> None:
         self._tls.close()
