@@ -369,15 +369,15 @@ MUTANTS = [
     Mutant(
         "a client gives up after a try that fails",
         CLIENT,
-        "        self.endpoint.connect_failed(error)\n        self._try_again()",
-        "        self.endpoint.connect_failed(error)",
+        "            self.endpoint.connect_failed(result)\n            self._try_again()",
+        "            self.endpoint.connect_failed(result)",
         "test_a_server_that_is_down_at_first_is_reached_once_it_is_up",
     ),
     Mutant(
         "a client that was closed comes back",
         CLIENT,
-        "        if not self.is_closed:\n            self._dial_after",
-        "        if True:\n            self._dial_after",
+        "        if not self.is_closed:\n            now = ",
+        "        if True:\n            now = ",
         "test_a_client_that_was_closed_does_not_come_back",
     ),
     Mutant(
@@ -530,15 +530,15 @@ MUTANTS = [
     Mutant(
         "a server that cannot accept says so each time",
         f"{SOCKETS}/_listener.py",
-        "                    self._is_failing = True\n",
-        "",
+        "            self._is_failing = True\n            where",
+        "            where",
         "test_a_server_out_of_descriptors_waits_for_some_and_says_so_once",
     ),
     Mutant(
         "a server that cannot accept tries without end",
         f"{SOCKETS}/_listener.py",
-        "                return False\n            self._accepted",
-        "                return True\n            self._accepted",
+        "        self._loop.set_reader(self._sock, None)\n        self._pause",
+        "        self._pause",
         "test_a_server_out_of_descriptors_waits_for_some_and_says_so_once",
     ),
 ]
