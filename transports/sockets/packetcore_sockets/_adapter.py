@@ -184,9 +184,9 @@ class Adapter(Generic[S, V, C]):
                 at once, and its handler may be a function over a `Stream`, run for each connection.
             keep: how many packets a `Client` keeps that are sent while it is not connected.
             config: limits and timeouts.
-            options: `ssl`, an `SSLContext` to speak TLS by, and `server_hostname`, the name in
-                the server's certificate where it is not `host`; what the runtime needs to know; and
-                what else its transports take.
+            options: for TLS `ssl`, an `SSLContext` or what the runtime's own TLS takes, and with an
+                `SSLContext` `server_hostname`, the name in the server's certificate where it is not
+                `host`; what the runtime needs to know; and what else its transports take.
 
         Raises:
             OSError: it was refused or not reached; `TimeoutError` after `connect_timeout`;
@@ -304,6 +304,8 @@ class Adapter(Generic[S, V, C]):
                 return self._new_stream(inbox, runtime)
             runtime.start()
             return session
+
+    _connect.__name__, _connect_udp.__name__ = "connect", "connect_udp"
 
     async def request(
         self,
