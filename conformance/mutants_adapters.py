@@ -25,7 +25,7 @@ FAULTS: dict[str, list[Mutant]] = {
     "asyncio": [
         Mutant(
             "a dialled socket keeps Nagle's algorithm",
-            f"{SOCKETS}/_rest.py",
+            f"{SOCKETS}/_tcp.py",
             "        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)",
             "        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)",
             "test_small_packets",
@@ -246,7 +246,7 @@ FAULTS: dict[str, list[Mutant]] = {
         ),
         Mutant(
             "a socket keeps Nagle's algorithm",
-            f"{SOCKETS}/_rest.py",
+            f"{SOCKETS}/_tcp.py",
             "    sock.setblocking(False)\n    no_delay(sock)",
             "    sock.setblocking(False)",
             "test_small_packets",

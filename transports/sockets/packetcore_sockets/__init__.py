@@ -7,7 +7,7 @@ an adapter of it. What they are made of serves by itself, too: `StreamSocket`, `
 """
 
 from packetcore import Handle
-from packetcore_sockets._adapter import Adapter, Connect, ConnectUDP
+from packetcore_sockets._adapter import Adapter
 from packetcore_sockets._awaiting import AsyncAdapter
 from packetcore_sockets._awaiting import Client as AsyncClient
 from packetcore_sockets._awaiting import ConnectionPool as AsyncConnectionPool
@@ -16,6 +16,7 @@ from packetcore_sockets._blocking import Client as SyncClient
 from packetcore_sockets._blocking import ConnectionPool as SyncConnectionPool
 from packetcore_sockets._blocking import Server as SyncServer
 from packetcore_sockets._blocking import SyncAdapter, SyncRuntime, wait, waiting
+from packetcore_sockets._connect import Connect, ConnectUDP
 from packetcore_sockets._datagram import READ_AT_ONCE, DatagramSocket
 from packetcore_sockets._dial import Dial, Target
 from packetcore_sockets._driver import AsyncDriver, Started, SyncDriver, ThreadDriver
@@ -26,11 +27,10 @@ from packetcore_sockets._look_up import Found, look_up
 from packetcore_sockets._loop import Loop
 from packetcore_sockets._network import Network
 from packetcore_sockets._open import AddressInfo, open_each, open_udp_client, open_udp_servers
-from packetcore_sockets._reset import reset_on_close
-from packetcore_sockets._rest import no_delay, prepare, read_rest
 from packetcore_sockets._runtime import Runtime
 from packetcore_sockets._stream import READ_SIZE, StreamSocket
 from packetcore_sockets._task import Event, Task
+from packetcore_sockets._tcp import no_delay, prepare, read_rest, reset_on_close
 from packetcore_sockets._tls import TLSRecords
 
 __version__ = "0.1.0"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from ssl import SSLContext
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
 from packetcore import (
     Backoff,
@@ -26,6 +26,7 @@ from packetcore import (
     ask,
 )
 from packetcore_sockets._client import Client
+from packetcore_sockets._connect import Connect, ConnectUDP
 from packetcore_sockets._datagram import DatagramSocket
 from packetcore_sockets._listener import BACKLOG, open_tcp_listeners
 from packetcore_sockets._listening import Listening
@@ -41,64 +42,6 @@ C = TypeVar("C", bound=Client)
 T = TypeVar("T")
 
 Result = Coroutine[Any, Any, T]
-
-OfStream = TypeVar("OfStream", covariant=True)
-OfClient = TypeVar("OfClient", covariant=True)
-OfSession = TypeVar("OfSession", covariant=True)
-
-
-class Connect(Protocol[OfStream, OfClient, OfSession]):
-    """What `connect` gives for which handler, in the manner of an adapter."""
-
-    @overload
-    def __call__(
-        self, host: str, port: int, handler: None = None, *, config: Config | None = None, **options: Any
-    ) -> OfStream: ...
-    @overload
-    def __call__(
-        self,
-        host: str,
-        port: int,
-        handler: Handler | Callable[[Any], Any],
-        *,
-        reconnect: Backoff,
-        keep: int = 0,
-        config: Config | None = None,
-        **options: Any,
-    ) -> OfClient: ...
-    @overload
-    def __call__(
-        self, host: str, port: int, handler: Handler, *, config: Config | None = None, **options: Any
-    ) -> OfSession: ...
-
-
-class ConnectUDP(Protocol[OfStream, OfSession]):
-    """What `connect_udp` gives for which handler, in the manner of an adapter."""
-
-    @overload
-    def __call__(
-        self,
-        host: str,
-        port: int,
-        handler: None = None,
-        *,
-        config: Config | None = None,
-        broadcast: bool = False,
-        local_host: str | None = None,
-        **where: Any,
-    ) -> OfStream: ...
-    @overload
-    def __call__(
-        self,
-        host: str,
-        port: int,
-        handler: Handler,
-        *,
-        config: Config | None = None,
-        broadcast: bool = False,
-        local_host: str | None = None,
-        **where: Any,
-    ) -> OfSession: ...
 
 
 class Adapter(Generic[S, V, C]):

@@ -38,15 +38,7 @@ class Client(_client.Client):
 
 
 class AsyncAdapter(Adapter[S, A, B]):
-    """The functions of an adapter whose calls are awaited.
-
-    Args:
-        current: gives the runtime of where it is called. What keywords it takes, all functions
-            here take too.
-        stream: the adapter's `Stream`.
-        server: its `Server`.
-        client: its `Client`.
-    """
+    """The functions of an adapter whose calls are awaited; with its `Stream`, `Server` and `Client`."""
 
     def __init__(self, current: Callable[..., Runtime], stream: type[S], server: type[A], client: type[B]) -> None:
         def new_stream(inbox: Inbox, runtime: Runtime) -> S:

@@ -20,7 +20,8 @@ from packetcore import (
     SyncStream,
 )
 from packetcore_sockets import _client, _server
-from packetcore_sockets._adapter import Adapter, Connect, ConnectUDP
+from packetcore_sockets._adapter import Adapter
+from packetcore_sockets._connect import Connect, ConnectUDP
 from packetcore_sockets._pool import PoolOptions
 from packetcore_sockets._runtime import Runtime, Stopped
 
@@ -201,15 +202,8 @@ class Client(_client.Client):
 
 
 class SyncAdapter(Adapter[S, A, B]):
-    """The functions of an adapter whose calls block: `waiting` makes them do so.
-
-    Args:
-        current: gives the runtime of where it is called. What keywords it takes, all functions
-            here take too.
-        stream: the adapter's `Stream`.
-        server: its `Server`.
-        client: its `Client`.
-    """
+    """The functions of an adapter whose calls block: `waiting` makes them do so, and `connect` and
+    `connect_udp` are here ready. With its `Stream`, `Server` and `Client`."""
 
     def __init__(self, current: Callable[..., SyncRuntime], stream: type[S], server: type[A], client: type[B]) -> None:
         def new_stream(inbox: Inbox, runtime: Any) -> S:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ssl import SSLContext
 
 from packetcore_sockets._loop import Loop
-from packetcore_sockets._rest import prepare
+from packetcore_sockets._tcp import prepare
 from packetcore_sockets._tls import TLSRecords
 
 _CHUNK = 16 * 1024

@@ -14,8 +14,7 @@ from contextlib import suppress
 
 from packetcore import Address, Carrier, Endpoint, Handle, Host, Session
 from packetcore_sockets._loop import Loop
-from packetcore_sockets._reset import reset_on_close
-from packetcore_sockets._rest import prepare, read_rest
+from packetcore_sockets._tcp import prepare, read_rest, reset_on_close
 from packetcore_sockets._tls import TLSRecords
 
 READ_SIZE = 64 * 1024

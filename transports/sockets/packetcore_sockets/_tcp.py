@@ -1,11 +1,14 @@
-"""A connected TCP socket: what each needs before its first byte, and what is left in it after
-its last."""
+"""A connected TCP socket: what each needs before its first byte, what is left in it after its last,
+and how to close it where data is lost."""
 
 from __future__ import annotations
 
 import socket
+import struct
 from contextlib import suppress
 from typing import Any
+
+_AT_ONCE = struct.pack("ii", 1, 0)
 
 _CHUNK = 64 * 1024
 
@@ -38,3 +41,16 @@ def read_rest(sock: socket.socket) -> bytes:
         while len(rest) < _MOST and (data := sock.recv(_CHUNK)):
             rest += data
     return bytes(rest)
+
+
+def reset_on_close(sock: Any) -> None:
+    """Have `close` send a reset, and the system forget what the peer has not taken.
+
+    Without it a peer that never reads would hold the system's buffer long after its session is
+    over; and one that does read would see an end in good order, though data was lost.
+
+    Args:
+        sock: a socket, or what a runtime gives in the place of one.
+    """
+    with suppress(OSError):  # it may be closed already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
