@@ -21,6 +21,7 @@ test: .venv/ready
 	    --pyargs packetcore_conformance --transport asyncio --transport trio --transport tornado
 	$(BIN)/pytest -q $(SPREAD) $(ADAPTERS:%=--transport %)
 
+# The imports need Python 3.11.
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
