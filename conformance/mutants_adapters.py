@@ -273,13 +273,6 @@ FAULTS: dict[str, list[Mutant]] = {
             "test_each_address_of_a_name_is_tried",
         ),
         Mutant(
-            "who waits in a coroutine holds the lock",
-            f"{SOCKETS}/_blocking.py",
-            "        try:\n            event.block()",
-            "        try:\n            with lock:\n                event.block()",
-            "test_functions or test_closing",
-        ),
-        Mutant(
             "a function that raises is not told",
             STREAMS,
             f"            function(self)\n{RAISED}            self.session.failed(error, self._clock())",
