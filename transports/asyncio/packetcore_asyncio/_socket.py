@@ -46,7 +46,7 @@ class SocketProtocol(asyncio.Protocol):
         self._endpoint = endpoint
         self._loop = loop
         self._time = time
-        self._opening = opening
+        self._opening: Opening | None = opening  # until the session begins
         opening.drop = self._drop
         self._peer = peer
         self._timer: asyncio.TimerHandle | None = None
@@ -60,7 +60,7 @@ class SocketProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
-        if self._opening.is_over:  # uvloop makes connections that were given up
+        if self._opening is None or self._opening.is_over:  # uvloop makes connections that were given up
             transport.abort()
             return
         # It pauses at one byte, from within `write`: so the system did not take everything.
@@ -76,7 +76,9 @@ class SocketProtocol(asyncio.Protocol):
         peer = self._peer or self._transport.get_extra_info("peername") or ("unknown", 0)
         self._is_open = True
         self.session = Session(self._endpoint, self, peer, self._time())
-        self._opening.begun(self.session)
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.begun(self.session)
         self.session.opened(self._time())
         if self._paused:  # uvloop and Python 3.10 begin to read only now, and forget the pause
             self._loop.call_soon(self._pause_again)

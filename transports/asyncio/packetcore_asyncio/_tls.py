@@ -41,14 +41,14 @@ class TLSProtocol(SocketProtocol):
 
     def eof_received(self) -> bool:
         if not self._is_open:
-            self._opening.failed(ConnectionResetError("the peer closed the connection during the TLS handshake"))
+            self._fail(ConnectionResetError("the peer closed the connection during the TLS handshake"))
             return False
         if not self._tls.at_end:
             self.session.eof(self._time(), truncated=True)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._opening.failed(exc or ConnectionResetError("the connection was lost during the TLS handshake"))
+        self._fail(exc or ConnectionResetError("the connection was lost during the TLS handshake"))
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
@@ -98,7 +98,11 @@ class TLSProtocol(SocketProtocol):
         if self._is_open:
             self.session.lost(error, self._time())
         self._transport.close()  # with the alert that tells the peer
-        self._opening.failed(error)
+        self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if self._opening is not None:
+            self._opening.failed(error)
 
     def _say_goodbye(self) -> None:
         self._tls.close()
