@@ -81,7 +81,9 @@ class ThreadDriver(Driver):
         """See `packetcore.Driver`."""
         if self._thread.is_alive():
             self.close_all()
-            self.runtime.call_soon(self._stop)
+            told = threading.Event()
+            self.runtime.call_soon(partial(self._stop, told))
+            told.set()
             self._thread.join()
 
     def _run(self, started: Future[tuple[Any, Callable[[], object]]]) -> None:
@@ -92,7 +94,8 @@ class ThreadDriver(Driver):
                 raise
             started.set_exception(error)
 
-    def _stop(self) -> None:
+    def _stop(self, told: threading.Event) -> None:
+        told.wait()  # else the loop could be gone before whoever woke it has returned
         while self._calls:
             self._calls.popitem()[1].cancel()
         self._end()
