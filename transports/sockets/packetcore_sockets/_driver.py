@@ -74,7 +74,7 @@ class ThreadDriver(Driver):
         try:
             return self.result(future, timeout)
         finally:
-            with suppress(RuntimeError):  # it has ended meanwhile, and the call with it
+            with suppress(RuntimeError, OSError):  # it has ended meanwhile, and the call with it
                 self.runtime.call_soon(give_up)
 
     def stop(self) -> None:
