@@ -126,8 +126,8 @@ FAULTS: dict[str, list[Mutant]] = {
         Mutant(
             "a connect goes on after its time limit",
             f"{ASYNCIO}/_opening.py",
-            "    def _time_out(self) -> None:\n        self.cancel()",
-            "    def _time_out(self) -> None:\n        self._end()",
+            "        self.cancel()\n        self._done(timed_out())",
+            "        self._end()\n        self._done(timed_out())",
             "test_connect_timeout_counts_the_look_up or leaves_no_descriptor",
         ),
         Mutant(

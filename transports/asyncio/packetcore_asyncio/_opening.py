@@ -20,6 +20,14 @@ class Opening:
         done: called once, but not before this returns, with the session or with what went wrong.
     """
 
+    is_over = False
+    """Whether it has begun, failed, or was given up: a connection that is made then is nobody's."""
+
+    drop: Callable[[], object] | None = None
+    """Closes the connection, if there is one: the protocol sets it."""
+
+    _timer: asyncio.TimerHandle | None = None
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -29,12 +37,8 @@ class Opening:
         done: Callable[[Session | Exception], object],
     ) -> None:
         self._done = done
-        self.is_over = False
-        """Whether it has begun, failed, or was given up: a connection that is made then is nobody's."""
-        self.drop: Callable[[], object] = lambda: None
-        """Closes the connection, if there is one: the protocol sets it."""
-        self._timed_out = timed_out
-        self._timer = None if limit is None else loop.call_later(limit, self._time_out)
+        if limit is not None:
+            self._timer = loop.call_later(limit, self._time_out, timed_out)
         self._task = loop.create_task(reach(self))
         self._task.add_done_callback(self._reached)
 
@@ -42,7 +46,8 @@ class Opening:
         """Give up and tell nobody, unless the session has begun. Idempotent."""
         if self._end():
             self._task.cancel()
-            self.drop()
+            if self.drop is not None:
+                self.drop()
 
     def begun(self, session: Session) -> None:
         """The session begins now."""
@@ -54,9 +59,9 @@ class Opening:
         if self._end():
             self._done(error)
 
-    def _time_out(self) -> None:
+    def _time_out(self, timed_out: Callable[[], Exception]) -> None:
         self.cancel()
-        self._done(self._timed_out())
+        self._done(timed_out())
 
     def _reached(self, task: asyncio.Task[object]) -> None:
         if not task.cancelled() and isinstance(error := task.exception(), Exception):
