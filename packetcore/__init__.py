@@ -38,6 +38,7 @@ from packetcore._errors import (
     WrongThread,
 )
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
+from packetcore._frames import FrameCodec, PacketCodec
 from packetcore._handler import Handler
 from packetcore._host import DatagramHost, Host
 from packetcore._implementation import Decoder, encode
@@ -87,6 +88,7 @@ __all__ = [
     "Endpoint",
     "EndpointStats",
     "Event",
+    "FrameCodec",
     "FrameDecoder",
     "Handle",
     "Handler",
@@ -103,6 +105,7 @@ __all__ = [
     "Message",
     "NotConnected",
     "Packet",
+    "PacketCodec",
     "PacketFraming",
     "PoolClosed",
     "PoolFull",

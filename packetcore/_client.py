@@ -106,7 +106,10 @@ class ClientBase:
         elif len(self._kept) >= self._keep:
             raise NotConnected(self._keep)
         else:
-            check_packet(packet, self.endpoint.config.max_payload)
+            if self.endpoint.is_framed and self.endpoint.codec is not None:
+                self.endpoint.codec.encode(packet)  # raises what is wrong with it
+            else:
+                check_packet(packet, self.endpoint.config.max_payload)
             self._kept.append(packet)
 
     def call_soon(self, function: Callable[..., object], *args: object) -> None:

@@ -79,7 +79,8 @@ class Connection(Receiver):
             codec = PacketFraming(config.max_payload)
         self._config = config
         self._decoder = codec.decoder()
-        self.output = Output(codec.encode, config.max_payload)
+        # Another framing than this format may send what is no `Packet`, and checks that itself.
+        self.output = Output(codec.encode, config.max_payload, getattr(codec, "check", None))
         """What `send` has put and `bytes_to_send` has not given; for a caller who has no time
         to lose, and who looks at `state` by himself."""
         self._joiner = (
@@ -360,8 +361,6 @@ class Connection(Receiver):
         for event in found:
             events.append(event)
             match event:
-                case Packet():
-                    self._packets_received += 1
                 case Message():
                     self._stats.messages_received += 1
                 case Malformed(reason):
@@ -369,6 +368,8 @@ class Connection(Receiver):
                     if self._config.on_malformed == "close":
                         events.append(self._fail(CloseReason.PROTOCOL_ERROR))
                         break
+                case _:
+                    self._packets_received += 1
         return events
 
     def _cut_short(self) -> list[Malformed]:

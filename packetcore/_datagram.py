@@ -21,6 +21,7 @@ from packetcore._deadlines import Deadlines
 from packetcore._endpoint import Endpoint, log_exception
 from packetcore._errors import LocalProtocolError, PoolFull
 from packetcore._events import Malformed
+from packetcore._frames import DatagramFrames, FrameCodec, PacketCodec
 from packetcore._handler import Handler
 from packetcore._host import DatagramHost, Host
 from packetcore._implementation import Decoder, encode
@@ -29,6 +30,7 @@ from packetcore._pieces import PieceDecoder, pieces
 from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason, Reason, Refusal
 from packetcore._session import Session
+from packetcore.framings import Framing
 
 _NO_ROOM = frozenset({EAGAIN, EWOULDBLOCK, ENOBUFS})
 """What the system says of a full send buffer: the datagram is lost, as in the network."""
@@ -256,6 +258,7 @@ class DatagramEndpoint(Endpoint):
         config = self.config
         if config.join_messages:
             raise ValueError("join_messages=True is for streams: datagrams may be lost or change their order")
+        self._framing: DatagramFraming | DatagramFrames
         self.codec = self._framing = DatagramFraming(
             config.max_payload,
             config.max_datagram,
@@ -278,6 +281,17 @@ class DatagramEndpoint(Endpoint):
         self._timers: Deadlines[_Peer] = Deadlines()
         self._timer_at: float | None = None
         self._is_closed = False
+
+    def _speak(self, codec: FrameCodec) -> None:
+        if self.config.datagram_stream or self.config.datagram_chunk is not None:
+            raise ValueError("datagram_stream and datagram_chunk are for the default framing")
+        self.codec = self._framing = DatagramFrames(codec, self.config.max_datagram)
+        self.is_framed = True
+
+    def frame_by(self, framing: Framing, codec: PacketCodec | None = None) -> None:
+        """See `Endpoint`. Each datagram holds whole frames."""
+        super().frame_by(framing, codec)
+        self.ends_on_malformed = False  # behind a broken datagram comes another
 
     def attach(self, host: DatagramHost) -> None:
         """Give it one more socket. The first is `host` and keeps the timer of all. Say with each
@@ -410,8 +424,8 @@ class DatagramEndpoint(Endpoint):
     def _admit(self, data: bytes, addr: Address, now: float, host: DatagramHost | None) -> _Peer | None:
         """Open a session for a stranger, if what it sent is worth one."""
         events = self._framing.feed(data)
-        is_worth_one = any(isinstance(event, Packet) for event in events) or self._framing.may_begin(data, events)
-        if not is_worth_one:
+        holds_packet = any(not isinstance(event, Malformed) for event in events)
+        if not (holds_packet or self._framing.may_begin(data, events)):
             self._stats.total.malformed.update(event.reason for event in events if isinstance(event, Malformed))
         elif (refusal := self._refusal(addr)) is not None:
             self.refused(addr, refusal)

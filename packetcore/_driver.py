@@ -250,14 +250,15 @@ class Driver(ABC):
         """
 
     def capabilities(self) -> frozenset[str]:
-        """What the adapter can do, in words: "tcp", "tls", "udp", "reconnect", "pool", "uvloop".
-        What its functions take says most of it; override this for the rest."""
+        """What the adapter can do, in words: "tcp", "tls", "udp", "reconnect", "pool", "framing",
+        "uvloop". What its functions take says most of it; override this for the rest."""
         takes = signature(self._connect).parameters
         can = {
             "tls": "ssl" in signature(self._serve).parameters,
             "udp": self._serve_udp is not None and self._connect_udp is not None,
             "reconnect": "reconnect" in takes,
             "pool": self._new_pool is not None,
+            "framing": "framing" in signature(self._serve).parameters,
         }
         return frozenset({"tcp", *(name for name, is_so in can.items() if is_so)})
 

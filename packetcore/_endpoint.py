@@ -12,11 +12,13 @@ from packetcore._carrier import Address
 from packetcore._codec import Codec
 from packetcore._config import Config
 from packetcore._errors import LocalProtocolError, SessionClosed
+from packetcore._frames import FrameCodec, PacketCodec
 from packetcore._handler import Handler
 from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason, Refusal
 from packetcore._session import Session
 from packetcore._stats import EndpointStats, Stats
+from packetcore.framings import Framing
 
 logger = logging.getLogger("packetcore")
 """Where sessions come and go at level INFO, each record with `session`, `peer` and `identity`.
@@ -85,6 +87,11 @@ class Endpoint:
         self._stats = EndpointStats()
         self.codec: Codec | None = None
         """Another framing in place of this format."""
+        self.is_framed = False
+        """Whether `frame_by` was called: packets may be of any type."""
+        self.ends_on_malformed = False
+        """Whether a session ends with the first bytes that are no frame: the framing cannot find the
+        next one."""
         self.draining = False
         """Whether it takes no new sessions."""
         self.is_server = is_server
@@ -101,6 +108,25 @@ class Endpoint:
         self._call_soon: Callable[[Callable[[], object]], object] | None = None
         self._handler = handler
         self._on_empty: list[Callable[[], object]] = []
+
+    def frame_by(self, framing: Framing, codec: PacketCodec | None = None) -> None:
+        """Have its sessions, which begin later, speak another framing than the default.
+
+        Args:
+            framing: where frames begin and end; one of `packetcore.framings`, or another.
+            codec: what stands in them; `None` for frames of bytes.
+
+        Raises:
+            ValueError: `config` joins messages, which are of the default framing alone.
+        """
+        if self.config.join_messages:
+            raise ValueError(f"join_messages=True is for the default framing, not for {framing!r}")
+        self._speak(FrameCodec(framing, codec, self.config.max_payload))
+        self.ends_on_malformed = not framing.resynchronises
+
+    def _speak(self, codec: FrameCodec) -> None:
+        self.codec = codec
+        self.is_framed = True
 
     def new_handler(self) -> Handler:
         """The handler of one more session. Where the function that makes it raises, that

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from packetcore._errors import LocalProtocolError
 from packetcore._packet import Packet
@@ -14,12 +15,19 @@ class Output:
     Args:
         encode: makes a packet's frame.
         max_payload: the longest payload it takes, in bytes.
+        check: raises what is wrong with what is no `Packet`, or has a longer payload, if anything is.
     """
 
-    __slots__ = ("_encode", "_frames", "_max_payload", "bytes", "packets", "size", "taken")
+    __slots__ = ("_check", "_encode", "_frames", "_max_payload", "bytes", "packets", "size", "taken")
 
-    def __init__(self, encode: Callable[[Packet], bytes], max_payload: int) -> None:
+    def __init__(
+        self,
+        encode: Callable[[Any], bytes],
+        max_payload: int,
+        check: Callable[[object, int], object] | None = None,
+    ) -> None:
         self._encode = encode
+        self._check = check_packet if check is None else check
         self._max_payload = max_payload
         self._frames: list[bytes] = []
         self.size = 0
@@ -42,7 +50,7 @@ class Output:
             TypeError: it is no packet.
         """
         if packet.__class__ is not Packet or len(packet.payload) > self._max_payload:
-            check_packet(packet, self._max_payload)
+            self._check(packet, self._max_payload)
         frame = self._encode(packet)
         self._frames.append(frame)
         self.packets += 1
@@ -61,7 +69,8 @@ class Output:
             TypeError: one is no packet.
         """
         for packet in packets:
-            check_packet(packet, self._max_payload)
+            if packet.__class__ is not Packet or len(packet.payload) > self._max_payload:
+                self._check(packet, self._max_payload)
         frames = [self._encode(packet) for packet in packets]
         size = sum(map(len, frames))
         self._frames += frames

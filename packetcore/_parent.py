@@ -28,6 +28,12 @@ class Parent(Protocol[S]):
     codec: Codec | None
     """Another framing in place of this format."""
 
+    is_framed: bool
+    """Whether packets may be of any type."""
+
+    ends_on_malformed: bool
+    """Whether a session ends with the first bytes that are no frame."""
+
     sessions: SessionPool[S]
     """The sessions that live, by id and by identity."""
 

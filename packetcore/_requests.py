@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, takewhile
+from typing import Any
 
 from packetcore._connection import earlier
 from packetcore._deadlines import Deadlines
@@ -136,6 +137,21 @@ class Requests:
             raise
         return request
 
+    def ask_by(self, match: Match, packet: Any, done: Done, timeout: float | None, now: float | None) -> Request:
+        """Send a packet of any type, whose reply `match` knows; see `ask`."""
+        request = Request(None, match, done, timeout)
+        if timeout is not None:
+            self._unbegun[request] = None
+            if now is not None:
+                self.begin(now)
+        self._register(request)
+        try:
+            self._send(packet)
+        except Exception:
+            self._withdraw(request)
+            raise
+        return request
+
     def begin(self, now: float) -> None:
         """Count the time of those whose time has not begun from `now` on."""
         while self._unbegun:
@@ -160,10 +176,10 @@ class Requests:
             # A copy, since a `match` may make and forget requests.
             matching = [*self._matching]
             request = next((one for one in matching if one.match is not None and one.match(reply)), None)
-        if request is None:
+        if request is None and (self._in_flight or self._held):  # packets of another framing have no id
             request = self._in_flight.get(reply.id)
         if request is None:
-            if reply.id not in self._held:
+            if not self._held or reply.id not in self._held:
                 return False
             self.late += 1
             self.unanswered -= 1
@@ -332,7 +348,8 @@ class Requests:
 def _timed_out(request: Request) -> TimeoutError:
     within = f"within timeout={request.timeout} s"
     if request.is_sent:
-        return TimeoutError(f"no reply to request {request.id} came {within}")
+        which = "the request" if request.id is None else f"request {request.id}"
+        return TimeoutError(f"no reply to {which} came {within}")
     which = "no id was" if request.id is None else f"id {request.id} was not"
     return TimeoutError(f"{which} free for a request {within}: it was not sent")
 

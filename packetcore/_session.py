@@ -19,7 +19,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias
 
 from packetcore._carrier import Address, Carrier
 from packetcore._connection import Connection, earlier
-from packetcore._errors import PoolFull, SessionClosed, WrongThread
+from packetcore._errors import LocalProtocolError, PoolFull, SessionClosed, WrongThread
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._host import Host
 from packetcore._implementation import Pump
@@ -32,6 +32,9 @@ from packetcore._state import State
 from packetcore._stats import Stats
 
 P = ParamSpec("P")
+
+_NO_PACKETS = (Malformed, Message, EndOfStream, Closed)
+"""What a connection gives beside packets, which are of any other type."""
 
 SessionEndpoint: TypeAlias = "Parent[Session]"
 """The `Endpoint` that a session belongs to, as far as the session knows it."""
@@ -249,6 +252,8 @@ class Session(Pump):
     ) -> None:
         """Send a payload as one packet or several, as `Connection.send_message` does."""
         self._check_thread()
+        if self._endpoint.is_framed:
+            raise LocalProtocolError("send_message: messages of several packets are of the default framing alone")
         self._connection.send_message(payload, id=id, type=type, chunk=chunk)
         if self._output.size > self._room:
             self._overflow()
@@ -292,6 +297,8 @@ class Session(Pump):
         if self._connection.state is _HALF_CLOSED:
             raise SessionClosed(CloseReason.PEER)  # who would reply?
         self._connection.check_sending()
+        if self._endpoint.is_framed and match is None:
+            raise TypeError("match=None: packets of another framing have no id to know a reply by")
         if self._requests is None:
             self._requests = Requests(self.send, self._endpoint.config.request_hold)
             self._on_packet = self._packet_or_reply
@@ -299,7 +306,10 @@ class Session(Pump):
                 self._on_packets = self._packets_or_replies
         self._must_arm = True
         now = self._now if self._running else None  # outside an input it is not known before the flush
-        request = self._requests.ask(packet, match, done, timeout, now, type=type, wait=wait)
+        if match is not None and self._endpoint.is_framed:
+            request = self._requests.ask_by(match, packet, done, timeout, now)
+        else:
+            request = self._requests.ask(packet, match, done, timeout, now, type=type, wait=wait)
         self._wake()  # for the time of one that was not sent yet
         return request
 
@@ -511,7 +521,7 @@ class Session(Pump):
         match event:
             case Malformed():
                 self._handler.malformed(self, event)
-                if self._endpoint.config.on_malformed == "close":
+                if self._endpoint.config.on_malformed == "close" or self._endpoint.ends_on_malformed:
                     self._close(CloseReason.PROTOCOL_ERROR)
             case Message():
                 if self._requests is None or not self._requests.take(event):
@@ -520,8 +530,20 @@ class Session(Pump):
                 if self._requests is not None:
                     self._call(_give_up, self._requests, SessionClosed(CloseReason.PEER))
                 self._handler.eof_received(self)
-            case Packet() | Closed():
-                raise AssertionError("the pump has its own way for packets, and _take keeps Closed out of the queue")
+            case Closed():
+                raise AssertionError("_take keeps it out of the queue")
+            case _:
+                self._deliver_frames(event)
+
+    def _deliver_frames(self, frame: Any) -> None:
+        """Packets of another framing, of which the pump knows nothing."""
+        if self._on_packets is None:
+            self._on_packet(self, frame)
+            return
+        frames = [frame]
+        while self._queue and not isinstance(self._queue[-1], _NO_PACKETS):
+            frames.append(self._queue.pop())
+        self._on_packets(self, frames)
 
     def _written(self, taken: int) -> None:
         if taken and not self._lost:
@@ -606,7 +628,7 @@ class Session(Pump):
 
     def _discard_queue(self) -> None:
         if self._queue:
-            self._connection.count_discarded(sum(isinstance(event, Packet) for event in self._queue))
+            self._connection.count_discarded(sum(not isinstance(event, _NO_PACKETS) for event in self._queue))
             self._queue.clear()
 
     def _check_thread(self) -> None:
@@ -616,12 +638,12 @@ class Session(Pump):
     def _send_other(self, item: Any) -> bool:
         self._check_thread()
         is_lost = self._lost and not self._finished and self._reason is CloseReason.RESET
-        if is_lost and isinstance(item, (Packet, Message)):
+        if is_lost and (isinstance(item, (Packet, Message)) or self._endpoint.is_framed):
             # The peer has gone, and the handler hears of that once it has heard all that came
             # before: until then sending is as it was when the network lost what was sent.
             self._connection.count_dropped(1)
             return True
-        if isinstance(item, Message):
+        if isinstance(item, Message) and not self._endpoint.is_framed:
             self.send_message(item.payload, id=item.id, type=item.type)
             return self.has_room
         self._connection.check_sending()

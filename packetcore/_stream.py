@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sized
 from typing import Any, TypeVar
 
 from packetcore._carrier import Address
@@ -57,10 +57,15 @@ class StreamBase:
         """
         return self._inbox.take()
 
-    def _drop(self, payload: bytes | bytearray | memoryview) -> None:
+    def _drop(self, item: Any) -> None:
         """To be called where sending raised `SessionClosed`, which goes on unless the inbox
-        has it dropped."""
-        if not self._inbox.drop(len(payload)):
+        has it dropped.
+
+        Args:
+            item: a packet or a payload.
+        """
+        payload = getattr(item, "payload", item)
+        if not self._inbox.drop(len(payload) if isinstance(payload, Sized) else 0):
             raise
 
 
@@ -97,7 +102,7 @@ class AsyncStream(StreamBase):
         try:
             has_room = self.session.send(item)
         except SessionClosed:
-            self._drop(item.payload)
+            self._drop(item)
         else:
             if not has_room:
                 await self.drain()
@@ -259,7 +264,7 @@ class SyncStream(StreamBase):
         try:
             has_room = self.session.send(item)
         except SessionClosed:
-            self._drop(item.payload)
+            self._drop(item)
         else:
             if not has_room:
                 self._drain(timeout)

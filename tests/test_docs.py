@@ -70,6 +70,20 @@ def test_the_binding_on_the_page_runs_and_so_does_its_driver() -> None:
     assert done.stdout.splitlines() == [repr(Packet(7, b"hello")), repr(Packet(8, b"driven"))]
 
 
+def test_each_protocol_on_the_page_speaks() -> None:
+    page = (ROOT / "docs/your-protocol.md").read_text(encoding="utf-8")
+    said = []
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        done = subprocess.run([sys.executable, "-c", block], timeout=30, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        said.append(done.stdout.strip())
+    assert said == [
+        "b'HELLO'",
+        "Reading(meter=7, kind=255, value=-40, note=b'seen')",
+        r"b'\x10\x02 and \x10\x03 are but bytes'",
+    ]
+
+
 def test_the_fuzzing_of_a_handler_runs_and_finds_a_fault() -> None:
     page = (ROOT / "conformance/README.md").read_text(encoding="utf-8")
     block = re.search(r"```python\n(.*?)```", page, re.DOTALL)

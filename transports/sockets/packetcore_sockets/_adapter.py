@@ -19,12 +19,14 @@ from packetcore import (
     Handler,
     Inbox,
     Packet,
+    PacketCodec,
     Reply,
     Session,
     SessionPool,
     StreamBase,
     ask,
 )
+from packetcore.framings import Framing
 from packetcore_sockets._client import Client
 from packetcore_sockets._connect import Connect, ConnectUDP
 from packetcore_sockets._datagram import DatagramSocket
@@ -77,6 +79,8 @@ class Adapter(Generic[S, V, C]):
         *,
         config: Config | None = None,
         sessions: SessionPool[Session] | None = None,
+        framing: Framing | None = None,
+        codec: PacketCodec | None = None,
         ssl: SSLContext | None = None,
         backlog: int = BACKLOG,
         **where: Any,
@@ -91,6 +95,9 @@ class Adapter(Generic[S, V, C]):
             port: 0 takes a free one, the same for all; `Server.addresses` tells which.
             config: limits and timeouts.
             sessions: a register that other servers use too, of UDP for instance.
+            framing: where frames begin and end, one of `packetcore.framings`; the default is that of
+                `packetcore.Packet`. Without a `codec` handlers and streams have frames, `bytes`.
+            codec: what stands in the frames; then they have its packets.
             ssl: speak TLS as this says.
             backlog: how many connections may wait to be accepted.
             where: what the runtime needs to know, as a nursery.
@@ -102,6 +109,7 @@ class Adapter(Generic[S, V, C]):
             infos = await look_up(runtime, host or None, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
             with _given_away(open_tcp_listeners(infos, port, backlog)) as sockets:
                 server = self._server(runtime, self._new_stream, handler, config, sessions=sessions)
+                _frame(server.endpoint, framing, codec)
             server.addresses = [sock.getsockname() for sock in sockets]
             server.listening = Listening(runtime, server.endpoint, sockets, ssl)
             return server
@@ -115,6 +123,8 @@ class Adapter(Generic[S, V, C]):
         reconnect: Backoff | None = None,
         keep: int = 0,
         config: Config | None = None,
+        framing: Framing | None = None,
+        codec: PacketCodec | None = None,
         **options: Any,
     ) -> Any:
         """Connect to a server.
@@ -127,6 +137,7 @@ class Adapter(Generic[S, V, C]):
                 at once, and its handler may be a function over a `Stream`, run for each connection.
             keep: how many packets a `Client` keeps that are sent while it is not connected.
             config: limits and timeouts.
+            framing: see `serve`, and so `codec`.
             options: for TLS `ssl`, an `SSLContext` or what the runtime's own TLS takes, and with an
                 `SSLContext` `server_hostname`, the name in the server's certificate where it is not
                 `host`; what the runtime needs to know; and what else its transports take.
@@ -139,18 +150,29 @@ class Adapter(Generic[S, V, C]):
             dial = runtime.dialler(host, port, **options)
             if reconnect is not None and handler is not None:
                 runtime.start()
-                return self._client(runtime, self._new_stream, handler, config, reconnect, keep, dial)
+                client = self._client(runtime, self._new_stream, handler, config, reconnect, keep, dial)
+                _frame(client.endpoint, framing, codec)
+                return client
             if handler is None and reconnect is None:
-                return await self.open_stream(runtime, dial, config)
+                return await self.open_stream(runtime, dial, config, framing, codec)
             if isinstance(handler, Handler) and reconnect is None:
-                session = await self.open_session(runtime, dial, handler, config)
+                session = await self.open_session(runtime, dial, handler, config, framing, codec)
                 runtime.start()
                 return session
         raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")
 
-    async def open_session(self, runtime: Runtime, dial: Dial, handler: Handler, config: Config | None) -> Session:
+    async def open_session(
+        self,
+        runtime: Runtime,
+        dial: Dial,
+        handler: Handler,
+        config: Config | None,
+        framing: Framing | None = None,
+        codec: PacketCodec | None = None,
+    ) -> Session:
         """Connect as `connect` does, by a `Network.dialler`."""
         endpoint = Endpoint(handler, config, log_exception=runtime.log_exception)
+        _frame(endpoint, framing, codec)
         end = live_on(runtime, endpoint)
         try:
             return await outcome(runtime, partial(dial, endpoint))
@@ -158,10 +180,10 @@ class Adapter(Generic[S, V, C]):
             runtime.release(end)
             raise
 
-    async def open_stream(self, runtime: Runtime, dial: Dial, config: Config | None) -> S:
+    async def open_stream(self, runtime: Runtime, dial: Dial, config: Config | None, *frames: Any) -> S:
         """Connect as `open_session` does, to receive from a stream."""
         inbox = Inbox()
-        await self.open_session(runtime, dial, inbox, config)
+        await self.open_session(runtime, dial, inbox, config, *frames)
         return self._new_stream(inbox, runtime)
 
     async def serve_udp(
@@ -172,6 +194,8 @@ class Adapter(Generic[S, V, C]):
         *,
         config: Config | None = None,
         sessions: SessionPool[Session] | None = None,
+        framing: Framing | None = None,
+        codec: PacketCodec | None = None,
         broadcast: bool = False,
         multicast_group: str | None = None,
         **where: Any,
@@ -187,6 +211,7 @@ class Adapter(Generic[S, V, C]):
             port: 0 takes a free one, the same for all; `Server.addresses` tells which.
             config: limits and timeouts.
             sessions: a register that other servers use too, of TCP for instance.
+            framing: see `serve`, and so `codec`; each datagram holds whole frames.
             broadcast: let sessions send to broadcast addresses.
             multicast_group: the address of a group to join.
             where: what the runtime needs to know, as a nursery.
@@ -201,6 +226,7 @@ class Adapter(Generic[S, V, C]):
             endpoint = runtime.new_datagram_endpoint
             with _given_away(opened) as sockets:
                 server = self._server(runtime, self._new_stream, handler, config, endpoint=endpoint, sessions=sessions)
+                _frame(server.endpoint, framing, codec)
             server.addresses = [sock.getsockname() for sock in sockets]
             for sock in sockets:
                 DatagramSocket(runtime, server.endpoint, sock)
@@ -213,6 +239,8 @@ class Adapter(Generic[S, V, C]):
         handler: Handler | None = None,
         *,
         config: Config | None = None,
+        framing: Framing | None = None,
+        codec: PacketCodec | None = None,
         broadcast: bool = False,
         local_host: str | None = None,
         **where: Any,
@@ -227,6 +255,7 @@ class Adapter(Generic[S, V, C]):
                 multicast group, or with `broadcast`, a handler has one more session for each
                 who replies; a stream has the replies of all.
             config: limits and timeouts.
+            framing: see `serve`, and so `codec`; each datagram holds whole frames.
             broadcast: allow a broadcast address.
             local_host: the address to send from; for an IPv4 group its interface too.
             where: what the runtime needs to know, as a nursery.
@@ -238,6 +267,7 @@ class Adapter(Generic[S, V, C]):
         async with self._current(**where).held() as runtime:
             inbox = Inbox()
             endpoint: Any = runtime.new_datagram_endpoint(inbox if handler is None else handler, config)
+            _frame(endpoint, framing, codec)
             infos = await look_up(runtime, host, port, socket.SOCK_DGRAM)
             sock, peer, is_connected = open_udp_client(infos, broadcast=broadcast, local_host=local_host)
             live_on(runtime, endpoint)
@@ -273,6 +303,13 @@ class Adapter(Generic[S, V, C]):
     def server_runtime(self, sessions: SessionPool[Session] | None, **where: Any) -> Runtime:
         """The runtime of a server. Override it where those that share a register share a lock."""
         return self._current(**where)
+
+
+def _frame(endpoint: Endpoint, framing: Framing | None, codec: PacketCodec | None) -> None:
+    if framing is not None:
+        endpoint.frame_by(framing, codec)
+    elif codec is not None:
+        raise TypeError(f"codec={codec!r} is for what stands in the frames of a framing: give one")
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from packetcore import Config
+from packetcore import Config, PacketCodec
+from packetcore.framings import Framing
 from packetcore_sockets._adapter import Adapter
 
 
@@ -23,6 +24,7 @@ class PoolOptions:
         max_idle: how long one is kept unused, in seconds; `None` for ever.
         max_lifetime: how old one may become, in seconds; it is never taken from its user.
         max_waiting: how many may wait for one; `None` for no limit.
+        framing: see `serve`, and so `codec`.
         options: what else `connect` takes, such as `ssl`.
 
     Raises:
@@ -42,6 +44,8 @@ class PoolOptions:
         max_idle: float | None = 60.0,
         max_lifetime: float | None = None,
         max_waiting: int | None = None,
+        framing: Framing | None = None,
+        codec: PacketCodec | None = None,
         **options: Any,
     ) -> None:
         self.runtime: Any = self.adapter.runtime(options)
@@ -49,7 +53,8 @@ class PoolOptions:
         limits = {"max_size": max_size, "max_idle": max_idle, "max_lifetime": max_lifetime, "max_waiting": max_waiting}
 
         def connector() -> Callable[[], Any]:
-            return partial(self.adapter.open_stream, self.runtime, self.runtime.dialler(host, port, **options), config)
+            dial = self.runtime.dialler(host, port, **options)
+            return partial(self.adapter.open_stream, self.runtime, dial, config, framing, codec)
 
         self.begin(connector, limits)
 

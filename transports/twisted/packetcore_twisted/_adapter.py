@@ -12,7 +12,8 @@ from twisted.internet.interfaces import IProtocolFactory, IReactorFDSet
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from packetcore import Config, Endpoint, Handler, Inbox, Refusal, Session, SessionPool
+from packetcore import Config, Endpoint, Handler, Inbox, PacketCodec, Refusal, Session, SessionPool
+from packetcore.framings import Framing
 from packetcore_sockets import BACKLOG, AsyncAdapter, AsyncClient, AsyncConnectionPool, AsyncServer, Connect, ConnectUDP
 from packetcore_twisted._protocol import PacketProtocol, address_of
 from packetcore_twisted._reactor import Reactor, current
@@ -114,6 +115,8 @@ async def serve(
     *,
     config: Config | None = None,
     sessions: SessionPool[Session] | None = None,
+    framing: Framing | None = None,
+    codec: PacketCodec | None = None,
     ssl: Any = None,
     backlog: int = BACKLOG,
     reactor: Any = None,
@@ -127,9 +130,11 @@ async def serve(
     """
     runtime = current(reactor)
     if IReactorFDSet.providedBy(runtime.reactor):
-        options: Any = {"ssl": ssl, "backlog": backlog, "reactor": runtime.reactor}
+        options: Any = {"framing": framing, "codec": codec, "ssl": ssl, "backlog": backlog, "reactor": runtime.reactor}
         return await adapter.serve(handler, host, port, config=config, sessions=sessions, **options)
     server = Server(runtime, new_stream, handler, config, sessions=sessions)
+    if framing is not None:
+        server.endpoint.frame_by(framing, codec)
     factory = server if ssl is None else runtime.over_tls(ssl, server, is_client=False)
     try:
         server.port = runtime.reactor.listenTCP(port, factory, backlog, host or "")
