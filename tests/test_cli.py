@@ -378,7 +378,7 @@ def test_transports_lists_what_is_installed_and_what_is_broken(run: Run, monkeyp
     monkeypatch.setattr("packetcore._driver.entry_points", lambda group: installed)
     lines = run("transports").splitlines()
     assert lines[0].split() == ["transport", "distribution", "version", "capabilities"]
-    assert re.search(r"^asyncio +packetcore-asyncio +\d\S* +pool, reconnect, tcp, tls, udp", lines[1])
+    assert re.search(r"^asyncio +packetcore-asyncio +\d\S* +framing, pool, reconnect, tcp, tls, udp", lines[1])
     assert re.search(r"^broken +- +- +error: .*No module named 'no_such_module'$", lines[2])
 
 

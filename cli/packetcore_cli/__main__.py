@@ -15,6 +15,7 @@ from packetcore_cli._demo import demo
 from packetcore_cli._drivers import list_transports
 from packetcore_cli._dump import dump, list_events
 from packetcore_cli._failure import Failure, reason_of
+from packetcore_cli._framings import check_limit
 from packetcore_cli._parser import new_parser
 from packetcore_cli._send import send
 from packetcore_cli._serve import serve
@@ -84,12 +85,13 @@ def _encode(args: argparse.Namespace, out: Terminal) -> int:
 
 
 def _decode(args: argparse.Namespace, out: Terminal) -> int:
+    check_limit(args.framing, args.max_payload)
     data = hex_or_file(args.source)
     try:
-        dump(out, data, max_payload=args.max_payload)
+        dump(out, data, max_payload=args.max_payload, framing=args.framing)
         if data:
             out.line()
-        list_events(out, data, max_payload=args.max_payload)
+        list_events(out, data, max_payload=args.max_payload, framing=args.framing)
     except ValueError as error:
         raise Failure(str(error)) from None
     return 0

@@ -30,6 +30,8 @@ class Part(enum.Enum):
     LENGTH = "length"
     PAYLOAD = "payload"
     ESCAPE = "escape"
+    FRAME = "frame"
+    BROKEN = "broken"
 
 
 HEADER = (Part.ID,) * 2 + (Part.TYPE,) + (Part.COUNT,) * 2 + (Part.LENGTH,) * 4
@@ -41,8 +43,11 @@ class Span(NamedTuple):
 
     start: int
     stop: int
-    event: Packet | Malformed | None
+    event: Packet | bytes | Malformed | None
     """`None` for a flag."""
+
+    part: Part | None = None
+    """What all of them are, where nothing in them is told apart."""
 
 
 class Mark(NamedTuple):
@@ -80,8 +85,10 @@ def spans(data: bytes, max_payload: int) -> Iterator[Span]:
 def marks(data: bytes, span: Span) -> Iterator[Mark]:
     """What the bytes of a span are. Where a frame is malformed, what they would have been; where
     it is too short for a header, noise."""
-    start, stop, event = span
-    if event is None:
+    start, stop, event, part = span
+    if part is not None:
+        yield Mark(start, stop, part, part, data[start:stop])
+    elif event is None:
         yield Mark(start, stop, Part.FLAG, Part.FLAG, b"")
     elif isinstance(event, Malformed) and event.reason in (Reason.NOISE, Reason.TOO_SHORT):
         yield Mark(start, stop, Part.NOISE, Part.NOISE, data[start:stop])

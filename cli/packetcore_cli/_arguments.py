@@ -11,6 +11,7 @@ import math
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,11 +23,19 @@ LONGEST_WAIT = 1e9
 """Seconds, some 30 years: more than that and a runtime's timer may overflow."""
 
 
+class _Help(argparse.HelpFormatter):
+    """argparse's, with no option and no name of anything broken at a hyphen."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, with errors of one line and no guessing at abbreviations."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"allow_abbrev": False} | kwargs)
+        defaults: dict[str, Any] = {"allow_abbrev": False, "formatter_class": _Help}
+        super().__init__(**defaults | kwargs)
 
     def error(self, message: str) -> NoReturn:
         raise WrongUsage(f"{message} (see {self.prog} --help)")
@@ -130,23 +139,31 @@ def refuse_with_udp(args: argparse.Namespace, *options: str) -> None:
             )
 
 
-def add_packet_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say what a packet holds."""
-    parser.add_argument("--id", type=number, required=True, metavar="N", help="0 to 65535; 0x.. is hex")
-    parser.add_argument("--type", type=number, default=0, metavar="N", help="0 to 255 (default 0)")
-    parser.add_argument("--count", type=number, default=1, metavar="N", help="packets in its message (default 1)")
+def add_packet_options(parser: argparse.ArgumentParser, *, or_frame: bool = False) -> None:
+    """The options that say what a packet holds, `None` without one; or else what a frame does."""
+    text = "0 to 65535; 0x.. is hex" + ("; needed without --framing" if or_frame else "")
+    parser.add_argument("--id", type=number, required=not or_frame, metavar="N", help=text)
+    parser.add_argument("--type", type=number, metavar="N", help="0 to 255 (default 0)")
+    parser.add_argument("--count", type=number, metavar="N", help="packets in its message (default 1)")
     payload = parser.add_mutually_exclusive_group()
     payload.add_argument("--data", type=text_bytes, metavar="TEXT", help="the payload as text")
     payload.add_argument("--hex", type=hex_bytes, metavar="HEX", help="the payload in hex")
     payload.add_argument("--file", metavar="FILE", help="the payload is what FILE holds; - is standard input")
 
 
+def payload_of(args: argparse.Namespace) -> bytes:
+    """The payload that those options describe."""
+    given = (args.data, args.hex, None if args.file is None else file_bytes(args.file))
+    return next((value for value in given if value is not None), b"")
+
+
 def packet_of(args: argparse.Namespace) -> Packet:
     """The packet that those options describe."""
-    given = (args.data, args.hex, None if args.file is None else file_bytes(args.file))
-    payload = next((value for value in given if value is not None), b"")
+    if args.id is None:
+        raise WrongUsage(f"the following arguments are required: --id (see packetcore {args.command} --help)")
+    payload = payload_of(args)
     try:
-        return Packet(args.id, payload, type=args.type, count=args.count)
+        return Packet(args.id, payload, type=args.type or 0, count=1 if args.count is None else args.count)
     except ValueError as error:
         raise Failure(str(error)) from None
 

@@ -15,13 +15,14 @@ DEFAULT = "asyncio"
 
 
 @contextmanager
-def running_driver(name: str, *, tls: bool = False, udp: bool = False) -> Iterator[Driver]:
+def running_driver(name: str, *, tls: bool = False, udp: bool = False, framing: bool = False) -> Iterator[Driver]:
     """Start the runtime of an adapter, and stop it in the end.
 
     Args:
         name: of the transport.
         tls: whether TLS is needed.
         udp: whether UDP is needed.
+        framing: whether a framing other than the default is needed.
     """
     try:
         driver = load_driver(name)
@@ -31,9 +32,9 @@ def running_driver(name: str, *, tls: bool = False, udp: bool = False) -> Iterat
         raise Failure(f"transport {name!r} does not start: {_in_words(error)}") from None
     try:
         offers = driver.capabilities()
-        for word, needed in (("udp", udp), ("tls", tls)):
+        for word, needed, what in (("udp", udp, "UDP"), ("tls", tls, "TLS"), ("framing", framing, "framings")):
             if needed and word not in offers:
-                raise Failure(f"transport {name!r} has no {word.upper()}; it has {_listed(offers)}")
+                raise Failure(f"transport {name!r} has no {what}; it has {_listed(offers)}")
         yield driver
     finally:
         driver.stop()

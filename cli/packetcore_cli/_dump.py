@@ -1,14 +1,16 @@
-"""The dump of a stream: what each of its bytes is, then the packets and what is malformed."""
+"""The dump of a stream: what each of its bytes is, then the packets or frames and what is malformed."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 
-from packetcore import Malformed, Packet
+from packetcore import Malformed
+from packetcore.framings import Framing
 from packetcore_cli._annotate import ESCAPE, HEADER, Mark, Part, Span, marks, spans
+from packetcore_cli._framed import frame_spans
 from packetcore_cli._terminal import Terminal
-from packetcore_cli._text import PREVIEW, counted, malformed_text, packet_text
+from packetcore_cli._text import PREVIEW, content_text, counted, malformed_text
 
 DUMPED = 4096
 """Bytes told apart one by one: some screens full. The list of packets has no such limit."""
@@ -25,19 +27,30 @@ _STYLES = {
     Part.LENGTH: "yellow",
     Part.PAYLOAD: "",
     Part.ESCAPE: "bold magenta",
+    Part.FRAME: "",
+    Part.BROKEN: "red",
 }
 
+_SHOWN_AS_TEXT = frozenset({Part.PAYLOAD, Part.NOISE, Part.FRAME, Part.BROKEN})
 
-def dump(out: Terminal, data: bytes, *, max_payload: int, indent: str = "") -> None:
+
+def dump(out: Terminal, data: bytes, *, max_payload: int, framing: Framing | None = None, indent: str = "") -> None:
     """Print a line for each run of bytes that are the same thing, up to `DUMPED` bytes.
+
+    Args:
+        out: where to.
+        data: the stream.
+        max_payload: the longest payload, or the longest frame where there is a framing.
+        framing: of its frames; `None` for packets, in which header and payload are told apart.
+        indent: what stands in front of each line.
 
     Raises:
         ValueError: `max_payload` is out of its range.
     """
     # The second half of an escape is not left behind.
-    limit = DUMPED + (data[DUMPED - 1 : DUMPED] == bytes([ESCAPE]))
+    limit = DUMPED + (framing is None and data[DUMPED - 1 : DUMPED] == bytes([ESCAPE]))
     shown: list[tuple[Span, list[tuple[Mark, str]]]] = []
-    for span in spans(data, max_payload):
+    for span in _spans(data, max_payload, framing):
         if span.start >= limit:
             break
         shown.append((span, list(_rows(data, span._replace(stop=min(span.stop, limit))))))
@@ -55,21 +68,29 @@ def dump(out: Terminal, data: bytes, *, max_payload: int, indent: str = "") -> N
         out.line(indent, (f"... the dump ends here: {limit} of {len(data)} bytes", "dim"))
 
 
-def list_events(out: Terminal, data: bytes, *, max_payload: int, indent: str = "") -> None:
-    """Print a line for each packet and each malformed run, then how many there were.
+def list_events(
+    out: Terminal, data: bytes, *, max_payload: int, framing: Framing | None = None, indent: str = ""
+) -> None:
+    """Print a line for each packet or frame and each malformed run, then how many there were.
 
     Raises:
         ValueError: `max_payload` is out of its range.
     """
-    packets = malformed = 0
-    for start, _, event in spans(data, max_payload):
-        if isinstance(event, Packet):
-            packets += 1
-            out.line(indent, (f"{start:04x}", "dim"), "  ", ("packet   ", "green"), "  ", packet_text(event, PREVIEW))
-        elif event is not None:
+    noun = "packet" if framing is None else "frame"
+    found = malformed = 0
+    for start, _, event, _ in _spans(data, max_payload, framing):
+        if isinstance(event, Malformed):
             malformed += 1
             out.line(indent, (f"{start:04x}", "dim"), "  ", ("malformed", "red"), "  ", malformed_text(event))
-    out.line(indent, (f"{counted(packets, 'packet')}, {malformed} malformed, {counted(len(data), 'byte')}", "bold"))
+        elif event is not None:
+            found += 1
+            label = (f"{noun:<9}", "green")
+            out.line(indent, (f"{start:04x}", "dim"), "  ", label, "  ", content_text(event, PREVIEW))
+    out.line(indent, (f"{counted(found, noun)}, {malformed} malformed, {counted(len(data), 'byte')}", "bold"))
+
+
+def _spans(data: bytes, max_payload: int, framing: Framing | None) -> Iterator[Span]:
+    return spans(data, max_payload) if framing is None else frame_spans(data, framing, max_payload)
 
 
 def _rows(data: bytes, span: Span) -> Iterator[tuple[Mark, str]]:
@@ -85,7 +106,7 @@ def _rows(data: bytes, span: Span) -> Iterator[tuple[Mark, str]]:
                 first = (start - mark.start) // 2
                 note = _escape(mark.plain[first : first + ROW // 2], stop - start)
                 yield row, f"{note}; {mark.field.value} {value}" if value else note
-            elif mark.part in (Part.PAYLOAD, Part.NOISE):
+            elif mark.part in _SHOWN_AS_TEXT:
                 yield row, _readable(data[start:stop])
             else:
                 yield row, value

@@ -41,7 +41,7 @@ class Log(Handler):
         self._told: set[int] = set()
         self._notes: Counter[int] = Counter()
 
-    def packet_received(self, session: Session, packet: Packet) -> None:
+    def packet_received(self, session: Session, packet: Packet | bytes) -> None:
         if session.id not in self._told:
             self._tell(session)
 

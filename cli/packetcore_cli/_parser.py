@@ -9,6 +9,8 @@ from packetcore import Config
 from packetcore_cli import __version__
 from packetcore_cli._arguments import Parser, add_packet_options, number, port, seconds
 from packetcore_cli._drivers import DEFAULT
+from packetcore_cli._framings import DEFAULT as DEFAULT_FRAMING
+from packetcore_cli._framings import NAMES, framing_named
 from packetcore_cli._log import LOG_FORMS
 
 DEFAULTS = Config()
@@ -36,7 +38,8 @@ def new_parser() -> Parser:
     serve.add_argument("--host", default="127.0.0.1", metavar="H", help="the address to listen on (default 127.0.0.1)")
     serve.add_argument("--port", type=port, default=0, metavar="P", help="the port; 0, the default, takes a free one")
     serve.add_argument("--udp", action="store_true", help="serve UDP: a session for each address that sends a packet")
-    serve.add_argument("--echo", action="store_true", help="send every packet back instead of printing it")
+    _add_framing(serve)
+    serve.add_argument("--echo", action="store_true", help="send every packet or frame back, print none")
     serve.add_argument("--tls-cert", metavar="FILE", help="serve TLS with the certificate in this PEM file")
     serve.add_argument("--tls-key", metavar="FILE", help="its private key, where that is in a file of its own")
     for name, default, what in (
@@ -61,10 +64,11 @@ def new_parser() -> Parser:
     serve.add_argument("--metrics-port", type=port, metavar="P", help=text)
     serve.add_argument("--metrics-host", metavar="H", help="the address to serve them on (default 127.0.0.1)")
 
-    send = command("send", "send one packet and print the replies")
+    send = command("send", "send one packet, or with --framing one frame, and print the replies")
     send.add_argument("server", metavar="HOST", help="where the server is")
     send.add_argument("port", type=port, metavar="PORT", help="its port")
-    add_packet_options(send)
+    add_packet_options(send, or_frame=True)
+    _add_framing(send)
     _add_transport(send)
     send.add_argument("--udp", action="store_true", help="send over UDP, in one datagram")
     send.add_argument("--broadcast", action="store_true", help="with --udp: HOST may be a broadcast address")
@@ -79,9 +83,10 @@ def new_parser() -> Parser:
     add_packet_options(encode)
     encode.add_argument("--raw", action="store_true", help="write its bytes as they are")
 
-    decode = command("decode", "show what each byte of a stream is, and the packets in it")
+    decode = command("decode", "show what each byte of a stream is, and the packets or frames in it")
     text = "hex, or a file that holds bytes or hex; - or nothing reads standard input"
     decode.add_argument("source", nargs="*", metavar="HEX|FILE|-", help=text)
+    _add_framing(decode)
     _add_max_payload(decode)
 
     command("transports", "list the installed adapters and what each can do")
@@ -92,6 +97,11 @@ def _add_transport(parser: Parser) -> None:
     parser.add_argument("--transport", default=DEFAULT, metavar="T", help=f"the adapter (default {DEFAULT})")
 
 
+def _add_framing(parser: Parser) -> None:
+    text = f"where frames begin and end: {NAMES} (default {DEFAULT_FRAMING}, whose frames hold packets)"
+    parser.add_argument("--framing", type=framing_named, metavar="NAME", help=text)
+
+
 def _add_max_payload(parser: Parser) -> None:
-    text = f"the longest payload, in bytes (default {DEFAULTS.max_payload})"
+    text = f"the longest payload, or frame of another framing, in bytes (default {DEFAULTS.max_payload})"
     parser.add_argument("--max-payload", type=number, default=DEFAULTS.max_payload, metavar="N", help=text)

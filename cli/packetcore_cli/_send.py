@@ -1,10 +1,12 @@
-"""`packetcore send`: one packet to a server, and what it replies."""
+"""`packetcore send`: one packet or frame to a server, and what it replies."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from packetcore import (
     TLS,
@@ -18,16 +20,18 @@ from packetcore import (
     Session,
     encode,
 )
-from packetcore_cli._arguments import packet_of, refuse_with_udp
+from packetcore.framings import Framing
+from packetcore_cli._arguments import packet_of, payload_of, refuse_with_udp
 from packetcore_cli._drivers import checked, running_driver
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
+from packetcore_cli._framings import check_limit, framing_options, refuse_with_framing
 from packetcore_cli._terminal import Cell, Terminal
-from packetcore_cli._text import address_text, malformed_text, packet_text
+from packetcore_cli._text import address_text, content_text, malformed_text
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a server gets to close in turn, once all it was asked for has come."""
 
-Happening = Packet | Malformed | CloseReason | OSError | int
+Happening = Packet | bytes | Malformed | CloseReason | OSError | int
 """What the runtime's thread reports; an `int` is a number of bytes that have gone out."""
 
 
@@ -42,7 +46,7 @@ class Reporter(Handler):
     def connected(self, session: Session) -> None:
         self.sessions.append(session)
 
-    def packet_received(self, session: Session, packet: Packet) -> None:
+    def packet_received(self, session: Session, packet: Packet | bytes) -> None:
         self.happenings.put((session, packet))
 
     def malformed(self, session: Session, malformed: Malformed) -> None:
@@ -59,16 +63,18 @@ class Reporter(Handler):
 
 
 def send(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
-    """Send the packet and print replies, until `--replies` of them came, the peer closed or
+    """Send the packet or frame and print replies, until `--replies` of them came, the peer closed or
     nothing happened for `--timeout` seconds."""
     refuse_with_udp(args, "--tls", "--tls-ca")
     if args.broadcast and not args.udp:
         raise WrongUsage("argument --broadcast: needs argument --udp (see packetcore send --help)")
-    packet = packet_of(args)
+    refuse_with_framing(args, "--id", "--type", "--count")
+    packet = packet_of(args) if args.framing is None else payload_of(args)
     if args.port == 0:
         raise Failure("port=0 is out of range 1 to 65535")  # the system's own words for it are obscure
     if args.replies < 0:
         raise Failure(f"replies={args.replies} must be at least 0")
+    check_limit(args.framing, args.max_payload)
     try:
         config = Config(
             max_payload=args.max_payload,
@@ -79,15 +85,15 @@ def send(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
         )
     except ValueError as error:
         raise Failure(str(error)) from None
-    if len(packet.payload) > config.max_payload:
-        raise Failure(f"payload of {len(packet.payload)} bytes exceeds max_payload={config.max_payload}")
+    sent = _encoded(packet, args.framing, config.max_payload)
     tls = checked(TLS(authority=args.tls_ca), server_side=False) if args.tls or args.tls_ca else None
-    with running_driver(args.transport, tls=tls is not None, udp=args.udp) as driver:
+    transport = running_driver(args.transport, tls=tls is not None, udp=args.udp, framing=args.framing is not None)
+    with transport as driver:
         reporter = Reporter()
         session = _connect(driver, reporter, args, config, tls)
         try:
             driver.call(session.send, packet)
-            if _receive(reporter.happenings, session, len(encode(packet)), args, out, err):
+            if _receive(reporter.happenings, session, len(sent), args, out, err):
                 driver.call(session.close)
                 _await_end(reporter.happenings, session)
         except LocalProtocolError as error:
@@ -98,14 +104,27 @@ def send(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     return 0
 
 
+def _encoded(packet: Packet | bytes, framing: Framing | None, max_payload: int) -> bytes:
+    """What is going to be sent, or a `Failure`: it is too long, or cannot be framed."""
+    what, payload = ("frame", packet) if isinstance(packet, bytes) else ("payload", packet.payload)
+    if len(payload) > max_payload:
+        raise Failure(f"{what} of {len(payload)} bytes exceeds max_payload={max_payload}")
+    to_bytes: Callable[[Any], bytes] = encode if framing is None else framing.encode
+    try:
+        return to_bytes(packet)
+    except ValueError as error:
+        raise Failure(f"cannot send: {error}") from None
+
+
 def _connect(driver: Driver, handler: Handler, args: argparse.Namespace, config: Config, tls: TLS | None) -> Session:
     host, port = args.server, args.port
+    options = framing_options(args.framing)
     session: Session
     try:
         if args.udp:
-            session = driver.connect_udp(host, port, handler, config=config, broadcast=args.broadcast)
+            session = driver.connect_udp(host, port, handler, config=config, broadcast=args.broadcast, **options)
         else:
-            session = driver.connect(host, port, handler, config=config, tls=tls)
+            session = driver.connect(host, port, handler, config=config, tls=tls, **options)
     except (OSError, ValueError) as error:
         verb = "send" if args.udp else "connect"
         hint = "; a broadcast address needs --broadcast" if args.udp and isinstance(error, PermissionError) else ""
@@ -136,9 +155,9 @@ def _receive(
             err.line(f"packetcore: {_counted(replies, wanted)} within {timeout:g} s")
             return True
         match happening:
-            case Packet():
+            case Packet() | bytes():
                 replies += 1
-                out.line(*_sender(whose, session), packet_text(happening))
+                out.line(*_sender(whose, session), content_text(happening))
             case Malformed():
                 err.line("packetcore: malformed reply: ", *_sender(whose, session), malformed_text(happening))
             case OSError():

@@ -12,16 +12,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import FrameType
+from typing import Any
 
 from packetcore import TLS, Config, Driver, EndpointStats, Handler, Packet, ServerBase, Session
 from packetcore_cli._arguments import refuse_with_udp
 from packetcore_cli._drivers import checked, running_driver
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
+from packetcore_cli._framings import check_limit, framing_options
 from packetcore_cli._lines import Lines, writers
 from packetcore_cli._log import Log, log_event, log_to
 from packetcore_cli._metrics import metrics_served
 from packetcore_cli._terminal import Terminal
-from packetcore_cli._text import PREVIEW, address_text, counted, packet_text
+from packetcore_cli._text import PREVIEW, address_text, content_text, counted
 
 HEARING = 0.2
 """Seconds between two moments in which a signal is heard for certain."""
@@ -33,15 +35,15 @@ LOOPBACK = "127.0.0.1"
 
 
 class Echo(Log):
-    """Sends every packet back."""
+    """Sends every packet or frame back."""
 
-    def packet_received(self, session: Session, packet: Packet) -> None:
+    def packet_received(self, session: Session, packet: Any) -> None:
         super().packet_received(session, packet)
         session.send(packet)
 
 
 class Print(Log):
-    """Prints every packet.
+    """Prints every packet or frame.
 
     Args:
         out: where to.
@@ -51,9 +53,9 @@ class Print(Log):
         super().__init__()
         self._out = out
 
-    def packet_received(self, session: Session, packet: Packet) -> None:
+    def packet_received(self, session: Session, packet: Packet | bytes) -> None:
         super().packet_received(session, packet)
-        self._out.put((f"session {session.id}", "bold"), "  ", packet_text(packet, PREVIEW))
+        self._out.put((f"session {session.id}", "bold"), "  ", content_text(packet, PREVIEW))
 
 
 class _Impatient(Exception):
@@ -74,9 +76,10 @@ def serve(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     refuse_with_udp(args, "--tls-cert", "--tls-key")
     if args.metrics_host is not None and args.metrics_port is None:
         raise WrongUsage("--metrics-host needs --metrics-port (see packetcore serve --help)")
+    check_limit(args.framing, args.max_payload)
     config = _config_of(args)
     tls = _tls_of(args)
-    transport = running_driver(args.transport, tls=tls is not None, udp=args.udp)
+    transport = running_driver(args.transport, tls=tls is not None, udp=args.udp, framing=args.framing is not None)
     signals: SimpleQueue[int] = SimpleQueue()
     with writers(out, err) as (to_out, to_err), log_to(err, to_err, args.log, verbose=args.verbose), _heard(signals):
         printed = Lines(to_out, out, failed=partial(signals.put, 0))
@@ -107,10 +110,11 @@ def _drain(driver: Driver, server: ServerBase, grace: float) -> None:
 
 
 def _listen(driver: Driver, handler: Handler, args: argparse.Namespace, config: Config, tls: TLS | None) -> ServerBase:
+    options = framing_options(args.framing)
     try:
         if args.udp:
-            return driver.start_udp_server(handler, args.host, args.port, config=config)
-        return driver.start_server(handler, args.host, args.port, config=config, tls=tls)
+            return driver.start_udp_server(handler, args.host, args.port, config=config, **options)
+        return driver.start_server(handler, args.host, args.port, config=config, tls=tls, **options)
     except (OSError, ValueError) as error:
         where = address_text((args.host, args.port))
         raise Failure(f"cannot listen on {where}: {reason_of(error)}") from None

@@ -1,4 +1,4 @@
-"""Packets and what is malformed, as one line of text.
+"""Packets, frames and what is malformed, as one line of text.
 
 Payloads come from strangers: what is printed of them is hex, or JSON text in which every
 control character is escaped.
@@ -11,7 +11,7 @@ import json
 from packetcore import Address, Malformed, Packet
 
 PREVIEW = 64
-"""Payload bytes shown where many packets are listed: as much as a `Malformed` keeps."""
+"""Bytes of a payload or a frame shown where many packets are listed: as much as a `Malformed` keeps."""
 
 
 def packet_text(packet: Packet, limit: int | None = None) -> str:
@@ -19,6 +19,22 @@ def packet_text(packet: Packet, limit: int | None = None) -> str:
     id, payload, type, count = packet
     head = f"id {id}  type {type}  count {count}  length {len(payload)}"
     return f"{head}  payload {bytes_text(payload, limit)}" if payload else head
+
+
+def frame_text(frame: bytes, limit: int | None = None) -> str:
+    """The length of a frame and its bytes in hex, cut to `limit`, and as text too if all can be read."""
+    head = f"length {len(frame)}"
+    if not frame:
+        return head
+    shown = frame[:limit]
+    text = _readable(shown)
+    as_text = "" if text is None else f"  text {_quoted(text)}"
+    return f"{head}  hex {shown.hex(' ')}{as_text}{_more(shown, len(frame))}"
+
+
+def content_text(content: Packet | bytes, limit: int | None = None) -> str:
+    """A packet, or where another framing is spoken a frame."""
+    return frame_text(content, limit) if isinstance(content, bytes) else packet_text(content, limit)
 
 
 def malformed_text(malformed: Malformed) -> str:
@@ -41,16 +57,22 @@ def bytes_text(data: bytes, limit: int | None = None, *, size: int | None = None
         size: how many there were, where `data` is only the first of them.
     """
     shown = data[:limit]
-    size = len(data) if size is None else size
     text = _readable(shown)
-    more = f" ... ({len(shown)} of {size} bytes)" if len(shown) < size else ""
-    return (shown.hex(" ") if text is None else json.dumps(text, ensure_ascii=False)) + more
+    return (shown.hex(" ") if text is None else _quoted(text)) + _more(shown, len(data) if size is None else size)
 
 
 def address_text(address: Address) -> str:
     """An address as HOST:PORT, an IPv6 host in brackets."""
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
+def _more(shown: bytes, size: int) -> str:
+    return f" ... ({len(shown)} of {size} bytes)" if len(shown) < size else ""
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _readable(data: bytes) -> str | None:

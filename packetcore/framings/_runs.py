@@ -71,7 +71,7 @@ class RunDecoder:
     def feed_timeout(self) -> list[Malformed]:
         # Behind a flag that has ended a frame, nobody can tell one that shares it from a line
         # end or the like; where no flag of its own comes, it is held for the latter.
-        if self._in_frame and not self._shared:
+        if not self.pending or (self._in_frame and not self._shared):
             return []
         self._in_frame = self._shared = False
         self._dropped.add(bytes(self._run))
