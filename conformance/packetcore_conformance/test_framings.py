@@ -167,9 +167,9 @@ def test_the_streams_of_a_pool_speak_it(rig: Rig) -> None:
 def test_a_client_that_comes_back_keeps_frames_for_the_next_connection(rig: Rig) -> None:
     handler = Recorder()
     server = rig.serve(handler, framing=COBS())
-    client = rig.driver.connect(
-        *server.address[:2], Recorder(), framing=COBS(), reconnect=Backoff(initial=0.01, maximum=0.05), keep=1
-    )
+    connect: Any = rig.driver.connect
+    backoff = Backoff(initial=0.01, maximum=0.05)
+    client = connect(*server.address[:2], Recorder(), framing=COBS(), reconnect=backoff, keep=1)
     rig._returning.append(client)
     rig.call(client.send, b"\x00frame")
     assert handler.wait("packet_received") == [b"\x00frame"]
