@@ -44,6 +44,7 @@ class ClientBase:
         clock: tells the time that the session's inputs are given.
         call_at: calls something at a time of that clock.
         log_exception: see `Endpoint`.
+        endpoint: makes the endpoint.
     """
 
     def __init__(
@@ -60,10 +61,11 @@ class ClientBase:
         clock: Callable[[], float],
         call_at: Callable[[float, Callable[[], object]], Handle],
         log_exception: Callable[[str], object] = log_exception,
+        endpoint: Callable[..., Endpoint] = Endpoint,
     ) -> None:
         if keep < 0:
             raise ValueError(f"keep={keep} must not be below 0")
-        self.endpoint = Endpoint(handler_of(handler, start), config, log_exception=log_exception)
+        self.endpoint = endpoint(handler_of(handler, start), config, log_exception=log_exception)
         """What its connections share."""
         self.endpoint.on_admitted = self._admitted
         self.endpoint.on_opened = self._opened

@@ -117,10 +117,13 @@ class Endpoint:
             codec: what stands in them; `None` for frames of bytes.
 
         Raises:
-            ValueError: `config` joins messages, which are of the default framing alone.
+            ValueError: `config` joins messages or has a `keepalive_packet`, which are of the default
+                framing alone.
         """
         if self.config.join_messages:
             raise ValueError(f"join_messages=True is for the default framing, not for {framing!r}")
+        if self.config.keepalive_packet is not None:
+            raise ValueError(f"keepalive_packet={self.config.keepalive_packet!r} is no frame of {framing!r}")
         self._speak(FrameCodec(framing, codec, self.config.max_payload))
         self.ends_on_malformed = not framing.resynchronises
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from packetcore import Backoff, CloseReason, Config, Malformed, Reason, Session
+from packetcore import Backoff, CloseReason, Config, Malformed, Packet, Reason, Session
 from packetcore.framings import COBS, HDLC, SLIP, Delimiter, FixedLength, Framing, LengthPrefix
 from packetcore_conformance.peer import DEADLINE
 from packetcore_conformance.recorder import Recorder
@@ -150,6 +150,19 @@ def test_a_match_function_knows_the_reply_to_a_request(rig: Rig) -> None:
     assert rig.call(ask) == Reading(7, 1)
     with pytest.raises(TypeError, match="match=None"):
         rig.call(lambda: stream.request(Reading(7, 1)))
+
+
+@pytest.mark.parametrize(
+    "config", [Config(join_messages=True), Config(keepalive_interval=1.0, keepalive_packet=Packet(1))]
+)
+def test_what_is_of_the_default_framing_alone_is_refused(rig: Rig, config: Config) -> None:
+    with pytest.raises(ValueError, match="COBS"):
+        rig.serve(config=config, framing=COBS())
+    connect: Any = rig.driver.connect
+    with pytest.raises(ValueError, match="COBS"):
+        connect("127.0.0.1", 1, Recorder(), config=config, framing=COBS(), reconnect=Backoff())
+    with pytest.raises(TypeError, match="give one"):
+        rig.serve(codec=Readings())
 
 
 @pytest.mark.usefixtures("needs_pool")

@@ -25,7 +25,8 @@ class Delimiter:
     Raises:
         ValueError: there is none, or one is empty or comes twice.
 
-    A delimiter with nothing before it ends an empty frame. A frame above `max_frame` is TOO_LONG,
+    A delimiter with nothing before it ends an empty frame. Where one stands inside another, a decoder
+    waits for the byte that tells which it is; the end of a stream tells nothing. A frame above `max_frame` is TOO_LONG,
     together with its delimiter if that has come; if not, what then comes is NOISE up to the
     end of the next delimiter. A decoder holds at most `max_frame` bytes and the longest
     delimiter.

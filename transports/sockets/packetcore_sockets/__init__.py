@@ -7,7 +7,7 @@ an adapter of it. What they are made of serves by itself, too: `StreamSocket`, `
 """
 
 from packetcore import Handle
-from packetcore_sockets._adapter import Adapter
+from packetcore_sockets._adapter import Adapter, framed
 from packetcore_sockets._awaiting import AsyncAdapter
 from packetcore_sockets._awaiting import Client as AsyncClient
 from packetcore_sockets._awaiting import ConnectionPool as AsyncConnectionPool
@@ -72,6 +72,7 @@ __all__ = [
     "Target",
     "Task",
     "ThreadDriver",
+    "framed",
     "look_up",
     "no_delay",
     "open_each",

@@ -108,8 +108,8 @@ class Adapter(Generic[S, V, C]):
         async with self.server_runtime(sessions, **where).held() as runtime:
             infos = await look_up(runtime, host or None, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
             with _given_away(open_tcp_listeners(infos, port, backlog)) as sockets:
-                server = self._server(runtime, self._new_stream, handler, config, sessions=sessions)
-                _frame(server.endpoint, framing, codec)
+                endpoint = framed(Endpoint, framing, codec)
+                server = self._server(runtime, self._new_stream, handler, config, endpoint=endpoint, sessions=sessions)
             server.addresses = [sock.getsockname() for sock in sockets]
             server.listening = Listening(runtime, server.endpoint, sockets, ssl)
             return server
@@ -150,9 +150,8 @@ class Adapter(Generic[S, V, C]):
             dial = runtime.dialler(host, port, **options)
             if reconnect is not None and handler is not None:
                 runtime.start()
-                client = self._client(runtime, self._new_stream, handler, config, reconnect, keep, dial)
-                _frame(client.endpoint, framing, codec)
-                return client
+                endpoint = framed(Endpoint, framing, codec)
+                return self._client(runtime, self._new_stream, handler, config, reconnect, keep, dial, endpoint)
             if handler is None and reconnect is None:
                 return await self.open_stream(runtime, dial, config, framing, codec)
             if isinstance(handler, Handler) and reconnect is None:
@@ -171,8 +170,7 @@ class Adapter(Generic[S, V, C]):
         codec: PacketCodec | None = None,
     ) -> Session:
         """Connect as `connect` does, by a `Network.dialler`."""
-        endpoint = Endpoint(handler, config, log_exception=runtime.log_exception)
-        _frame(endpoint, framing, codec)
+        endpoint = framed(Endpoint, framing, codec)(handler, config, log_exception=runtime.log_exception)
         end = live_on(runtime, endpoint)
         try:
             return await outcome(runtime, partial(dial, endpoint))
@@ -223,10 +221,9 @@ class Adapter(Generic[S, V, C]):
         async with self.server_runtime(sessions, **where).held() as runtime:
             infos = await look_up(runtime, host or None, port, socket.SOCK_DGRAM, socket.AI_PASSIVE)
             opened = open_udp_servers(infos, port, broadcast=broadcast, multicast_group=multicast_group)
-            endpoint = runtime.new_datagram_endpoint
+            endpoint = framed(runtime.new_datagram_endpoint, framing, codec)
             with _given_away(opened) as sockets:
                 server = self._server(runtime, self._new_stream, handler, config, endpoint=endpoint, sessions=sessions)
-                _frame(server.endpoint, framing, codec)
             server.addresses = [sock.getsockname() for sock in sockets]
             for sock in sockets:
                 DatagramSocket(runtime, server.endpoint, sock)
@@ -266,8 +263,8 @@ class Adapter(Generic[S, V, C]):
         """
         async with self._current(**where).held() as runtime:
             inbox = Inbox()
-            endpoint: Any = runtime.new_datagram_endpoint(inbox if handler is None else handler, config)
-            _frame(endpoint, framing, codec)
+            new_endpoint: Any = framed(runtime.new_datagram_endpoint, framing, codec)
+            endpoint = new_endpoint(inbox if handler is None else handler, config)
             infos = await look_up(runtime, host, port, socket.SOCK_DGRAM)
             sock, peer, is_connected = open_udp_client(infos, broadcast=broadcast, local_host=local_host)
             live_on(runtime, endpoint)
@@ -305,11 +302,25 @@ class Adapter(Generic[S, V, C]):
         return self._current(**where)
 
 
-def _frame(endpoint: Endpoint, framing: Framing | None, codec: PacketCodec | None) -> None:
-    if framing is not None:
+def framed(
+    new_endpoint: Callable[..., Endpoint], framing: Framing | None, codec: PacketCodec | None
+) -> Callable[..., Endpoint]:
+    """What makes endpoints, with another framing than the default where there is one.
+
+    Raises:
+        TypeError: there is a codec and no framing.
+    """
+    if framing is None:
+        if codec is not None:
+            raise TypeError(f"codec={codec!r} is for what stands in the frames of a framing: give one")
+        return new_endpoint
+
+    def new(*args: Any, **options: Any) -> Endpoint:
+        endpoint = new_endpoint(*args, **options)
         endpoint.frame_by(framing, codec)
-    elif codec is not None:
-        raise TypeError(f"codec={codec!r} is for what stands in the frames of a framing: give one")
+        return endpoint
+
+    return new
 
 
 @contextmanager

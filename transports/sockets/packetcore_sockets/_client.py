@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import random
 from typing import Any
 
-from packetcore import AsyncCondition, Backoff, ClientBase, Config, Dial, Handler, Inbox
+from packetcore import AsyncCondition, Backoff, ClientBase, Config, Dial, Endpoint, Handler, Inbox
 from packetcore_sockets._functions import Functions
 from packetcore_sockets._runtime import Runtime
 
@@ -29,6 +29,7 @@ class Client(ClientBase):
         reconnect: Backoff,
         keep: int,
         dial: Dial,
+        endpoint: Callable[..., Endpoint] = Endpoint,
     ) -> None:
         self.runtime: Any = runtime
         """What it runs on."""
@@ -47,6 +48,7 @@ class Client(ClientBase):
             clock=runtime.time,
             call_at=runtime.call_at,
             log_exception=runtime.log_exception,
+            endpoint=endpoint,
         )
         self.endpoint.runtime = runtime
         self.endpoint.on_ended = self._ended

@@ -14,7 +14,16 @@ from zope.interface import implementer  # type: ignore[import-untyped]
 
 from packetcore import Config, Endpoint, Handler, Inbox, PacketCodec, Refusal, Session, SessionPool
 from packetcore.framings import Framing
-from packetcore_sockets import BACKLOG, AsyncAdapter, AsyncClient, AsyncConnectionPool, AsyncServer, Connect, ConnectUDP
+from packetcore_sockets import (
+    BACKLOG,
+    AsyncAdapter,
+    AsyncClient,
+    AsyncConnectionPool,
+    AsyncServer,
+    Connect,
+    ConnectUDP,
+    framed,
+)
 from packetcore_twisted._protocol import PacketProtocol, address_of
 from packetcore_twisted._reactor import Reactor, current
 from packetcore_twisted._stream import Stream, StreamFunction
@@ -132,9 +141,8 @@ async def serve(
     if IReactorFDSet.providedBy(runtime.reactor):
         options: Any = {"framing": framing, "codec": codec, "ssl": ssl, "backlog": backlog, "reactor": runtime.reactor}
         return await adapter.serve(handler, host, port, config=config, sessions=sessions, **options)
-    server = Server(runtime, new_stream, handler, config, sessions=sessions)
-    if framing is not None:
-        server.endpoint.frame_by(framing, codec)
+    endpoint = framed(Endpoint, framing, codec)
+    server = Server(runtime, new_stream, handler, config, endpoint=endpoint, sessions=sessions)
     factory = server if ssl is None else runtime.over_tls(ssl, server, is_client=False)
     try:
         server.port = runtime.reactor.listenTCP(port, factory, backlog, host or "")
