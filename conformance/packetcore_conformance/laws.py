@@ -259,8 +259,6 @@ def accounting(subject: Subject) -> None:
         for stream in (rest, bare):
             again = subject.framing.decoder(max_frame)
             ways.append((again.feed(stream), again.pending))
-        if subject.lookahead and frames:  # nothing is left behind the last frame to be seen
-            ways = [(found, 0) if found == frames else (found + frames[-1:], 0) for found, _ in ways]
         assert (frames, 0) in ways
 
     _search(subject, law)

@@ -210,7 +210,7 @@ class LengthPrefixDecoder(LengthDecoder):
                 if not data.startswith(magic, at):
                     at = self._skip(data, at)
                     if end - at < len(magic):
-                        self._need = len(magic)
+                        self._need = end - at + 1
                         break
                 events += self._dropped.take()
             found = read(data, at, end)
