@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -10,6 +11,8 @@ from packetcore._errors import LocalProtocolError
 from packetcore._events import Malformed
 from packetcore._reasons import Reason
 from packetcore.framings import Decoder, Framing
+
+_NO_PACKET = (ValueError, LookupError, ArithmeticError, struct.error)
 
 
 class PacketCodec(Protocol):
@@ -28,7 +31,9 @@ class PacketCodec(Protocol):
         """The packet in a frame.
 
         Raises:
-            ValueError: there is none in it. The frame is then reported as NO_PACKET.
+            ValueError: there is none in it. The frame is then reported as NO_PACKET, as it is with
+                `struct.error`, `LookupError` and `ArithmeticError`: what parsing wrong bytes comes to
+                where nothing looked at them first.
         """
 
 
@@ -43,8 +48,6 @@ class FrameCodec:
     """
 
     def __init__(self, framing: Framing, codec: PacketCodec | None, max_frame: int) -> None:
-        self.resynchronises = framing.resynchronises
-        """Whether it finds the next frame behind bytes that are none."""
         self._framing = framing
         self._codec = codec
         self._max_frame = max_frame
@@ -58,6 +61,7 @@ class FrameCodec:
         Raises:
             LocalProtocolError: its frame exceeds `max_payload`, or cannot be framed.
             TypeError: it is no packet of this codec.
+            ValueError: what the packet codec says of a field out of range.
         """
         frame = packet if self._codec is None else self._codec.encode(packet)
         if not isinstance(frame, (bytes, bytearray, memoryview)):
@@ -100,7 +104,7 @@ class _PacketDecoder:
             return frame
         try:
             return self._codec.decode(frame)
-        except ValueError:
+        except _NO_PACKET:
             return Malformed.of(Reason.NO_PACKET, frame)
 
 
@@ -116,8 +120,6 @@ class DatagramFrames:
     """Nothing is left of a datagram once it is decoded."""
 
     def __init__(self, codec: FrameCodec, max_datagram: int) -> None:
-        self.resynchronises = True
-        """Behind a broken datagram comes another."""
         self.check = codec.check
         self._codec = codec
         self._max_datagram = max_datagram

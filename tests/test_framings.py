@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from packetcore import Malformed, Packet, Reason, encode
+from packetcore._frames import FrameCodec
 from packetcore.framings import (
     COBS,
     COBSR,
@@ -714,6 +715,16 @@ def test_wrong_arguments_are_refused_in_clear_words(
 ) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("careless", [lambda frame: frame[9], lambda frame: {}[frame], lambda frame: 1 // frame[0]])
+def test_a_careless_packet_codec_lets_no_bytes_raise_out_of_the_core(careless: Callable[[bytes], object]) -> None:
+    class Careless:
+        encode = bytes
+        decode = staticmethod(careless)
+
+    decoder = FrameCodec(FixedLength(1), Careless(), 1).decoder()
+    assert decoder.feed(b"\x00") == [Malformed.of(Reason.NO_PACKET, b"\x00")]
 
 
 def test_check_takes_a_framing_of_ones_own() -> None:

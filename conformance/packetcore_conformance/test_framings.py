@@ -51,7 +51,7 @@ class Readings:
 
     def decode(self, frame: bytes) -> Reading:
         """See `packetcore.PacketCodec`."""
-        if len(frame) != 4:
+        if len(frame) > 4:
             raise ValueError(f"a reading has 4 bytes, not {len(frame)}")
         return Reading(*struct.unpack(">HH", frame))
 
@@ -133,11 +133,12 @@ def test_a_codec_gives_the_application_packets_of_its_own(rig: Rig) -> None:
     with pytest.raises(TypeError, match="only a Reading can be sent"):
         rig.call(lambda: stream.send(b"bytes"))
     peer = rig.peer(server)
-    peer.send(COBS().encode(b"no reading") + COBS().encode(Readings().encode(Reading(8, 1))))
+    peer.send(b"".join(COBS().encode(frame) for frame in (b"no reading", b"cut", Readings().encode(Reading(8, 1)))))
     assert handler.wait("packet_received", 2)[1] == Reading(8, 1)
-    (malformed,) = handler.wait("malformed")
-    assert isinstance(malformed, Malformed)
-    assert malformed.reason is Reason.NO_PACKET
+    assert handler.wait("malformed", 2) == [
+        Malformed.of(Reason.NO_PACKET, b"no reading"),
+        Malformed.of(Reason.NO_PACKET, b"cut"),
+    ]
 
 
 def test_a_match_function_knows_the_reply_to_a_request(rig: Rig) -> None:
