@@ -3,7 +3,8 @@
 Codec: `Packet`, `encode`, `decode`, `Decoder`; `speedups` says whether the one in C is in
 use. Messages: `split`, `Joiner`. One stream by hand: `Connection`. An application, the same on
 every adapter: `Handler`, `Session`, `Config`. The register of a server's sessions: `SessionPool`. For adapters: `Host`,
-`Endpoint`, `DatagramEndpoint`, `Inbox`, `StreamBase`, `AsyncStream`, `SyncStream`, `ServerBase`, `Driver`.
+`Endpoint`, `DatagramEndpoint`, `Inbox`, `StreamBase`, `AsyncStream`, `SyncStream`, `ServerBase`, `Driver`; and
+`AnyPacket` and `AnyItem`, by which these are generic.
 """
 
 from packetcore._backoff import Backoff, Redial
@@ -37,7 +38,7 @@ from packetcore._errors import (
     SessionClosed,
     WrongThread,
 )
-from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
+from packetcore._events import AnyItem, Closed, EndOfStream, Event, Malformed, Message
 from packetcore._frames import FrameCodec, PacketCodec
 from packetcore._handler import Handler
 from packetcore._host import DatagramHost, Host
@@ -45,7 +46,7 @@ from packetcore._implementation import Decoder, encode
 from packetcore._inbox import Inbox
 from packetcore._lending import AsyncConnectionPool, SyncConnectionPool
 from packetcore._messages import Joiner, split
-from packetcore._packet import Packet
+from packetcore._packet import AnyPacket, Packet
 from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason, Reason, Refusal
 from packetcore._requests import Reply, Request
@@ -63,6 +64,8 @@ __all__ = [
     "TLS",
     "TRANSITIONS",
     "Address",
+    "AnyItem",
+    "AnyPacket",
     "AsyncCondition",
     "AsyncConnectionPool",
     "AsyncEvent",

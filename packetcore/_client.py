@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic
 
 from packetcore._backoff import Backoff, Redial
 from packetcore._config import Config
@@ -13,19 +13,19 @@ from packetcore._errors import NotConnected, SessionClosed
 from packetcore._handler import Handler
 from packetcore._inbox import F, Inbox, handler_of
 from packetcore._output import check_packet
-from packetcore._packet import Packet
+from packetcore._packet import AnyPacket
 from packetcore._reasons import CloseReason
 from packetcore._session import Session
 from packetcore._stats import EndpointStats
 from packetcore._waiting import Handle
 
-Dial = Callable[[Endpoint, Callable[[Session | Exception], object]], Handle]
+Dial = Callable[[Endpoint[Any], Callable[[Session[Any] | Exception], object]], Handle]
 """Connects for an endpoint. Calls back once with a session that has begun, or with what went wrong,
 but not before it returns, and not at all once it is cancelled. To cancel it once the session has begun
 does nothing: that is the session's affair."""
 
 
-class ClientBase:
+class ClientBase(Generic[AnyPacket]):
     """Connects, and connects again whenever the connection is lost, until it is closed.
 
     Its handler hears `connected` and `disconnected` for each connection that was made. What
@@ -49,8 +49,8 @@ class ClientBase:
 
     def __init__(
         self,
-        handler: Handler | F,
-        start: Callable[[F, Inbox], object],
+        handler: Handler[AnyPacket] | F,
+        start: Callable[[F, Inbox[Any]], object],
         config: Config | None,
         reconnect: Backoff,
         dial: Dial,
@@ -61,7 +61,7 @@ class ClientBase:
         clock: Callable[[], float],
         call_at: Callable[[float, Callable[[], object]], Handle],
         log_exception: Callable[[str], object] = log_exception,
-        endpoint: Callable[..., Endpoint] = Endpoint,
+        endpoint: Callable[..., Endpoint[AnyPacket]] = Endpoint,
     ) -> None:
         if keep < 0:
             raise ValueError(f"keep={keep} must not be below 0")
@@ -70,7 +70,7 @@ class ClientBase:
         self.endpoint.on_admitted = self._admitted
         self.endpoint.on_opened = self._opened
         self.endpoint.on_finished = lambda session: self._finished()
-        self.session: Session | None = None
+        self.session: Session[AnyPacket] | None = None
         """The session of the connection that there is; `None` while there is none."""
         self.is_closed = False
         """Whether `close` was called."""
@@ -81,7 +81,7 @@ class ClientBase:
         self._call_at = call_at
         self._dialling: Handle | None = None  # or the wait for it
         self._keep = keep
-        self._kept: deque[Packet] = deque()
+        self._kept: deque[AnyPacket] = deque()
 
     @property
     def stats(self) -> EndpointStats:
@@ -93,7 +93,7 @@ class ClientBase:
         """How many packets wait for the next connection."""
         return len(self._kept)
 
-    def send(self, packet: Packet) -> None:
+    def send(self, packet: AnyPacket) -> None:
         """Send a packet now, or once connected if there is still room for it among those kept.
 
         Raises:
@@ -137,16 +137,16 @@ class ClientBase:
         if self.session is not None:
             self.session.close()
 
-    def _dialled(self, result: Session | Exception) -> None:
+    def _dialled(self, result: Session[AnyPacket] | Exception) -> None:
         if isinstance(result, Exception):
             self.endpoint.connect_failed(result)
             self._try_again()
 
-    def _admitted(self, session: Session) -> None:
+    def _admitted(self, session: Session[AnyPacket]) -> None:
         self._redial.connected(self._clock())
         self.session = session  # before its handler sends through this client
 
-    def _opened(self, session: Session) -> None:
+    def _opened(self, session: Session[AnyPacket]) -> None:
         if self.is_closed:  # meanwhile, or by the handler
             session.close()
         while self._kept and session.is_open:

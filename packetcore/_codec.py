@@ -12,7 +12,7 @@ import struct
 from typing import Protocol
 
 from packetcore._events import Malformed
-from packetcore._packet import Packet
+from packetcore._packet import AnyPacket, Packet
 
 FLAG = b"\xfe"
 ESCAPE = b"\xfd"
@@ -35,7 +35,7 @@ _ESCAPED = {ESCAPED_FLAG[1]: FLAG_BYTE, ESCAPED_ESCAPE[1]: ESCAPE_BYTE}
 _pack = HEADER.pack
 
 
-class FrameDecoder(Protocol):
+class FrameDecoder(Protocol[AnyPacket]):
     """What a connection needs of a decoder, so that another framing can take its place.
 
     An event must end all the bytes before it: whatever is `pending` after a `feed` that
@@ -46,7 +46,7 @@ class FrameDecoder(Protocol):
     def pending(self) -> int:
         """Bytes fed that no event speaks for yet; 0 between frames."""
 
-    def feed(self, data: bytes | bytearray | memoryview, /) -> list[Packet | Malformed]:
+    def feed(self, data: bytes | bytearray | memoryview, /) -> list[AnyPacket | Malformed]:
         """Take the next bytes of the stream and give what they complete."""
 
     def feed_eof(self) -> list[Malformed]:
@@ -58,13 +58,13 @@ class FrameDecoder(Protocol):
         connection."""
 
 
-class Codec(Protocol):
+class Codec(Protocol[AnyPacket]):
     """A framing: how one packet becomes bytes, and a decoder for a stream of them."""
 
-    def encode(self, packet: Packet, /) -> bytes:
+    def encode(self, packet: AnyPacket, /) -> bytes:
         """One packet as the bytes to send."""
 
-    def decoder(self) -> FrameDecoder:
+    def decoder(self) -> FrameDecoder[AnyPacket]:
         """A new decoder for one stream."""
 
 

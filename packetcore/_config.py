@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from packetcore._decoder import DEFAULT_MAX_PAYLOAD
 from packetcore._packet import MAX_LENGTH, Packet
@@ -43,8 +43,9 @@ class Config:
     """After how long with nothing sent `keepalive_packet` is sent; not while unsent bytes wait,
     behind which it would be of no use."""
 
-    keepalive_packet: Packet | None = None
-    """What a keepalive sends; needed where `keepalive_interval` is set."""
+    keepalive_packet: Any = None
+    """What a keepalive sends, a `Packet`, or of another framing a frame, or a packet of its codec;
+    needed where `keepalive_interval` is set."""
 
     connect_timeout: float | None = 10.0
     """How long making a connection may take, name look-up and TLS included."""
@@ -144,7 +145,7 @@ class Config:
             )
         if self.keepalive_interval is not None and self.keepalive_packet is None:
             raise ValueError(f"keepalive_interval={self.keepalive_interval} needs a keepalive_packet")
-        if self.keepalive_packet is not None and len(self.keepalive_packet.payload) > self.max_payload:
+        if isinstance(self.keepalive_packet, Packet) and len(self.keepalive_packet.payload) > self.max_payload:
             raise ValueError(
                 f"keepalive_packet of {len(self.keepalive_packet.payload)} bytes exceeds max_payload={self.max_payload}"
             )

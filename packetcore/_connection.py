@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic
 
 from packetcore._codec import Codec
 from packetcore._config import Config
@@ -24,7 +25,7 @@ from packetcore._errors import LocalProtocolError, SessionClosed
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
 from packetcore._implementation import Decoder, Output, Receiver, encode
 from packetcore._messages import Joiner, split
-from packetcore._packet import Packet
+from packetcore._packet import AnyPacket
 from packetcore._reasons import CloseReason
 from packetcore._state import TRANSITIONS, Input, State
 from packetcore._stats import Stats
@@ -49,7 +50,7 @@ class PacketFraming:
         return Decoder(max_payload=self._max_payload)
 
 
-class Connection(Receiver):
+class Connection(Receiver, Generic[AnyPacket]):
     """One stream, seen from this side.
 
     Every input takes `now`, the time in seconds since any epoch. A `now` before one given
@@ -72,15 +73,14 @@ class Connection(Receiver):
         "sent_at",
     )
 
-    def __init__(self, config: Config | None = None, *, now: float, codec: Codec | None = None) -> None:
+    def __init__(self, config: Config | None = None, *, now: float, codec: Codec[AnyPacket] | None = None) -> None:
         if config is None:
             config = Config()
-        if codec is None:
-            codec = PacketFraming(config.max_payload)
+        spoken: Codec[Any] = PacketFraming(config.max_payload) if codec is None else codec
         self._config = config
-        self._decoder = codec.decoder()
+        self._decoder = spoken.decoder()
         # Another framing than this format may send what is no `Packet`, and checks that itself.
-        self.output = Output(codec.encode, config.max_payload, getattr(codec, "check", None))
+        self.output = Output(spoken.encode, config.max_payload, getattr(spoken, "check", None))
         """What `send` has put and `bytes_to_send` has not given; for a caller who has no time
         to lose, and who looks at `state` by himself."""
         self._joiner = (
@@ -113,7 +113,12 @@ class Connection(Receiver):
             self._seldom = Stats()
         return self._seldom
 
-    def receive_eof(self, now: float, *, truncated: bool = False) -> list[Event]:
+    if TYPE_CHECKING:  # the receiver, which may be the one in C, has no type for its packets
+
+        def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> list[Event[AnyPacket]]:
+            """See `Receiver`."""
+
+    def receive_eof(self, now: float, *, truncated: bool = False) -> list[Event[AnyPacket]]:
         """The peer has finished sending. Reply if you like, then `close`.
 
         Args:
@@ -141,7 +146,7 @@ class Connection(Receiver):
             events.append(EndOfStream())
         return events
 
-    def send(self, packet: Packet) -> None:
+    def send(self, packet: AnyPacket) -> None:
         """Put a packet into the output; `bytes_to_send()` gives it.
 
         Raises:
@@ -158,7 +163,7 @@ class Connection(Receiver):
             raise SessionClosed(self._close_reason if self.state is State.CLOSED else None)
 
     def send_message(
-        self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
+        self: Connection, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
     ) -> None:
         """Send a payload as one packet, or as several where it is longer than `chunk`.
 
@@ -196,7 +201,7 @@ class Connection(Receiver):
         self.sent_at = self._now
         return self.output.take()
 
-    def close(self, now: float, reason: CloseReason = CloseReason.LOCAL) -> list[Event]:
+    def close(self, now: float, reason: CloseReason = CloseReason.LOCAL) -> list[Event[AnyPacket]]:
         """This side has finished: send the output, half-close the socket, wait for the peer.
 
         Called again while closing, it restarts the wait. What the peer still sends is
@@ -216,7 +221,7 @@ class Connection(Receiver):
             self._close_reason = reason
         return []
 
-    def fail(self, reason: CloseReason, now: float) -> list[Event]:
+    def fail(self, reason: CloseReason, now: float) -> list[Event[AnyPacket]]:
         """It is over for a reason that only the caller can see, such as a lost socket.
 
         Returns:
@@ -283,7 +288,7 @@ class Connection(Receiver):
             deadline = earlier(deadline, self._joiner.next_deadline())
         return deadline
 
-    def handle_deadline(self, now: float) -> list[Event]:
+    def handle_deadline(self, now: float) -> list[Event[AnyPacket]]:
         """Do what is due at `now`: end what took too long, send a keepalive.
 
         Returns:
@@ -295,7 +300,7 @@ class Connection(Receiver):
             return []
         if state is State.CLOSING:
             return [self._fail(self._close_reason)] if _due(self._closing_since, config.close_timeout, now) else []
-        events: list[Event] = []
+        events: list[Event[AnyPacket]] = []
         if self._reading and self.frame_since is not None and _due(self.frame_since, config.frame_timeout, now):
             noise = self._decoder.feed_timeout()
             if not noise:
@@ -306,12 +311,13 @@ class Connection(Receiver):
             return events + self.fail(CloseReason.IDLE_TIMEOUT, now)
         if self._joiner is not None and self.state is not State.CLOSED:
             events += self._police(self._joiner.expire(now))
+        keepalive: Any = config.keepalive_packet  # where there is one, the framing is the default
         if (
             _due(self._last_sent(), config.keepalive_interval, now)
-            and config.keepalive_packet is not None
+            and keepalive is not None
             and self.state is not State.CLOSED
         ):
-            self.send(config.keepalive_packet)
+            self.send(keepalive)
         return events
 
     def _last_sent(self) -> float:
@@ -335,18 +341,18 @@ class Connection(Receiver):
         self.frame_since = None
         return Closed(self._close_reason)
 
-    def _receive_late(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
+    def _receive_late(self, data: bytes | bytearray | memoryview, now: float) -> list[Event[AnyPacket]]:
         self._step(Input.DATA)
         self._advance(now)
         self._stats.bytes_discarded += len(data)
         return []
 
-    def _deliver(self, frames: Sequence[Packet | Malformed]) -> list[Event]:
+    def _deliver(self, frames: Sequence[Any]) -> list[Event[AnyPacket]]:
         """Turn what the decoder gave into events."""
         joiner = self._joiner
         if joiner is None:
             return self._police(frames)
-        joined: list[Packet | Message | Malformed] = []
+        joined: list[Any] = []
         for frame in frames:
             if isinstance(frame, Malformed):
                 joined.append(frame)
@@ -355,9 +361,9 @@ class Connection(Receiver):
                 joined += joiner.add(frame, self._now)
         return self._police(joined)
 
-    def _police(self, found: Sequence[Packet | Message | Malformed]) -> list[Event]:
+    def _police(self, found: Sequence[AnyPacket | Message | Malformed]) -> list[Event[AnyPacket]]:
         """Count what was found; a malformed frame may end the connection then and there."""
-        events: list[Event] = []
+        events: list[Event[AnyPacket]] = []
         for event in found:
             events.append(event)
             match event:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from errno import EAGAIN, ENOBUFS, EWOULDBLOCK
+from typing import Any, Generic
 
 from packetcore._carrier import Address, Carrier
 from packetcore._codec import FLAG, FLAG_BYTE, FrameDecoder
@@ -21,11 +22,11 @@ from packetcore._deadlines import Deadlines
 from packetcore._endpoint import Endpoint, log_exception
 from packetcore._errors import LocalProtocolError, PoolFull
 from packetcore._events import Malformed
-from packetcore._frames import DatagramFrames, FrameCodec, PacketCodec
+from packetcore._frames import DatagramFrames, PacketCodec
 from packetcore._handler import Handler
 from packetcore._host import DatagramHost, Host
 from packetcore._implementation import Decoder, encode
-from packetcore._packet import Packet
+from packetcore._packet import AnyPacket, Packet
 from packetcore._pieces import PieceDecoder, pieces
 from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason, Reason, Refusal
@@ -58,7 +59,7 @@ class DatagramFraming:
         self._cuts = cuts
         self._joins = joins
 
-    def decoder(self) -> FrameDecoder:
+    def decoder(self) -> FrameDecoder[Packet]:
         """The decoder of one more peer: this one, which keeps nothing between two datagrams, or
         one that joins them."""
         return PieceDecoder(self._max_payload, self._max_datagram) if self._joins else self
@@ -95,7 +96,7 @@ class DatagramFraming:
 
     feed_timeout = feed_eof
 
-    def may_begin(self, data: bytes, events: Sequence[Packet | Malformed]) -> bool:
+    def may_begin(self, data: bytes, events: Sequence[object]) -> bool:
         """Whether a datagram may begin a frame that others go on with.
 
         Args:
@@ -110,13 +111,18 @@ class DatagramFraming:
         return isinstance(last, Malformed) and last.reason is Reason.TRUNCATED
 
 
-class DatagramSession(Session):
+class DatagramSession(Session[AnyPacket]):
     """A session with one peer of a `DatagramEndpoint`. To the application it is a `Session`."""
 
     __slots__ = ()
 
     def send_message(
-        self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
+        self: DatagramSession,
+        payload: bytes | bytearray | memoryview,
+        *,
+        id: int,
+        type: int = 0,
+        chunk: int | None = None,
     ) -> None:
         """Send a payload as one packet: datagrams may change their order, and the format
         does not number the packets of a message.
@@ -170,12 +176,12 @@ class DatagramSession(Session):
                 self._call(self._on_sent, taken)
 
 
-class _Peer:
+class _Peer(Generic[AnyPacket]):
     """The `Host` of one session: its share of the socket."""
 
     __slots__ = ("endpoint", "host", "is_reading", "session")
 
-    def __init__(self, endpoint: DatagramEndpoint, addr: Address, now: float) -> None:
+    def __init__(self, endpoint: DatagramEndpoint[AnyPacket], addr: Address, now: float) -> None:
         self.endpoint = endpoint
         self.host: DatagramHost | None = None  # where it came in, if there are several
         self.is_reading = True
@@ -221,7 +227,7 @@ class _Peer:
         return (self.host or self.endpoint.host).carrier()
 
 
-class DatagramEndpoint(Endpoint):
+class DatagramEndpoint(Endpoint[AnyPacket]):
     """One UDP socket, or several of one server: many peers, or a client's one.
 
     An adapter makes one, sets `host` or calls `attach` for each socket, and calls the inputs
@@ -246,52 +252,54 @@ class DatagramEndpoint(Endpoint):
 
     def __init__(
         self,
-        handler: Handler | Callable[[], Handler],
+        handler: Handler[AnyPacket] | Callable[[], Handler[AnyPacket]],
         config: Config | None = None,
         *,
         is_server: bool = False,
-        sessions: SessionPool[Session] | None = None,
+        framing: Framing | None = None,
+        codec: PacketCodec[AnyPacket] | None = None,
+        sessions: SessionPool[Session[AnyPacket]] | None = None,
         log_exception: Callable[[str], object] = log_exception,
-        new_session: Callable[[Endpoint, Host, Address, float], DatagramSession] = DatagramSession,
+        new_session: Callable[
+            [Endpoint[AnyPacket], Host, Address, float], DatagramSession[AnyPacket]
+        ] = DatagramSession,
     ) -> None:
-        super().__init__(handler, config, is_server=is_server, sessions=sessions, log_exception=log_exception)
-        config = self.config
-        if config.join_messages:
-            raise ValueError("join_messages=True is for streams: datagrams may be lost or change their order")
-        self._framing: DatagramFraming | DatagramFrames
-        self.codec = self._framing = DatagramFraming(
-            config.max_payload,
-            config.max_datagram,
-            cuts=config.datagram_chunk is not None,
-            joins=config.datagram_stream,
+        super().__init__(
+            handler,
+            config,
+            is_server=is_server,
+            framing=framing,
+            codec=codec,
+            sessions=sessions,
+            log_exception=log_exception,
         )
-        if config.keepalive_packet is not None:
-            try:
-                self.codec.encode(config.keepalive_packet)
-            except LocalProtocolError as error:
-                raise ValueError(f"keepalive_packet: {error}") from None
+        self.ends_on_malformed = False  # behind a broken datagram comes another
+        self.codec = self._framing = self._one_by_one(self.codec)
+        if self.config.keepalive_packet is not None:
+            self._check_keepalive(self._framing, self.config.keepalive_packet)
         self.new_session = new_session
         self.now = float("-inf")
         """The time of the latest input, in seconds."""
         self._hosts: list[DatagramHost] = []
-        self._peers: dict[Address, _Peer] = {}
-        self._sole: _Peer | None = None
-        self._woken: list[Session] = []
-        self._reports: list[tuple[DatagramSession, OSError]] = []
-        self._timers: Deadlines[_Peer] = Deadlines()
+        self._peers: dict[Address, _Peer[AnyPacket]] = {}
+        self._sole: _Peer[AnyPacket] | None = None
+        self._woken: list[Session[AnyPacket]] = []
+        self._reports: list[tuple[DatagramSession[AnyPacket], OSError]] = []
+        self._timers: Deadlines[_Peer[AnyPacket]] = Deadlines()
         self._timer_at: float | None = None
         self._is_closed = False
 
-    def _speak(self, codec: FrameCodec) -> None:
-        if self.config.datagram_stream or self.config.datagram_chunk is not None:
+    def _one_by_one(self, codec: Any) -> Any:
+        """What takes datagrams, each by itself."""
+        config = self.config
+        if config.join_messages:
+            raise ValueError("join_messages=True is for streams: datagrams may be lost or change their order")
+        cuts, joins = config.datagram_chunk is not None, config.datagram_stream
+        if codec is None:
+            return DatagramFraming(config.max_payload, config.max_datagram, cuts=cuts, joins=joins)
+        if cuts or joins:
             raise ValueError("datagram_stream and datagram_chunk are for the default framing")
-        self.codec = self._framing = DatagramFrames(codec, self.config.max_datagram)
-        self.is_framed = True
-
-    def frame_by(self, framing: Framing, codec: PacketCodec | None = None) -> None:
-        """See `Endpoint`. Each datagram holds whole frames."""
-        super().frame_by(framing, codec)
-        self.ends_on_malformed = False  # behind a broken datagram comes another
+        return DatagramFrames(codec, config.max_datagram)
 
     def attach(self, host: DatagramHost) -> None:
         """Give it one more socket. The first is `host` and keeps the timer of all. Say with each
@@ -300,7 +308,7 @@ class DatagramEndpoint(Endpoint):
             self.host = host
         self._hosts.append(host)
 
-    def open(self, addr: Address, now: float, *, sole: bool = False) -> Session:
+    def open(self, addr: Address, now: float, *, sole: bool = False) -> Session[AnyPacket]:
         """The session with the peer at an address, new if there is none.
 
         Args:
@@ -381,7 +389,7 @@ class DatagramEndpoint(Endpoint):
         super().abort(now)
         self._close()
 
-    def finished(self, session: Session, reason: CloseReason) -> None:
+    def finished(self, session: Session[AnyPacket], reason: CloseReason) -> None:
         peer = self._peers.pop(session.peer)
         if peer is self._sole:
             self._sole = None
@@ -391,19 +399,19 @@ class DatagramEndpoint(Endpoint):
 
     # What a session's host does.
 
-    def wake(self, session: Session) -> None:
+    def wake(self, session: Session[AnyPacket]) -> None:
         """Flush a session soon."""
         if not (self._woken or self._reports):
             self.host.wake()
         self._woken.append(session)
 
-    def report(self, session: DatagramSession, error: OSError) -> None:
+    def report(self, session: DatagramSession[AnyPacket], error: OSError) -> None:
         """Tell a session of an error soon."""
         if not (self._woken or self._reports):
             self.host.wake()
         self._reports.append((session, error))
 
-    def set_timer(self, peer: _Peer, at: float | None) -> None:
+    def set_timer(self, peer: _Peer[AnyPacket], at: float | None) -> None:
         """Tick a session at a time, in place of any set before."""
         if at is None:
             self._timers.discard(peer)
@@ -421,7 +429,7 @@ class DatagramEndpoint(Endpoint):
     def _refusal(self, addr: Address) -> Refusal | None:
         return Refusal.SHUTDOWN if self.draining else self.sessions.refusal(addr[0])
 
-    def _admit(self, data: bytes, addr: Address, now: float, host: DatagramHost | None) -> _Peer | None:
+    def _admit(self, data: bytes, addr: Address, now: float, host: DatagramHost | None) -> _Peer[AnyPacket] | None:
         """Open a session for a stranger, if what it sent is worth one."""
         events = self._framing.feed(data)
         holds_packet = any(not isinstance(event, Malformed) for event in events)
@@ -433,7 +441,7 @@ class DatagramEndpoint(Endpoint):
             return self._open(addr, now, host)
         return None
 
-    def _open(self, addr: Address, now: float, host: DatagramHost | None = None) -> _Peer:
+    def _open(self, addr: Address, now: float, host: DatagramHost | None = None) -> _Peer[AnyPacket]:
         now = self._advance(now)
         peer = self._peers[addr] = _Peer(self, addr, now)
         peer.host = host

@@ -110,21 +110,21 @@ class Driver(ABC):
         self._new_pool = new_pool
         self.request = request
         """The adapter's `request`, to be used within `call`; `None` if it has none."""
-        self._servers: list[ServerBase] = []
-        self._clients: WeakSet[SessionEndpoint] = WeakSet()
-        self._returning: WeakSet[ClientBase] = WeakSet()
+        self._servers: list[ServerBase[Any]] = []
+        self._clients: WeakSet[SessionEndpoint[Any]] = WeakSet()
+        self._returning: WeakSet[ClientBase[Any]] = WeakSet()
         self._pools: list[Any] = []
 
     def start_server(
         self,
-        handler: Handler | None = None,
+        handler: Handler[Any] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         *,
         config: Config | None = None,
         tls: TLS | None = None,
         **options: Any,
-    ) -> ServerBase:
+    ) -> ServerBase[Any]:
         """Give the adapter's `Server`, listening; without a handler it echoes over streams.
 
         Args:
@@ -136,13 +136,13 @@ class Driver(ABC):
 
     def start_udp_server(
         self,
-        handler: Handler | None = None,
+        handler: Handler[Any] | None = None,
         host: str | None = "127.0.0.1",
         port: int = 0,
         *,
         config: Config | None = None,
         **options: Any,
-    ) -> ServerBase:
+    ) -> ServerBase[Any]:
         """Give the adapter's `Server` on UDP; without a handler it echoes over streams.
 
         Args:
@@ -154,7 +154,7 @@ class Driver(ABC):
         self,
         host: str,
         port: int,
-        handler: Handler | None = None,
+        handler: Handler[Any] | None = None,
         *,
         config: Config | None = None,
         tls: TLS | None = None,
@@ -171,7 +171,7 @@ class Driver(ABC):
         return self._open(self._connect, host, port, handler, config=config, **options)
 
     def connect_udp(
-        self, host: str, port: int, handler: Handler | None = None, *, config: Config | None = None, **options: Any
+        self, host: str, port: int, handler: Handler[Any] | None = None, *, config: Config | None = None, **options: Any
     ) -> Any:
         """Give the adapter's `Session` with a UDP peer, or without a handler its `Stream`.
 
@@ -185,17 +185,23 @@ class Driver(ABC):
         context = tls.context(server_side=server_side)
         return {"ssl": context} if server_side else {"ssl": context, "server_hostname": tls.server_name}
 
-    def _start(self, serve: Callable[..., Any], handler: Handler | None, *args: Any, **options: Any) -> ServerBase:
-        server: ServerBase = self.call(partial(serve, self._echo if handler is None else handler, *args, **options))
+    def _start(
+        self, serve: Callable[..., Any], handler: Handler[Any] | None, *args: Any, **options: Any
+    ) -> ServerBase[Any]:
+        server: ServerBase[Any] = self.call(
+            partial(serve, self._echo if handler is None else handler, *args, **options)
+        )
         self._servers.append(server)
         return server
 
-    def _open(self, connect: Callable[..., Any], host: str, port: int, handler: Handler | None, **options: Any) -> Any:
+    def _open(
+        self, connect: Callable[..., Any], host: str, port: int, handler: Handler[Any] | None, **options: Any
+    ) -> Any:
         connected = self.call(partial(connect, host, port, handler, **options))
         if isinstance(connected, ClientBase):
             self._returning.add(connected)
         else:
-            session: Session = connected if handler is not None else connected.session
+            session: Session[Any] = connected if handler is not None else connected.session
             self._clients.add(session.endpoint)
         return connected
 
@@ -267,13 +273,13 @@ class Driver(ABC):
         """Abort what is left and end the thread. Idempotent."""
 
 
-def _end(client: ClientBase) -> Any:
+def _end(client: ClientBase[Any]) -> Any:
     if client.session is not None:
         client.session.abort()
     return client.close()
 
 
-def _abort(endpoint: SessionEndpoint) -> None:
+def _abort(endpoint: SessionEndpoint[Any]) -> None:
     for session in endpoint.own_sessions():
         session.abort()
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Generic
 
 from packetcore._carrier import Address
 from packetcore._codec import Codec
@@ -14,6 +14,7 @@ from packetcore._config import Config
 from packetcore._errors import LocalProtocolError, SessionClosed
 from packetcore._frames import FrameCodec, PacketCodec
 from packetcore._handler import Handler
+from packetcore._packet import AnyPacket, Packet
 from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason, Refusal
 from packetcore._session import Session
@@ -36,12 +37,12 @@ _INHERITED = (Handler.packets_received, Handler.sent)
 """What a session does not call where nobody overrides it: each costs a call for a chunk or a write."""
 
 
-class _NoHandler(Handler):
-    def connected(self, session: Session) -> None:
+class _NoHandler(Handler[Any]):
+    def connected(self, session: Session[Any]) -> None:
         session.abort(CloseReason.HANDLER_ERROR)
 
 
-class Endpoint:
+class Endpoint(Generic[AnyPacket]):
     """One server, or one client, over streams; `DatagramEndpoint` is one over UDP. An adapter
     makes one and gives it to each `Session`; it opens sockets, this does the rest.
 
@@ -50,19 +51,29 @@ class Endpoint:
         config: limits and timeouts.
         is_server: whether the peers came to us. A server stops reading from a peer that
             does not read; a client reads on, since its server may do the same.
+        framing: another framing than the default: where frames begin and end, one of
+            `packetcore.framings` or another.
+        codec: what stands in its frames; `None` for frames of bytes.
         sessions: the register to use, where several endpoints share one, of TCP and UDP for
             instance; its own by default. A shared one has caps and a timeout of its own.
         log_exception: called with a message while an exception is handled; the
             adapter's own logger, `logging` by default.
+
+    Raises:
+        TypeError: there is a `codec` without a `framing`, or `keepalive_packet` is no packet of theirs.
+        ValueError: `config` joins messages, which are of the default framing alone, or
+            `keepalive_packet` cannot be sent.
     """
 
     def __init__(
         self,
-        handler: Handler | Callable[[], Handler],
+        handler: Handler[AnyPacket] | Callable[[], Handler[AnyPacket]],
         config: Config | None = None,
         *,
         is_server: bool = False,
-        sessions: SessionPool[Session] | None = None,
+        framing: Framing | None = None,
+        codec: PacketCodec[AnyPacket] | None = None,
+        sessions: SessionPool[Session[AnyPacket]] | None = None,
         log_exception: Callable[[str], object] = log_exception,
     ) -> None:
         self.config = Config() if config is None else config
@@ -78,18 +89,18 @@ class Endpoint:
             )
         self.sessions = sessions
         """The sessions that live, by id and by identity; a shared register has others' too."""
-        self.on_admitted: Callable[[Session], object] | None = None
+        self.on_admitted: Callable[[Session[AnyPacket]], object] | None = None
         """Called with each session before its handler hears of it."""
-        self.on_opened: Callable[[Session], object] | None = None
+        self.on_opened: Callable[[Session[AnyPacket]], object] | None = None
         """Called with each session once its handler has heard of it."""
-        self.on_finished: Callable[[Session], object] | None = None
+        self.on_finished: Callable[[Session[AnyPacket]], object] | None = None
         """Called with each session that is over."""
         self._stats = EndpointStats()
-        self.codec: Codec | None = None
+        self.codec: Codec[AnyPacket] | None = None
         """Another framing in place of this format."""
-        self.is_framed = False
-        """Whether `frame_by` was called: packets may be of any type."""
-        self.ends_on_malformed = False
+        self.is_framed = framing is not None
+        """Whether that is so: packets may be of any type."""
+        self.ends_on_malformed = framing is not None and not framing.resynchronises
         """Whether a session ends with the first bytes that are no frame: the framing cannot find the
         next one."""
         self.draining = False
@@ -107,31 +118,32 @@ class Endpoint:
         the session's input raises it."""
         self._call_soon: Callable[[Callable[[], object]], object] | None = None
         self._handler = handler
+        self._speak(framing, codec)
         self._on_empty: list[Callable[[], object]] = []
 
-    def frame_by(self, framing: Framing, codec: PacketCodec | None = None) -> None:
-        """Have its sessions, which begin later, speak another framing than the default.
-
-        Args:
-            framing: where frames begin and end; one of `packetcore.framings`, or another.
-            codec: what stands in them; `None` for frames of bytes.
-
-        Raises:
-            ValueError: `config` joins messages or has a `keepalive_packet`, which are of the default
-                framing alone.
-        """
+    def _speak(self, framing: Framing | None, codec: PacketCodec[AnyPacket] | None) -> None:
+        keepalive = self.config.keepalive_packet
+        if framing is None:
+            if codec is not None:
+                raise TypeError(f"codec={codec!r} is for what stands in the frames of a framing: give one")
+            if keepalive is not None and not isinstance(keepalive, Packet):
+                raise TypeError(f"keepalive_packet={keepalive!r} is no Packet: give the framing whose packet it is")
+            return
         if self.config.join_messages:
             raise ValueError(f"join_messages=True is for the default framing, not for {framing!r}")
-        if self.config.keepalive_packet is not None:
-            raise ValueError(f"keepalive_packet={self.config.keepalive_packet!r} is no frame of {framing!r}")
-        self._speak(FrameCodec(framing, codec, self.config.max_payload))
-        self.ends_on_malformed = not framing.resynchronises
+        self.codec = spoken = FrameCodec(framing, codec, self.config.max_payload, self.log_exception)
+        if keepalive is not None:
+            self._check_keepalive(spoken, keepalive)
 
-    def _speak(self, codec: FrameCodec) -> None:
-        self.codec = codec
-        self.is_framed = True
+    def _check_keepalive(self, codec: Codec[AnyPacket], keepalive: Any) -> None:
+        try:
+            codec.encode(keepalive)
+        except TypeError as error:
+            raise TypeError(f"keepalive_packet={keepalive!r}: {error}") from None
+        except (ValueError, LocalProtocolError) as error:
+            raise ValueError(f"keepalive_packet: {error}") from None
 
-    def new_handler(self) -> Handler:
+    def new_handler(self) -> Handler[AnyPacket]:
         """The handler of one more session. Where the function that makes it raises, that
         session ends with HANDLER_ERROR and no other notices."""
         if isinstance(self._handler, Handler):
@@ -165,7 +177,7 @@ class Endpoint:
             closed=counted.closed.copy(),
         )
 
-    def own_sessions(self) -> list[Session]:
+    def own_sessions(self) -> list[Session[AnyPacket]]:
         """Those of its sessions that are open, the longest silent first."""
         return [session for session in self.sessions if session.endpoint is self]
 
@@ -233,7 +245,7 @@ class Endpoint:
             session.abort(CloseReason.SHUTDOWN)
             session.flush(now)
 
-    def admitted(self, session: Session) -> None:
+    def admitted(self, session: Session[AnyPacket]) -> None:
         """A session has entered the pool and its handler will hear of it; it says so itself."""
         self._stats.opened += 1
         self._stats.sessions += 1
@@ -242,12 +254,12 @@ class Endpoint:
         if self.on_admitted is not None:
             self.on_admitted(session)
 
-    def heard(self, session: Session) -> None:
+    def heard(self, session: Session[AnyPacket]) -> None:
         """The first bytes of a session have come."""
         if self.is_server:
             self._log_opened(session)
 
-    def opened(self, session: Session) -> None:
+    def opened(self, session: Session[AnyPacket]) -> None:
         """The handler of a session has heard of it."""
         if self.on_opened is not None:
             self.on_opened(session)
@@ -258,12 +270,12 @@ class Endpoint:
         about = {"session": 0, "peer": peer, "identity": None}
         logger.info("a session with %s was refused: %s", peer, refusal.value, extra=about)
 
-    def left(self, session: Session) -> None:
+    def left(self, session: Session[AnyPacket]) -> None:
         """A session is over: take it from the pool, and keep what it has counted."""
         self.sessions.remove(session.id)
         self._stats.total.add(session.stats)
 
-    def finished(self, session: Session, reason: CloseReason) -> None:
+    def finished(self, session: Session[AnyPacket], reason: CloseReason) -> None:
         """The handler of a session has heard that it is over; it says so itself."""
         self._stats.closed[reason] += 1
         self._stats.sessions -= 1
@@ -283,7 +295,7 @@ class Endpoint:
         self._stats.closed[CloseReason.CONNECT_FAILED] += 1
         logger.info("connecting failed: %s", error, extra={"session": 0, "peer": None, "identity": None})
 
-    def _log_opened(self, session: Session) -> None:
+    def _log_opened(self, session: Session[AnyPacket]) -> None:
         _log_event(logging.INFO, session, "session %d with %s opened")
 
     def _check_empty(self) -> None:
@@ -291,7 +303,7 @@ class Endpoint:
             self._on_empty.pop()()
 
 
-def _log_event(level: int, session: Session, message: str, *values: object) -> None:
+def _log_event(level: int, session: Session[Any], message: str, *values: object) -> None:
     if logger.isEnabledFor(level):
         about = {"session": session.id, "peer": session.peer, "identity": session.identity}
         logger.log(level, message, session.id, session.peer, *values, extra=about)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from packetcore._packet import Packet
+from packetcore._generic import TypeVar
+from packetcore._packet import AnyPacket, Packet
 from packetcore._reasons import CloseReason, Reason
 
 SAMPLE_SIZE = 64
@@ -25,10 +27,13 @@ class Malformed:
     sample: bytes
     """The first of them, at most 64."""
 
+    detail: str = field(default="", compare=False)
+    """What a packet codec had to say of a frame that holds none of its packets, or a framing that failed."""
+
     @classmethod
-    def of(cls, reason: Reason, data: bytes | bytearray) -> Malformed:
+    def of(cls, reason: Reason, data: bytes | bytearray, detail: str = "") -> Malformed:
         """The event that refuses all of `data`."""
-        return cls(reason, len(data), bytes(data[:SAMPLE_SIZE]))
+        return cls(reason, len(data), bytes(data[:SAMPLE_SIZE]), detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +64,12 @@ class Closed:
     """Why it ended."""
 
 
-Event = Packet | Message | Malformed | EndOfStream | Closed
+OTHERS = frozenset({Malformed, Message, EndOfStream, Closed})
+"""The types of what a connection gives beside packets, which are of any other."""
+
+Event: TypeAlias = AnyPacket | Message | Malformed | EndOfStream | Closed
 """Everything that an input of a `Connection` can give."""
+
+AnyItem = TypeVar("AnyItem", default=Packet | Message)
+"""What a stream gives: `Packet`, or `Message` where `join_messages` is set, unless a framing says
+otherwise."""

@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from packetcore._errors import SessionClosed
-from packetcore._events import Message
+from packetcore._events import AnyItem
 from packetcore._handler import Handler
-from packetcore._packet import Packet
+from packetcore._packet import AnyPacket
 from packetcore._reasons import CloseReason
 from packetcore._session import Session
 
@@ -27,26 +27,26 @@ reading until he takes the last. It is what one read brings at most, so that the
 buffers do the waiting."""
 
 
-class Inbox(Handler):
+class Inbox(Handler[Any], Generic[AnyItem]):
     """A handler that keeps packets, or messages, until they are taken.
 
     Args:
         on_connected: called with this inbox once it has a session.
     """
 
-    session: Session
+    session: Session[Any]
     """The session, from `connected` on."""
 
-    def __init__(self, on_connected: Callable[[Inbox], object] | None = None) -> None:
+    def __init__(self, on_connected: Callable[[Inbox[AnyItem]], object] | None = None) -> None:
         self.on_change: Callable[[], object] = _nothing
         """Called when there may be something to take, or room to send again, or the end
         has come: set it to what wakes whoever waits."""
         self._on_connected = on_connected
-        self._queue: deque[Packet | Message] = deque()
-        self.take_queued: Callable[[], Packet | Message] = self._queue.popleft
+        self._queue: deque[AnyItem] = deque()
+        self.take_queued: Callable[[], AnyItem] = self._queue.popleft
         """Gives the next packet, or message, and raises `IndexError` where `take` is to be asked,
         which knows more: a call of Python's own costs less."""
-        self._last: Packet | Message | None = None  # kept apart, for `take`, while reading is paused
+        self._last: AnyItem | None = None  # kept apart, for `take`, while reading is paused
         self._came = 0  # bytes, at the last packet
         self._came_before = 0  # the same when nothing was left
         self._end: CloseReason | None = None
@@ -60,7 +60,7 @@ class Inbox(Handler):
         """Whether `take` gives something, or raises."""
         return bool(self._queue) or self._last is not None or self._end is not None or self._error is not None
 
-    def take(self) -> Packet | Message | None:
+    def take(self) -> AnyItem | None:
         """The next packet, or message where `join_messages` is set; `None` if there is
         none yet.
 
@@ -104,12 +104,12 @@ class Inbox(Handler):
         self._dropped += size
         return True
 
-    def connected(self, session: Session) -> None:
+    def connected(self, session: Session[Any]) -> None:
         self.session = session
         if self._on_connected is not None:
             self._on_connected(self)
 
-    def packets_received(self, session: Session, packets: Sequence[Packet | Message]) -> None:
+    def packets_received(self, session: Session[Any], packets: Sequence[AnyItem]) -> None:
         was_empty = not self._queue and self._last is None  # so who waits for a packet found none
         if was_empty:
             self._came_before = self._came
@@ -124,23 +124,23 @@ class Inbox(Handler):
         if was_empty:
             self.on_change()
 
-    def message_received(self, session: Session, message: Message) -> None:
+    def message_received(self, session: Session[Any], message: Any) -> None:
         self.packets_received(session, [message])
 
-    def writable(self, session: Session) -> None:
+    def writable(self, session: Session[Any]) -> None:
         self.on_change()
 
-    def eof_received(self, session: Session) -> None:
+    def eof_received(self, session: Session[Any]) -> None:
         self._finish(CloseReason.PEER)
 
-    def error_received(self, session: Session, error: OSError) -> None:
+    def error_received(self, session: Session[Any], error: OSError) -> None:
         self._error = error
         self.on_change()
 
-    def draining(self, session: Session) -> None:
+    def draining(self, session: Session[Any]) -> None:
         self._finish(CloseReason.SHUTDOWN)
 
-    def disconnected(self, session: Session, reason: CloseReason) -> None:
+    def disconnected(self, session: Session[Any], reason: CloseReason) -> None:
         self._finish(reason)
 
     def _finish(self, reason: CloseReason) -> None:
@@ -149,7 +149,9 @@ class Inbox(Handler):
         self.on_change()
 
 
-def handler_of(application: Handler | F, start: Callable[[F, Inbox], object]) -> Handler | Callable[[], Handler]:
+def handler_of(
+    application: Handler[AnyPacket] | F, start: Callable[[F, Inbox[Any]], object]
+) -> Handler[AnyPacket] | Callable[[], Handler[AnyPacket]]:
     """What an endpoint takes for an application: a handler as it is; of a function over the
     adapter's `Stream` a new inbox for each session, with which `start` runs it."""
     return application if isinstance(application, Handler) else lambda: Inbox(partial(start, application))

@@ -11,9 +11,9 @@ from packetcore._errors import PoolClosed
 from packetcore._stream import AsyncStream, StreamBase, SyncStream
 from packetcore._waiting import AsyncEvent, Handle, SyncCondition
 
-S = TypeVar("S", bound=StreamBase)
-A = TypeVar("A", bound=AsyncStream)
-Y = TypeVar("Y", bound=SyncStream)
+S = TypeVar("S", bound=StreamBase[Any])
+A = TypeVar("A", bound=AsyncStream[Any])
+Y = TypeVar("Y", bound=SyncStream[Any])
 
 
 class StreamPool(Generic[S]):
@@ -227,12 +227,12 @@ def _expect(lease: Lease[S]) -> S | None:
     return lease.connection
 
 
-def _is_reusable(stream: StreamBase) -> bool:
+def _is_reusable(stream: StreamBase[Any]) -> bool:
     # What came unasked, or may come yet, may answer what the last holder asked: nobody else is
     # to read it.
     session = stream.session
     return session.is_open and not stream.has_received and not session.unanswered
 
 
-def _hang_up(stream: StreamBase) -> None:
+def _hang_up(stream: StreamBase[Any]) -> None:
     stream.session.close()

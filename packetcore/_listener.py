@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 from packetcore._events import Malformed, Message
-from packetcore._packet import Packet
+from packetcore._packet import AnyPacket
 from packetcore._reasons import CloseReason
 
 S = TypeVar("S", contravariant=True)
 
 
-class Listener(Protocol[S]):
-    """Who hears of sessions of the kind `S`. When each method is called `Handler` says."""
+class Listener(Protocol[S, AnyPacket]):
+    """Who hears of sessions of the kind `S` and of their packets. When each method is called `Handler` says."""
 
     def connected(self, session: S, /) -> None:
         """A peer was admitted."""
 
-    def packet_received(self, session: S, packet: Packet, /) -> None:
+    def packet_received(self, session: S, packet: AnyPacket, /) -> None:
         """A packet came."""
 
-    def packets_received(self, session: S, packets: list[Packet], /) -> None:
+    def packets_received(self, session: S, packets: list[AnyPacket], /) -> None:
         """Packets came together."""
 
     def message_received(self, session: S, message: Message, /) -> None:

@@ -39,7 +39,7 @@ class Output:
         self.taken = 0
         """Bytes taken until now; to be read only."""
 
-    def put(self, packet: Packet, /) -> int:
+    def put(self, packet: Any, /) -> int:
         """Add a packet's frame.
 
         Returns:

@@ -11,6 +11,7 @@ import operator
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from packetcore._built import speedups
+from packetcore._generic import TypeVar
 
 MAX_ID = 0xFFFF
 MAX_TYPE = 0xFF
@@ -95,6 +96,9 @@ def _payload_in_range(payload: bytes) -> bytes:
 
 new_packet = tuple.__new__
 """Makes a packet of `Packet` and its four fields, which are known to be sound."""
+
+AnyPacket = TypeVar("AnyPacket", default=Packet)
+"""What an application sends and receives: `Packet`, unless a framing says otherwise."""
 
 if speedups and not TYPE_CHECKING:
     from packetcore._speedups import Packet, new_packet  # noqa: F401

@@ -9,6 +9,7 @@ from packetcore._carrier import Address
 from packetcore._codec import Codec
 from packetcore._config import Config
 from packetcore._listener import Listener
+from packetcore._packet import AnyPacket
 from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason, Refusal
 from packetcore._stats import EndpointStats
@@ -16,7 +17,7 @@ from packetcore._stats import EndpointStats
 S = TypeVar("S")
 
 
-class Parent(Protocol[S]):
+class Parent(Protocol[S, AnyPacket]):
     """What sessions of the kind `S` share. `Endpoint` says more of each."""
 
     config: Config
@@ -25,7 +26,7 @@ class Parent(Protocol[S]):
     connection_config: Config
     """The same, for the connection below a session."""
 
-    codec: Codec | None
+    codec: Codec[AnyPacket] | None
     """Another framing in place of this format."""
 
     is_framed: bool
@@ -62,7 +63,7 @@ class Parent(Protocol[S]):
     def call_soon(self, function: Callable[..., object], /, *args: object) -> None:
         """Call a function on the runtime's thread: from any thread."""
 
-    def new_handler(self) -> Listener[S]:
+    def new_handler(self) -> Listener[S, AnyPacket]:
         """The handler of one more session."""
 
     def overrides(self, method: Callable[..., object], /) -> bool:

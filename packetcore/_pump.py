@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from packetcore._events import Event, Message
+from packetcore._events import OTHERS
 from packetcore._host import Host
 from packetcore._output import Output
 from packetcore._owner import get_ident
@@ -33,7 +33,7 @@ class Pumped(Protocol):
     sent_at: float
     """When output was last taken."""
 
-    def receive_data(self, data: bytes | bytearray | memoryview, now: float, /) -> list[Event]:
+    def receive_data(self, data: bytes | bytearray | memoryview, now: float, /) -> list[Any]:
         """What these bytes of the peer complete."""
 
 
@@ -44,6 +44,7 @@ class Pump:
         "_connection",
         "_ease",
         "_host",
+        "_is_framed",
         "_lost",
         "_must_arm",
         "_now",
@@ -65,9 +66,9 @@ class Pump:
     _connection: Pumped
     _host: Host
     _output: Output  # the connection's
-    _queue: list[Event]  # what the handler has not heard of, the oldest last
-    _on_packet: Callable[[Any, Packet], object]
-    _on_packets: Callable[[Any, list[Packet]], object] | None  # in its place, for several at once
+    _queue: list[Any]  # what the handler has not heard of, the oldest last
+    _on_packet: Callable[[Any, Any], object]
+    _on_packets: Callable[[Any, list[Any]], object] | None  # in its place, for several at once
     _on_sent: Callable[[Any, int], object] | None
     _now: float
     _refresh_at: float  # from when on a chunk renews the session's place in the pool
@@ -81,8 +82,9 @@ class Pump:
     _thread: int  # the only one that may send; 0 where any may
     _running: bool  # and writes in the end what is sent meanwhile
     _woken: bool  # the host was, for what was sent while it was not running
+    _is_framed: bool  # packets may be of any type
 
-    def send(self, packet: Packet | Message, /) -> bool:
+    def send(self, packet: Any, /) -> bool:
         """Send a packet, or a message: at the end of the chunk under way, or soon.
 
         A peer that leaves more than `max_outstanding` bytes unread is closed with
@@ -98,7 +100,8 @@ class Pump:
             WrongThread: this is not the session's own thread.
         """
         is_foreign = self._thread and self._thread != get_ident()
-        if is_foreign or packet.__class__ is not Packet or self._connection.state is not _OPEN:
+        is_other = packet.__class__ is not Packet and not self._is_framed
+        if is_foreign or is_other or self._connection.state is not _OPEN:
             return self._send_other(packet)
         size = self._output.put(packet)
         if size > self._room:
@@ -149,13 +152,13 @@ class Pump:
     def _deliver_next(self) -> None:
         queue = self._queue
         event = queue.pop()
-        if type(event) is not Packet:
+        if type(event) is not Packet and type(event) in OTHERS:
             self._deliver(event)
         elif self._on_packets is None:
             self._on_packet(self, event)
         else:
             packets = [event]
-            while queue and type(event := queue[-1]) is Packet:
+            while queue and type(event := queue[-1]) not in OTHERS:
                 packets.append(event)
                 queue.pop()
             self._on_packets(self, packets)
@@ -178,7 +181,7 @@ class Pump:
         else:
             self._written(taken)
 
-    def _send_other(self, item: object) -> bool:
+    def _send_other(self, item: Any) -> bool:
         raise NotImplementedError
 
     def _overflow(self) -> None:
@@ -193,7 +196,7 @@ class Pump:
     def _refresh(self) -> None:
         raise NotImplementedError
 
-    def _deliver(self, event: Event) -> None:
+    def _deliver(self, event: Any) -> None:
         raise NotImplementedError
 
     def _handler_failed(self, error: Exception | KeyboardInterrupt | SystemExit) -> None:

@@ -16,6 +16,7 @@ class Reason(enum.Enum):
     BAD_CHECK = "a frame whose check disagrees with its bytes"
     TOO_LONG = "a frame longer than the limit allows"
     NO_PACKET = "a frame that holds no packet"
+    FRAMING_FAILED = "bytes on which the framing itself failed"
     TRUNCATED = "the stream or the datagram ended inside a frame"
     DATAGRAM_TOO_LONG = "a datagram longer than max_datagram, cut where it was received"
     COUNT_MISMATCH = "a message whose packet count changed midway"

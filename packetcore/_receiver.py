@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from packetcore._codec import FrameDecoder
-from packetcore._events import Event, Malformed
+from packetcore._events import Malformed
 from packetcore._messages import Joiner
-from packetcore._packet import Packet
 from packetcore._state import State
 
 _OPEN = State.OPEN
@@ -32,14 +32,14 @@ class Receiver:
     """Where the conversation stands; to be read only."""
     frame_since: float | None
     """When the bytes pending began to come, `None` if there are none; to be read only."""
-    _decoder: FrameDecoder
+    _decoder: FrameDecoder[Any]
     _joiner: Joiner | None
     _now: float
     _heard: float  # when the peer last showed a sign of life
     _packets_received: int
     _bytes_received: int
 
-    def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
+    def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> list[Any]:
         """Take bytes that came from the peer, in order, cut anywhere; none mean nothing.
 
         Returns:
@@ -69,8 +69,8 @@ class Receiver:
             return [*frames]
         return self._deliver(frames)
 
-    def _receive_late(self, data: bytes | bytearray | memoryview, now: float) -> list[Event]:
+    def _receive_late(self, data: bytes | bytearray | memoryview, now: float) -> list[Any]:
         raise NotImplementedError
 
-    def _deliver(self, frames: Sequence[Packet | Malformed]) -> list[Event]:
+    def _deliver(self, frames: Sequence[Any]) -> list[Any]:
         raise NotImplementedError

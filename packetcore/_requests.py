@@ -21,8 +21,8 @@ from packetcore._free_ids import FreeIds
 from packetcore._packet import Packet
 
 Reply = Packet | Message
-Match = Callable[[Reply], bool]
-Done = Callable[[Reply | Exception], object]
+Match = Callable[[Any], bool]
+Done = Callable[[Any], object]  # with a reply or an exception
 Payload = bytes | bytearray | memoryview
 
 _NEVER = float("inf")
@@ -71,7 +71,7 @@ class Requests:
         "unanswered",
     )
 
-    def __init__(self, send: Callable[[Packet], object], hold: float | None) -> None:
+    def __init__(self, send: Callable[[Any], object], hold: float | None) -> None:
         self.unanswered = 0
         """How many were sent whose reply never came, those included that wait no longer."""
         self.late = 0
@@ -168,7 +168,7 @@ class Requests:
         self._give_up(request, now)
         return True
 
-    def take(self, reply: Reply) -> bool:
+    def take(self, reply: Any) -> bool:
         """Give a packet to the request that it answers, or drop it where that was given up.
         Returns whether it is a reply."""
         request: Request | None = None

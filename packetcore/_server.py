@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic
 
 from packetcore._carrier import Address
 from packetcore._config import Config
 from packetcore._endpoint import Endpoint, log_exception
 from packetcore._handler import Handler
 from packetcore._inbox import F, Inbox, handler_of
+from packetcore._packet import AnyPacket
 from packetcore._pool import SessionPool
 from packetcore._session import Session
 from packetcore._stats import EndpointStats
 
 
-class ServerBase:
+class ServerBase(Generic[AnyPacket]):
     """What every adapter's `Server` shows of its endpoint, beside `close(grace)`.
 
     Args:
@@ -33,12 +34,12 @@ class ServerBase:
 
     def __init__(
         self,
-        handler: Handler | F,
-        start: Callable[[F, Inbox], object],
+        handler: Handler[AnyPacket] | F,
+        start: Callable[[F, Inbox[Any]], object],
         config: Config | None,
         log_exception: Callable[[str], object] = log_exception,
-        endpoint: Callable[..., Endpoint] = Endpoint,
-        sessions: SessionPool[Session] | None = None,
+        endpoint: Callable[..., Endpoint[AnyPacket]] = Endpoint,
+        sessions: SessionPool[Session[AnyPacket]] | None = None,
     ) -> None:
         self.endpoint = endpoint(
             handler_of(handler, start), config, is_server=True, sessions=sessions, log_exception=log_exception
@@ -51,7 +52,7 @@ class ServerBase:
         return self.addresses[0]
 
     @property
-    def sessions(self) -> SessionPool[Session]:
+    def sessions(self) -> SessionPool[Session[AnyPacket]]:
         """The sessions that live, by id and by identity."""
         return self.endpoint.sessions
 

@@ -15,16 +15,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Hashable
 from sys import maxsize
-from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, overload
 
 from packetcore._carrier import Address, Carrier
 from packetcore._connection import Connection, earlier
 from packetcore._errors import LocalProtocolError, PoolFull, SessionClosed, WrongThread
-from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
+from packetcore._events import OTHERS, Closed, EndOfStream, Event, Malformed, Message
 from packetcore._host import Host
 from packetcore._implementation import Pump
 from packetcore._owner import get_ident
-from packetcore._packet import Packet
+from packetcore._packet import AnyPacket, Packet
 from packetcore._parent import Parent
 from packetcore._reasons import CloseReason, Refusal
 from packetcore._requests import Reply, Request, Requests
@@ -33,10 +33,7 @@ from packetcore._stats import Stats
 
 P = ParamSpec("P")
 
-_NO_PACKETS = (Malformed, Message, EndOfStream, Closed)
-"""What a connection gives beside packets, which are of any other type."""
-
-SessionEndpoint: TypeAlias = "Parent[Session]"
+SessionEndpoint: TypeAlias = "Parent[Session[AnyPacket], AnyPacket]"
 """The `Endpoint` that a session belongs to, as far as the session knows it."""
 
 _NEVER = float("inf")
@@ -64,7 +61,7 @@ class _HangUp(enum.Enum):
 _NOT_YET = _HangUp.NOT_YET
 
 
-class Session(Pump):
+class Session(Pump, Generic[AnyPacket]):
     """One conversation with one peer.
 
     For the application: `id`, `peer`, `send`, `send_message`, `close` and what follows
@@ -104,9 +101,9 @@ class Session(Pump):
         "peer",
     )
 
-    _connection: Connection
+    _connection: Connection[AnyPacket]
 
-    def __init__(self, endpoint: SessionEndpoint, host: Host, peer: Address, now: float) -> None:
+    def __init__(self, endpoint: SessionEndpoint[AnyPacket], host: Host, peer: Address, now: float) -> None:
         handler = endpoint.new_handler()
         self.id = 0
         """Counts up from 1 within a server and is never given twice; 0 before admission."""
@@ -126,6 +123,7 @@ class Session(Pump):
         self._output = self._connection.output
         limit = endpoint.config.max_outstanding
         self._max_outstanding = maxsize if limit is None else limit
+        self._is_framed = endpoint.is_framed
         self._queue = []  # an empty deque holds 600 bytes more
         self._now = now
         self._refresh_at = -_NEVER  # the first chunk is noted
@@ -172,7 +170,7 @@ class Session(Pump):
         return self._finished
 
     @property
-    def endpoint(self) -> SessionEndpoint:
+    def endpoint(self) -> SessionEndpoint[AnyPacket]:
         """The server or client that it belongs to."""
         return self._endpoint
 
@@ -247,8 +245,17 @@ class Session(Pump):
         if displaced is not None:
             displaced._close(CloseReason.REPLACED)
 
+    if TYPE_CHECKING:  # the pump, which may be the one in C, has no type for its packets
+
+        @overload
+        def send(self, packet: AnyPacket, /) -> bool: ...
+        @overload
+        def send(self: Session, packet: Packet | Message, /) -> bool: ...
+        def send(self, packet: Any, /) -> bool:
+            """See `Pump`."""
+
     def send_message(
-        self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
+        self: Session, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
     ) -> None:
         """Send a payload as one packet or several, as `Connection.send_message` does."""
         self._check_thread()
@@ -259,13 +266,33 @@ class Session(Pump):
             self._overflow()
         self._wake()
 
+    @overload
     def request(
-        self,
+        self: Session,
         packet: Packet | bytes | bytearray | memoryview,
         done: Callable[[Reply | Exception], object],
         *,
         type: int | None = None,
         match: Callable[[Reply], bool] | None = None,
+        timeout: float | None = None,
+        wait: bool = False,
+    ) -> Request: ...
+    @overload
+    def request(
+        self,
+        packet: AnyPacket,
+        done: Callable[[AnyPacket | Exception], object],
+        *,
+        match: Callable[[AnyPacket], bool],
+        timeout: float | None = None,
+    ) -> Request: ...
+    def request(
+        self,
+        packet: Any,
+        done: Callable[[Any], object],
+        *,
+        type: int | None = None,
+        match: Callable[[Any], bool] | None = None,
         timeout: float | None = None,
         wait: bool = False,
     ) -> Request:
@@ -507,17 +534,17 @@ class Session(Pump):
         self._refresh_at = self._now + _REFRESH
         self._endpoint.sessions.refresh(self.id, self._now)
 
-    def _packet_or_reply(self, session: Session, packet: Packet) -> None:
+    def _packet_or_reply(self, session: Session[AnyPacket], packet: AnyPacket) -> None:
         if self._requests is None or not self._requests.take(packet):
             self._handler.packet_received(self, packet)
 
-    def _packets_or_replies(self, session: Session, packets: list[Packet]) -> None:
+    def _packets_or_replies(self, session: Session[AnyPacket], packets: list[AnyPacket]) -> None:
         if self._requests is not None:
             packets = [packet for packet in packets if not self._requests.take(packet)]
         if packets:
             self._handler.packets_received(self, packets)
 
-    def _deliver(self, event: Event) -> None:
+    def _deliver(self, event: Event[AnyPacket]) -> None:
         match event:
             case Malformed():
                 self._handler.malformed(self, event)
@@ -533,17 +560,7 @@ class Session(Pump):
             case Closed():
                 raise AssertionError("_take keeps it out of the queue")
             case _:
-                self._deliver_frames(event)
-
-    def _deliver_frames(self, frame: Any) -> None:
-        """Packets of another framing, of which the pump knows nothing."""
-        if self._on_packets is None:
-            self._on_packet(self, frame)
-            return
-        frames = [frame]
-        while self._queue and not isinstance(self._queue[-1], _NO_PACKETS):
-            frames.append(self._queue.pop())
-        self._on_packets(self, frames)
+                raise AssertionError("the pump delivers packets")
 
     def _written(self, taken: int) -> None:
         if taken and not self._lost:
@@ -620,7 +637,7 @@ class Session(Pump):
         self._take(self._connection.close(self._now, reason))
         self._wake()
 
-    def _take(self, events: list[Event]) -> None:
+    def _take(self, events: list[Event[AnyPacket]]) -> None:
         if events and isinstance(last := events[-1], Closed):
             self._reason = last.reason
             events.pop()
@@ -628,14 +645,14 @@ class Session(Pump):
 
     def _discard_queue(self) -> None:
         if self._queue:
-            self._connection.count_discarded(sum(not isinstance(event, _NO_PACKETS) for event in self._queue))
+            self._connection.count_discarded(sum(type(event) not in OTHERS for event in self._queue))
             self._queue.clear()
 
     def _check_thread(self) -> None:
         if self._thread and self._thread != get_ident():
             raise WrongThread(f"session {self.id} with {self.peer}")
 
-    def _send_other(self, item: Any) -> bool:
+    def _send_other(self: Session, item: Any) -> bool:
         self._check_thread()
         is_lost = self._lost and not self._finished and self._reason is CloseReason.RESET
         if is_lost and (isinstance(item, (Packet, Message)) or self._endpoint.is_framed):
@@ -677,7 +694,9 @@ class Session(Pump):
             else:
                 self._host.pause_reading()
 
-    def _call(self, method: Callable[Concatenate[Session, P], object], *args: P.args, **kwargs: P.kwargs) -> None:
+    def _call(
+        self, method: Callable[Concatenate[Session[AnyPacket], P], object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
         """Call the handler with the pump held, so that all it sends leaves in one write."""
         outer, self._running = self._running, True
         try:
@@ -699,11 +718,11 @@ class Session(Pump):
             self._endpoint.end(error, self._now)
 
 
-def _expire(session: Session, requests: Requests, now: float) -> None:
+def _expire(session: Session[Any], requests: Requests, now: float) -> None:
     requests.expire(now)
 
 
-def _give_up(session: Session, requests: Requests, error: SessionClosed) -> None:
+def _give_up(session: Session[Any], requests: Requests, error: SessionClosed) -> None:
     requests.fail(error)
 
 

@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sized
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 from packetcore._carrier import Address
 from packetcore._errors import SessionClosed
-from packetcore._events import Message
+from packetcore._events import AnyItem
 from packetcore._implementation import Items
 from packetcore._inbox import Inbox
-from packetcore._packet import Packet
+from packetcore._packet import AnyPacket, Packet
 from packetcore._reasons import CloseReason
-from packetcore._requests import Reply
+from packetcore._requests import Payload, Reply
 from packetcore._session import Session
 from packetcore._waiting import AsyncCondition, AsyncEvent, SyncCondition
 
-A = TypeVar("A", bound="AsyncStream")
-S = TypeVar("S", bound="SyncStream")
+A = TypeVar("A", bound="AsyncStream[Any]")
+S = TypeVar("S", bound="SyncStream[Any]")
 
 
-class StreamBase:
-    """What every adapter's `Stream` shows of its session.
+class _Underneath(Protocol):
+    """For type checkers: whose session it is, where items may be messages too."""
+
+    @overload
+    def __get__(self, stream: StreamBase, kind: object, /) -> Session: ...
+    @overload
+    def __get__(self, stream: StreamBase[AnyPacket], kind: object, /) -> Session[AnyPacket]: ...
+    def __set__(self, stream: StreamBase[Any], session: Session[Any], /) -> None: ...
+
+
+class StreamBase(Generic[AnyItem]):
+    """What every adapter's `Stream` shows of its session. Of a framing's frames it is a `Stream[bytes]`.
 
     Args:
         inbox: where what comes is kept.
         wake: wakes whoever waits in the stream; called on any change.
     """
 
-    def __init__(self, inbox: Inbox, wake: Callable[[], object]) -> None:
+    session: _Underneath
+    """The session underneath: its id, stats, `bind` and `abort`."""
+
+    def __init__(self, inbox: Inbox[AnyItem], wake: Callable[[], object]) -> None:
         self._inbox = inbox
-        self.session: Session = inbox.session
-        """The session underneath: its id, stats, `bind` and `abort`."""
+        self.session = inbox.session
         inbox.on_change = wake
 
     @property
@@ -49,7 +61,7 @@ class StreamBase:
         """Whether there is something to `recv`, the end of the conversation included."""
         return self._inbox.is_ready
 
-    def recv_nowait(self) -> Packet | Message | None:
+    def recv_nowait(self) -> AnyItem | None:
         """The next packet, or message, if one has come; else `None`.
 
         Raises:
@@ -69,7 +81,7 @@ class StreamBase:
             raise
 
 
-class AsyncStream(StreamBase):
+class AsyncStream(StreamBase[AnyItem]):
     """One conversation, to be used from tasks of its own runtime.
 
     `async for packet in stream` ends when the conversation ends cleanly and raises
@@ -81,13 +93,13 @@ class AsyncStream(StreamBase):
         new_event: makes an event of the runtime.
     """
 
-    def __init__(self, inbox: Inbox, clock: Callable[[], float], new_event: Callable[[], AsyncEvent]) -> None:
+    def __init__(self, inbox: Inbox[AnyItem], clock: Callable[[], float], new_event: Callable[[], AsyncEvent]) -> None:
         self._clock = clock
         self._new_event = new_event
         self._changed = AsyncCondition(new_event)
         super().__init__(inbox, self._changed.notify_all)
 
-    async def send(self, item: Packet | Message) -> None:
+    async def send(self, item: AnyItem) -> None:
         """Send a packet, or a message; wait while more than `write_high_water` bytes are unsent.
 
         What is sent to a peer that was lost is dropped as long as `recv` has not told of that, so
@@ -108,7 +120,7 @@ class AsyncStream(StreamBase):
                 await self.drain()
 
     async def send_message(
-        self, payload: bytes | bytearray | memoryview, *, id: int, type: int = 0, chunk: int | None = None
+        self: AsyncStream, payload: Payload, *, id: int, type: int = 0, chunk: int | None = None
     ) -> None:
         """Send a payload as `Connection.send_message` does, and wait as `send`."""
         try:
@@ -122,7 +134,7 @@ class AsyncStream(StreamBase):
         while self.session.congested(self._clock()):
             await self._changed.wait()
 
-    async def recv(self) -> Packet | Message:
+    async def recv(self) -> AnyItem:
         """The next packet; the next message where `join_messages` is set. Cancelling the
         wait loses nothing.
 
@@ -133,15 +145,29 @@ class AsyncStream(StreamBase):
             await self._changed.wait()
         return item
 
+    @overload
     async def request(
-        self,
-        packet: Packet | bytes | bytearray | memoryview,
+        self: AsyncStream,
+        packet: Packet | Payload,
         *,
         type: int | None = None,
         match: Callable[[Reply], bool] | None = None,
         timeout: float | None = None,
         wait: bool = False,
-    ) -> Reply:
+    ) -> Reply: ...
+    @overload
+    async def request(
+        self, packet: AnyItem, *, match: Callable[[AnyItem], bool], timeout: float | None = None
+    ) -> AnyItem: ...
+    async def request(
+        self: AsyncStream[Any],
+        packet: Any,
+        *,
+        type: int | None = None,
+        match: Callable[[Any], bool] | None = None,
+        timeout: float | None = None,
+        wait: bool = False,
+    ) -> Any:
         """Send a packet and wait for its reply, which `recv` then does not give. Any number of
         tasks may do so at once. Once cancelled, a reply that comes yet is dropped.
 
@@ -178,13 +204,13 @@ class AsyncStream(StreamBase):
         finally:
             await self.close()
 
-    def __aiter__(self) -> AsyncIterator[Packet | Message]:
+    def __aiter__(self) -> AsyncIterator[AnyItem]:
         return Items(self._inbox.take_queued, self._next)
 
-    def __anext__(self) -> Awaitable[Packet | Message]:
+    def __anext__(self) -> Awaitable[AnyItem]:
         return self.__aiter__().__anext__()
 
-    async def _next(self) -> Packet | Message:
+    async def _next(self) -> AnyItem:
         try:
             return await AsyncStream.recv(self)  # a runtime's own awaitable would be made in vain
         except SessionClosed as closed:
@@ -199,21 +225,29 @@ class AsyncStream(StreamBase):
         await self.close()
 
 
+@overload
 async def ask(
-    session: Session,
+    session: Session, new_event: Callable[[], AsyncEvent], packet: Packet | Payload, **options: Any
+) -> Reply: ...
+@overload
+async def ask(
+    session: Session[AnyPacket],
     new_event: Callable[[], AsyncEvent],
-    packet: Packet | bytes | bytearray | memoryview,
+    packet: AnyPacket,
+    *,
+    match: Callable[[AnyPacket], bool],
     **options: Any,
-) -> Reply:
+) -> AnyPacket: ...
+async def ask(session: Session[Any], new_event: Callable[[], AsyncEvent], packet: Any, **options: Any) -> Any:
     """Send a packet on a session and wait for its reply, as `AsyncStream.request` says.
 
     Args:
         new_event: makes an event of the runtime.
         options: what else `Session.request` takes.
     """
-    replied, replies = new_event(), list[Reply | Exception]()
+    replied, replies = new_event(), list[Any]()
 
-    def done(reply: Reply | Exception) -> None:
+    def done(reply: Any) -> None:
         replies.append(reply)
         replied.set()
 
@@ -225,7 +259,7 @@ async def ask(
     return _given(replies[0])
 
 
-class SyncStream(StreamBase):
+class SyncStream(StreamBase[AnyItem]):
     """One conversation whose calls block a thread or a greenlet.
 
     `for packet in stream` ends when the conversation ends cleanly and raises `SessionClosed`
@@ -239,7 +273,9 @@ class SyncStream(StreamBase):
         new_condition: makes a condition of the runtime.
     """
 
-    def __init__(self, inbox: Inbox, clock: Callable[[], float], new_condition: Callable[[], SyncCondition]) -> None:
+    def __init__(
+        self, inbox: Inbox[AnyItem], clock: Callable[[], float], new_condition: Callable[[], SyncCondition]
+    ) -> None:
         self._clock = clock
         self._new_condition = new_condition
         self._changed = new_condition()
@@ -248,7 +284,7 @@ class SyncStream(StreamBase):
             self.send = self._send_through  # type: ignore[method-assign]  # spares the others a look a packet
         super().__init__(inbox, self._changed.notify_all)
 
-    def send(self, item: Packet | Message, *, timeout: float | None = None) -> None:
+    def send(self, item: AnyItem, *, timeout: float | None = None) -> None:
         """Send a packet, or a message; wait while more than `write_high_water` bytes are unsent.
         Where sockets are served only while somebody waits, wait until the system has taken it.
 
@@ -270,8 +306,8 @@ class SyncStream(StreamBase):
                 self._drain(timeout)
 
     def send_message(
-        self,
-        payload: bytes | bytearray | memoryview,
+        self: SyncStream,
+        payload: Payload,
         *,
         id: int,
         type: int = 0,
@@ -286,7 +322,7 @@ class SyncStream(StreamBase):
         else:
             self._drain(timeout)
 
-    def recv(self, timeout: float | None = None) -> Packet | Message:
+    def recv(self, timeout: float | None = None) -> AnyItem:
         """The next packet; the next message where `join_messages` is set.
 
         Raises:
@@ -298,15 +334,29 @@ class SyncStream(StreamBase):
         except IndexError:
             return self._next(timeout)
 
+    @overload
     def request(
-        self,
-        packet: Packet | bytes | bytearray | memoryview,
+        self: SyncStream,
+        packet: Packet | Payload,
         *,
         type: int | None = None,
         match: Callable[[Reply], bool] | None = None,
         timeout: float | None = None,
         wait: bool = False,
-    ) -> Reply:
+    ) -> Reply: ...
+    @overload
+    def request(
+        self, packet: AnyItem, *, match: Callable[[AnyItem], bool], timeout: float | None = None
+    ) -> AnyItem: ...
+    def request(
+        self: SyncStream[Any],
+        packet: Any,
+        *,
+        type: int | None = None,
+        match: Callable[[Any], bool] | None = None,
+        timeout: float | None = None,
+        wait: bool = False,
+    ) -> Any:
         """Send a packet and wait for its reply, which `recv` then does not give. Any number of
         threads or greenlets may do so at once.
 
@@ -328,7 +378,7 @@ class SyncStream(StreamBase):
             self.session, self._new_condition, packet, type=type, match=match, timeout=timeout, wait=wait
         )
 
-    def __iter__(self) -> Iterator[Packet | Message]:
+    def __iter__(self) -> Iterator[AnyItem]:
         take = self._inbox.take_queued
         try:
             while True:
@@ -363,14 +413,14 @@ class SyncStream(StreamBase):
         finally:
             self.close()
 
-    def _next(self, timeout: float | None) -> Packet | Message:
+    def _next(self, timeout: float | None) -> AnyItem:
         """Wait for an item."""
-        item: Packet | Message | None = self._changed.wait_for(self._inbox.take, timeout)
+        item: AnyItem | None = self._changed.wait_for(self._inbox.take, timeout)
         if item is None:
             raise TimeoutError(f"nothing was received within timeout={timeout} s")
         return item
 
-    def _send_through(self, item: Packet | Message, *, timeout: float | None = None) -> None:
+    def _send_through(self, item: AnyItem, *, timeout: float | None = None) -> None:
         SyncStream.send(self, item, timeout=timeout)
         self._drain(timeout)
 
@@ -394,21 +444,29 @@ class SyncStream(StreamBase):
         return has_gone
 
 
+@overload
 def ask_and_wait(
-    session: Session,
+    session: Session, new_condition: Callable[[], SyncCondition], packet: Packet | Payload, **options: Any
+) -> Reply: ...
+@overload
+def ask_and_wait(
+    session: Session[AnyPacket],
     new_condition: Callable[[], SyncCondition],
-    packet: Packet | bytes | bytearray | memoryview,
+    packet: AnyPacket,
+    *,
+    match: Callable[[AnyPacket], bool],
     **options: Any,
-) -> Reply:
+) -> AnyPacket: ...
+def ask_and_wait(session: Session[Any], new_condition: Callable[[], SyncCondition], packet: Any, **options: Any) -> Any:
     """Send a packet on a session and wait for its reply, as `SyncStream.request` says.
 
     Args:
         new_condition: makes a condition of the runtime.
         options: what else `Session.request` takes.
     """
-    replied, replies = new_condition(), list[Reply | Exception]()
+    replied, replies = new_condition(), list[Any]()
 
-    def done(reply: Reply | Exception) -> None:
+    def done(reply: Any) -> None:
         replies.append(reply)
         replied.notify_all()
 
@@ -421,7 +479,7 @@ def ask_and_wait(
     return _given(replies[0] if replies else SessionClosed(session.close_reason))
 
 
-def _given(reply: Reply | Exception) -> Reply:
+def _given(reply: Any) -> Any:
     if isinstance(reply, Exception):
         raise reply
     return reply

@@ -53,14 +53,14 @@ from examples.jt808.position import CHINA, Position
 from examples.jt808.progress import Progress
 from examples.jt808.scene import Scene, new_terminal, photo_data, photo_of, position_of
 from examples.jt808.terminal import SignInFailed, Terminal
-from packetcore import CloseReason, Malformed, PacketCodec, Reason
+from packetcore import CloseReason, Malformed, PacketCodec, Reason, Session
 from packetcore.framings import ByteStuffing
 from packetcore_asyncio import Server, connect, serve
 
 DEADLINE = 10.0
 
 codec = JT808Codec()
-of_packetcore: PacketCodec = codec
+of_packetcore: PacketCodec[JT808Packet] = codec
 
 # What others published.
 
@@ -491,7 +491,7 @@ def test_what_cannot_be_sent_is_said_in_words(case: str) -> None:
 
 def test_what_is_no_packet_cannot_be_sent() -> None:
     with pytest.raises(TypeError, match="only a JT808Packet can be sent, not b'bytes'"):
-        of_packetcore.encode(b"bytes")
+        of_packetcore.encode(b"bytes")  # type: ignore[arg-type]
 
 
 def test_a_terminal_without_a_fix_sends_zeros_for_the_time() -> None:
@@ -701,13 +701,13 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(gateway: Gateway) -> AsyncIterator[Server]:
+async def serving(gateway: Gateway) -> AsyncIterator[Server[JT808Packet]]:
     async with await serve(gateway, config=CONFIG, framing=FRAMING, codec=JT808Codec()) as server:
         yield server
 
 
 @contextlib.asynccontextmanager
-async def signed_in(server: Server, terminal: Terminal) -> AsyncIterator[Terminal]:
+async def signed_in(server: Server[JT808Packet], terminal: Terminal) -> AsyncIterator[Terminal]:
     await terminal.connect(*server.address[:2])
     await terminal.sign_in()
     try:
@@ -793,7 +793,7 @@ def test_commands_are_paired_with_their_replies_by_serial_number() -> None:
 
 def test_a_command_without_a_reply_is_given_up_and_a_late_reply_is_counted() -> None:
     class Slow(Terminal):
-        def packet_received(self, session: Any, packet: Any) -> None:
+        def packet_received(self, session: Session[JT808Packet], packet: JT808Packet) -> None:
             asyncio.get_running_loop().call_later(0.1, super().packet_received, session, packet)
 
     async def main() -> None:
@@ -825,8 +825,7 @@ def test_a_lost_fragment_is_asked_for_and_one_that_never_comes_is_given_up() -> 
             assert (gateway.counts["uploads"], terminal.resent) == (1, 2)
 
             for packet in split(terminal.phone, 1_000, PHOTO, size=300)[1:]:
-                item: Any = packet
-                terminal.session.send(item)
+                terminal.session.send(packet)
             await until(lambda: len(gateway.joiner) == 1 and gateway.counts["fragments"] == 13)
             clock.now = 10
             gateway.tick(server.sessions)
@@ -836,7 +835,7 @@ def test_a_lost_fragment_is_asked_for_and_one_that_never_comes_is_given_up() -> 
             assert gateway.counts["messages given up"] == 1
             assert (len(gateway.joiner), gateway.joiner.held) == (0, 0)
 
-            terminal.session.send(item)
+            terminal.session.send(packet)
             await until(lambda: len(gateway.joiner) == 1)
         await until(lambda: gateway.counts["messages given up"] == 2)  # its sender has gone
         assert gateway.joiner.held == 0
@@ -858,15 +857,14 @@ def test_a_fragmented_message_that_is_wrong_when_whole_is_answered_so() -> None:
     run(main())
 
 
-async def talk(server: Server, *sent: JT808Packet) -> list[tuple[int, int]]:
+async def talk(server: Server[JT808Packet], *sent: JT808Packet) -> list[tuple[int, int]]:
     """Say something as a stranger: what messages come in reply, with which results, up to the end."""
-    options: dict[str, Any] = {"framing": FRAMING, "codec": JT808Codec()}
-    async with await connect(*server.address[:2], **options) as stream:
+    host, port, *_ = server.address
+    async with await connect(host, port, framing=FRAMING, codec=JT808Codec()) as stream:
         for packet in sent:
-            item: Any = packet
-            await stream.send(item)
-        received: list[Any] = [packet async for packet in stream]
-        return [(packet.message_id, packet.body.result) for packet in received]
+            await stream.send(packet)
+        bodies: list[Any] = [packet.body async for packet in stream]
+        return [(body.message_id, body.result) for body in bodies]
 
 
 def test_who_has_not_authenticated_is_turned_away() -> None:

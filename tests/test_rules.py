@@ -21,13 +21,13 @@ FORBIDDEN = {"time", "os", "random", "socket", "threading", "asyncio"}
 ALLOWED = {"_built": {"os"}}
 """One module reads one environment variable, once: which codec to use."""
 
-OPTIONAL = {"prometheus": {"prometheus_client"}}
-"""Modules that are public beside the package, and what they import from elsewhere. Metrics are for
-those who collect them, and are made of that library's own classes: the package does not import
-the module, so that it needs nothing itself."""
+OPTIONAL = {"prometheus": {"prometheus_client"}, "_generic": {"typing_extensions"}}
+"""What modules import from elsewhere. Metrics are for those who collect them, and are made of that
+library's own classes: the package does not import the module, so that it needs nothing itself. The
+other is for type checkers alone, which bring it."""
 
-PUBLIC = {*OPTIONAL, "layout"}
-"""With `layout`, whose names (`U8`) say too little to stand in the package."""
+PUBLIC = {"prometheus", "layout"}
+"""Modules that are public beside the package. The names of `layout` (`U8`) say too little to stand in it."""
 
 each_module = pytest.mark.parametrize("module", TREES)
 
@@ -102,6 +102,11 @@ def is_public(name: str) -> bool:
     return not name.startswith("_")
 
 
+def is_overload(node: Definition) -> bool:
+    """Whether it only types what says it all."""
+    return any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
+
+
 CLASSES = {node.name: node for tree in TREES.values() for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
@@ -125,7 +130,7 @@ def undocumented(tree: ast.Module, said: set[str]) -> Iterator[str]:
     """Public classes, functions, methods and dataclass fields that say nothing of themselves, nor does
     their class of its arguments, nor who has `said` it of all."""
     for node in tree.body:
-        if not isinstance(node, Definition) or not is_public(node.name):
+        if not isinstance(node, Definition) or not is_public(node.name) or is_overload(node):
             continue
         if not ast.get_docstring(node):
             yield node.name
@@ -133,7 +138,7 @@ def undocumented(tree: ast.Module, said: set[str]) -> Iterator[str]:
             continue
         arguments = (ast.get_docstring(node) or "").partition("Args:")[2]
         for number, member in enumerate(node.body):
-            if isinstance(member, Definition) and is_public(member.name):
+            if isinstance(member, Definition) and is_public(member.name) and not is_overload(member):
                 is_setter = any(isinstance(decorator, ast.Attribute) for decorator in member.decorator_list)
                 inherits = documented_above(member.name, node.bases)
                 if not (ast.get_docstring(member) or is_setter or inherits or member.name in said):

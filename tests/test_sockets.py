@@ -1378,7 +1378,7 @@ def test_five_verbs_make_an_adapter(cleanup: ExitStack) -> None:
                 finally:
                     ends.append("cancelled")
 
-    class Pool(AsyncConnectionPool[AsyncStream]):
+    class Pool(AsyncConnectionPool):
         adapter = own
 
     async def main() -> None:

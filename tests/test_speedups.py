@@ -116,7 +116,7 @@ def test_both_outputs_alike(steps: list[Packet | list[Packet] | str], own_framin
 def test_both_outputs_take_nothing_but_packets_and_frames_that_are_bytes(odd: object) -> None:
     for output in (speedups.Output(speedups.encode, 10), PythonOutput(python_encode, 10)):
         with pytest.raises(TypeError, match=f"only a Packet can be sent, not {type(odd).__name__}"):
-            output.put(odd)  # type: ignore[arg-type]
+            output.put(odd)
         assert (output.size, output.packets) == (0, 0)
     with pytest.raises(TypeError, match="encode\\(\\) must give bytes, not str"):
         speedups.Output(lambda packet: "text", 10).put(Packet(1))

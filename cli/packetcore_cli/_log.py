@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import partial
 
-from packetcore import CloseReason, Handler, Malformed, Packet, Session
+from packetcore import CloseReason, Handler, Malformed, Session
 from packetcore_cli._failure import reason_of
 from packetcore_cli._lines import Line, Lines, Writer, gap_text
 from packetcore_cli._terminal import Terminal
-from packetcore_cli._text import address_text, malformed_text
+from packetcore_cli._text import Content, address_text, malformed_text
 
 NOTES_LOGGED = 10
 """Malformed runs and errors of one session that are logged: a hostile peer sends millions."""
@@ -29,7 +29,7 @@ _OF_A_PROBE = frozenset({CloseReason.PEER, CloseReason.RESET})
 """How the session of one ends that connects to see whether somebody is there."""
 
 
-class Log(Handler):
+class Log(Handler[Content]):
     """Logs who comes, who goes, what is malformed and what the system reports.
 
     That a session has opened is told with the first that comes of it. One of which nothing ever
@@ -41,11 +41,11 @@ class Log(Handler):
         self._told: set[int] = set()
         self._notes: Counter[int] = Counter()
 
-    def packet_received(self, session: Session, packet: Packet | bytes) -> None:
+    def packet_received(self, session: Session[Content], packet: Content) -> None:
         if session.id not in self._told:
             self._tell(session)
 
-    def malformed(self, session: Session, malformed: Malformed) -> None:
+    def malformed(self, session: Session[Content], malformed: Malformed) -> None:
         self._note(
             session,
             "malformed",
@@ -55,10 +55,10 @@ class Log(Handler):
             sample=malformed.sample.hex(),
         )
 
-    def error_received(self, session: Session, error: OSError) -> None:
+    def error_received(self, session: Session[Content], error: OSError) -> None:
         self._note(session, "error", lambda: reason_of(error), error=reason_of(error))
 
-    def disconnected(self, session: Session, reason: CloseReason) -> None:
+    def disconnected(self, session: Session[Content], reason: CloseReason) -> None:
         stats = session.stats
         if stats.bytes_received:
             self._tell(session)
@@ -85,12 +85,12 @@ class Log(Handler):
             dropped=stats.packets_dropped,
         )
 
-    def _tell(self, session: Session) -> None:
+    def _tell(self, session: Session[Content]) -> None:
         if session.id not in self._told:
             self._told.add(session.id)
             log_event("opened", f"session {session.id} from {address_text(session.peer)}", session=session)
 
-    def _note(self, session: Session, event: str, text: Callable[[], str], **fields: Value) -> None:
+    def _note(self, session: Session[Content], event: str, text: Callable[[], str], **fields: Value) -> None:
         self._tell(session)
         self._notes[session.id] += 1
         about = f"session {session.id} {event}: "
@@ -102,7 +102,7 @@ class Log(Handler):
 
 
 def log_event(
-    event: str, text: str, level: int = logging.INFO, *, session: Session | None = None, **fields: Value
+    event: str, text: str, level: int = logging.INFO, *, session: Session[Content] | None = None, **fields: Value
 ) -> None:
     """Log something that happened.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
+from typing import Any
 
 from packetcore import Driver, ServerBase
 from packetcore_cli._failure import Failure, reason_of
@@ -21,7 +22,7 @@ _logger = logging.getLogger("packetcore_cli")
 
 
 @contextmanager
-def metrics_served(driver: Driver, server: ServerBase, host: str, port: int) -> Iterator[str]:
+def metrics_served(driver: Driver, server: ServerBase[Any], host: str, port: int) -> Iterator[str]:
     """Serve the metrics of a server until the end of the block; gives their URL.
 
     Args:
@@ -66,7 +67,7 @@ class _HTTPServer(ThreadingMixIn, TCPServer):
         _logger.warning("a scrape of the metrics failed", exc_info=True)
 
 
-def _new_handler(driver: Driver, server: ServerBase) -> type[BaseHTTPRequestHandler]:
+def _new_handler(driver: Driver, server: ServerBase[Any]) -> type[BaseHTTPRequestHandler]:
     try:
         from prometheus_client import CollectorRegistry, MetricsHandler
 

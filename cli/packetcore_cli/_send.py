@@ -26,39 +26,39 @@ from packetcore_cli._drivers import checked, running_driver
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
 from packetcore_cli._framings import check_limit, framing_options, refuse_with_framing
 from packetcore_cli._terminal import Cell, Terminal
-from packetcore_cli._text import address_text, content_text, malformed_text
+from packetcore_cli._text import Content, address_text, content_text, malformed_text
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a server gets to close in turn, once all it was asked for has come."""
 
-Happening = Packet | bytes | Malformed | CloseReason | OSError | int
+Happening = Content | Malformed | CloseReason | OSError | int
 """What the runtime's thread reports; an `int` is a number of bytes that have gone out."""
 
 
-class Reporter(Handler):
+class Reporter(Handler[Content]):
     """Puts what happens into a queue, for the main thread to take."""
 
     def __init__(self) -> None:
-        self.sessions: list[Session] = []
+        self.sessions: list[Session[Content]] = []
         """The one that was asked for, and over UDP one for each other that replied."""
-        self.happenings: SimpleQueue[tuple[Session, Happening]] = SimpleQueue()
+        self.happenings: SimpleQueue[tuple[Session[Content], Happening]] = SimpleQueue()
 
-    def connected(self, session: Session) -> None:
+    def connected(self, session: Session[Content]) -> None:
         self.sessions.append(session)
 
-    def packet_received(self, session: Session, packet: Packet | bytes) -> None:
+    def packet_received(self, session: Session[Content], packet: Content) -> None:
         self.happenings.put((session, packet))
 
-    def malformed(self, session: Session, malformed: Malformed) -> None:
+    def malformed(self, session: Session[Content], malformed: Malformed) -> None:
         self.happenings.put((session, malformed))
 
-    def error_received(self, session: Session, error: OSError) -> None:
+    def error_received(self, session: Session[Content], error: OSError) -> None:
         self.happenings.put((session, error))
 
-    def sent(self, session: Session, nbytes: int) -> None:
+    def sent(self, session: Session[Content], nbytes: int) -> None:
         self.happenings.put((session, nbytes))
 
-    def disconnected(self, session: Session, reason: CloseReason) -> None:
+    def disconnected(self, session: Session[Content], reason: CloseReason) -> None:
         self.happenings.put((session, reason))
 
 
@@ -104,7 +104,7 @@ def send(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     return 0
 
 
-def _encoded(packet: Packet | bytes, framing: Framing | None, max_payload: int) -> bytes:
+def _encoded(packet: Content, framing: Framing | None, max_payload: int) -> bytes:
     """What is going to be sent, or a `Failure`: it is too long, or cannot be framed."""
     what, payload = ("frame", packet) if isinstance(packet, bytes) else ("payload", packet.payload)
     if len(payload) > max_payload:
@@ -116,10 +116,12 @@ def _encoded(packet: Packet | bytes, framing: Framing | None, max_payload: int) 
         raise Failure(f"cannot send: {error}") from None
 
 
-def _connect(driver: Driver, handler: Handler, args: argparse.Namespace, config: Config, tls: TLS | None) -> Session:
+def _connect(
+    driver: Driver, handler: Handler[Content], args: argparse.Namespace, config: Config, tls: TLS | None
+) -> Session[Content]:
     host, port = args.server, args.port
     options = framing_options(args.framing)
-    session: Session
+    session: Session[Content]
     try:
         if args.udp:
             session = driver.connect_udp(host, port, handler, config=config, broadcast=args.broadcast, **options)
@@ -133,8 +135,8 @@ def _connect(driver: Driver, handler: Handler, args: argparse.Namespace, config:
 
 
 def _receive(
-    happenings: SimpleQueue[tuple[Session, Happening]],
-    session: Session,
+    happenings: SimpleQueue[tuple[Session[Content], Happening]],
+    session: Session[Content],
     unsent: int,
     args: argparse.Namespace,
     out: Terminal,
@@ -172,7 +174,7 @@ def _receive(
     return True
 
 
-def _sender(whose: Session, session: Session) -> list[Cell]:
+def _sender(whose: Session[Content], session: Session[Content]) -> list[Cell]:
     """Who replied, where that is not who was asked: to a broadcast anyone may reply."""
     return [] if whose is session else [(address_text(whose.peer), "bold"), "  "]
 
@@ -181,7 +183,7 @@ def _counted(replies: int, wanted: int) -> str:
     return f"{replies} of {wanted} replies" if replies else "no reply"
 
 
-def _await_end(happenings: SimpleQueue[tuple[Session, Happening]], session: Session) -> None:
+def _await_end(happenings: SimpleQueue[tuple[Session[Content], Happening]], session: Session[Content]) -> None:
     with suppress(Empty):
         while True:
             whose, happening = happenings.get(timeout=2 * CLOSE_TIMEOUT)

@@ -12,9 +12,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import Any
 
-from packetcore import TLS, Config, Driver, EndpointStats, Handler, Packet, ServerBase, Session
+from packetcore import TLS, Config, Driver, EndpointStats, Handler, ServerBase, Session
 from packetcore_cli._arguments import refuse_with_udp
 from packetcore_cli._drivers import checked, running_driver
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
@@ -23,7 +22,7 @@ from packetcore_cli._lines import Lines, writers
 from packetcore_cli._log import Log, log_event, log_to
 from packetcore_cli._metrics import metrics_served
 from packetcore_cli._terminal import Terminal
-from packetcore_cli._text import PREVIEW, address_text, content_text, counted
+from packetcore_cli._text import PREVIEW, Content, address_text, content_text, counted
 
 HEARING = 0.2
 """Seconds between two moments in which a signal is heard for certain."""
@@ -37,7 +36,7 @@ LOOPBACK = "127.0.0.1"
 class Echo(Log):
     """Sends every packet or frame back."""
 
-    def packet_received(self, session: Session, packet: Any) -> None:
+    def packet_received(self, session: Session[Content], packet: Content) -> None:
         super().packet_received(session, packet)
         session.send(packet)
 
@@ -53,7 +52,7 @@ class Print(Log):
         super().__init__()
         self._out = out
 
-    def packet_received(self, session: Session, packet: Packet | bytes) -> None:
+    def packet_received(self, session: Session[Content], packet: Content) -> None:
         super().packet_received(session, packet)
         self._out.put((f"session {session.id}", "bold"), "  ", content_text(packet, PREVIEW))
 
@@ -101,7 +100,7 @@ def serve(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     return 0
 
 
-def _drain(driver: Driver, server: ServerBase, grace: float) -> None:
+def _drain(driver: Driver, server: ServerBase[Content], grace: float) -> None:
     sessions = driver.call(len, server.sessions)
     text = f"draining {counted(sessions, 'session')} for at most {grace:g} s; a second signal aborts"
     log_event("draining", text, sessions=sessions, grace=grace)
@@ -109,7 +108,9 @@ def _drain(driver: Driver, server: ServerBase, grace: float) -> None:
     _log_stopped(server.stats)
 
 
-def _listen(driver: Driver, handler: Handler, args: argparse.Namespace, config: Config, tls: TLS | None) -> ServerBase:
+def _listen(
+    driver: Driver, handler: Handler[Content], args: argparse.Namespace, config: Config, tls: TLS | None
+) -> ServerBase[Content]:
     options = framing_options(args.framing)
     try:
         if args.udp:

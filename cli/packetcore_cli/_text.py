@@ -32,7 +32,11 @@ def frame_text(frame: bytes, limit: int | None = None) -> str:
     return f"{head}  hex {shown.hex(' ')}{as_text}{_more(shown, len(frame))}"
 
 
-def content_text(content: Packet | bytes, limit: int | None = None) -> str:
+Content = Packet | bytes
+"""What is sent and what comes: a packet, or a frame of another framing."""
+
+
+def content_text(content: Content, limit: int | None = None) -> str:
     """A packet, or where another framing is spoken a frame."""
     return frame_text(content, limit) if isinstance(content, bytes) else packet_text(content, limit)
 

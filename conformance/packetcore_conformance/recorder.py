@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from packetcore import CloseReason, Handler, Malformed, Message, Packet, Session
+from packetcore import AnyPacket, CloseReason, Handler, Malformed, Message, Session
 from packetcore_conformance.peer import DEADLINE
 
 Action = Callable[..., object]
@@ -20,7 +20,7 @@ class Call(NamedTuple):
     value: object = None
 
 
-class Recorder(Handler):
+class Recorder(Handler[Any]):
     """Notes every call; `on` says what to do in it besides.
 
     Args:
@@ -32,7 +32,7 @@ class Recorder(Handler):
         self._on = on
         self._changed = threading.Condition()
         self._calls: list[Call] = []
-        self.sessions: list[Session] = []
+        self.sessions: list[Session[Any]] = []
 
     def act(self, name: str, action: Action) -> None:
         """Say from now on what to do in a method."""
@@ -67,7 +67,7 @@ class Recorder(Handler):
         """Wait for `count` sessions to end; give why."""
         return [reason for reason in self.wait("disconnected", count) if isinstance(reason, CloseReason)]
 
-    def _note(self, session: Session, name: str, value: object = None) -> bool:
+    def _note(self, session: Session[Any], name: str, value: object = None) -> bool:
         with self._changed:
             self._calls.append(Call(session.id, name, value))
             self._changed.notify_all()
@@ -77,41 +77,41 @@ class Recorder(Handler):
         action(session) if value is None else action(session, value)
         return True
 
-    def connected(self, session: Session) -> None:
+    def connected(self, session: Session[Any]) -> None:
         self.sessions.append(session)
         self._note(session, "connected")
 
-    def packet_received(self, session: Session, packet: Packet) -> None:
+    def packet_received(self, session: Session[Any], packet: object) -> None:
         self._note(session, "packet_received", packet)
 
-    def message_received(self, session: Session, message: Message) -> None:
+    def message_received(self, session: Session[Any], message: Message) -> None:
         self._note(session, "message_received", message)
 
-    def malformed(self, session: Session, malformed: Malformed) -> None:
+    def malformed(self, session: Session[Any], malformed: Malformed) -> None:
         self._note(session, "malformed", malformed)
 
-    def sent(self, session: Session, nbytes: int) -> None:
+    def sent(self, session: Session[Any], nbytes: int) -> None:
         self._note(session, "sent", nbytes)
 
-    def writable(self, session: Session) -> None:
+    def writable(self, session: Session[Any]) -> None:
         self._note(session, "writable")
 
-    def eof_received(self, session: Session) -> None:
+    def eof_received(self, session: Session[Any]) -> None:
         if not self._note(session, "eof_received"):
             super().eof_received(session)
 
-    def error_received(self, session: Session, error: OSError) -> None:
+    def error_received(self, session: Session[Any], error: OSError) -> None:
         self._note(session, "error_received", error)
 
-    def draining(self, session: Session) -> None:
+    def draining(self, session: Session[Any]) -> None:
         if not self._note(session, "draining"):
             super().draining(session)
 
-    def disconnected(self, session: Session, reason: CloseReason) -> None:
+    def disconnected(self, session: Session[Any], reason: CloseReason) -> None:
         self._note(session, "disconnected", reason)
 
 
-def send_back(session: Session, packet: Packet) -> None:
+def send_back(session: Session[AnyPacket], packet: AnyPacket) -> None:
     """An echo, as what to do on `packet_received`."""
     session.send(packet)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from packetcore import Backoff, CloseReason, Config, Malformed, Packet, Reason, Session
-from packetcore.framings import COBS, HDLC, SLIP, Delimiter, FixedLength, Framing, LengthPrefix
+from packetcore import AnyPacket, Backoff, CloseReason, Config, Malformed, Packet, Reason, Session
+from packetcore.framings import COBS, HDLC, SLIP, Decoder, Delimiter, FixedLength, Framing, LengthPrefix
 from packetcore_conformance.peer import DEADLINE
 from packetcore_conformance.recorder import Recorder
 from packetcore_conformance.rig import Rig
@@ -56,8 +56,12 @@ class Readings:
         return Reading(*struct.unpack(">HH", frame))
 
 
-def echo(session: Session, frame: Any) -> None:
+def echo(session: Session[AnyPacket], frame: AnyPacket) -> None:
     session.send(frame)
+
+
+def malformed_of(handler: Recorder, count: int = 1) -> Any:
+    return handler.wait("malformed", count)
 
 
 def connect(rig: Rig, server: Any, *args: Any, **options: Any) -> Any:
@@ -135,10 +139,10 @@ def test_a_codec_gives_the_application_packets_of_its_own(rig: Rig) -> None:
     peer = rig.peer(server)
     peer.send(b"".join(COBS().encode(frame) for frame in (b"no reading", b"cut", Readings().encode(Reading(8, 1)))))
     assert handler.wait("packet_received", 2)[1] == Reading(8, 1)
-    assert handler.wait("malformed", 2) == [
-        Malformed.of(Reason.NO_PACKET, b"no reading"),
-        Malformed.of(Reason.NO_PACKET, b"cut"),
-    ]
+    too_long, cut = malformed_of(handler, 2)
+    assert [too_long, cut] == [Malformed.of(Reason.NO_PACKET, frame) for frame in (b"no reading", b"cut")]
+    assert too_long.detail == "ValueError: a reading has 4 bytes, not 10"
+    assert cut.detail.startswith("error: unpack requires")
 
 
 def test_a_match_function_knows_the_reply_to_a_request(rig: Rig) -> None:
@@ -153,10 +157,79 @@ def test_a_match_function_knows_the_reply_to_a_request(rig: Rig) -> None:
         rig.call(lambda: stream.request(Reading(7, 1)))
 
 
-@pytest.mark.parametrize(
-    "config", [Config(join_messages=True), Config(keepalive_interval=1.0, keepalive_packet=Packet(1))]
-)
-def test_what_is_of_the_default_framing_alone_is_refused(rig: Rig, config: Config) -> None:
+class Careless(Readings):
+    """A codec with a mistake in it, that some frames bring to light."""
+
+    def decode(self, frame: bytes) -> Reading:
+        """See `packetcore.PacketCodec`."""
+        if frame == b"oops":
+            raise RuntimeError("a mistake")
+        return super().decode(frame)
+
+
+class Broken(SLIP):
+    """A framing whose decoder raises, which none should, at some frames and at the end of a stream."""
+
+    def decoder(self, max_frame: int = 1 << 20) -> Any:
+        """See `packetcore.framings.Framing`."""
+        return BrokenDecoder(super().decoder(max_frame))
+
+
+class BrokenDecoder:
+    pending = 0
+
+    def __init__(self, whole: Decoder) -> None:
+        self._whole = whole
+        self.feed_timeout = whole.feed_timeout
+
+    def feed(self, data: bytes) -> list[bytes | Malformed]:
+        """See `packetcore.framings.Decoder`."""
+        if b"oops" in data:
+            raise RuntimeError("a mistake")
+        return self._whole.feed(data)
+
+    def feed_eof(self) -> list[Malformed]:
+        """See `packetcore.framings.Decoder`."""
+        raise RuntimeError("a mistake")
+
+
+def test_a_framing_that_raises_costs_what_it_was_fed(rig: Rig) -> None:
+    handler = Recorder(packet_received=echo)
+    server = rig.serve(handler, Config(on_malformed="skip"), framing=Broken())
+    peer = rig.peer(server)
+    peer.send(b"oops")
+    (malformed,) = malformed_of(handler)
+    assert malformed == Malformed.of(Reason.FRAMING_FAILED, b"oops")
+    assert malformed.detail == "RuntimeError: a mistake"
+    peer.send(SLIP().encode(b"ping"))
+    assert peer.receive(len(SLIP().encode(b"ping"))) == SLIP().encode(b"ping")
+    peer.finish()
+    assert handler.wait_reasons() == [CloseReason.PEER]
+
+
+@pytest.mark.usefixtures("needs_udp")
+def test_a_framing_that_raises_costs_a_datagram_of_a_stranger(rig: Rig) -> None:
+    handler = Recorder(packet_received=echo)
+    peer = rig.udp_peer(rig.serve_udp(handler, framing=Broken()).address)
+    for datagram in (b"oops", SLIP().encode(b"ping")):
+        peer.send(datagram)
+    assert handler.wait("packet_received") == [b"ping"]
+
+
+def test_a_keepalive_is_a_packet_of_the_codec(rig: Rig) -> None:
+    config = Config(keepalive_interval=0.1, keepalive_packet=Reading(0, 0))
+    peer = rig.peer(rig.serve(config=config, framing=SLIP(), codec=Readings()))
+    assert peer.receive(6) == SLIP().encode(bytes(4))
+
+
+def test_what_is_of_another_framing_is_refused(rig: Rig) -> None:
+    with pytest.raises(TypeError, match="keepalive_packet=b'beat' is no Packet"):
+        rig.serve(config=Config(keepalive_packet=b"beat"))
+    with pytest.raises(TypeError, match=r"keepalive_packet=.*only bytes can be sent"):
+        rig.serve(config=Config(keepalive_packet=Packet(1)), framing=COBS())
+    with pytest.raises(ValueError, match="keepalive_packet: a frame has 4 bytes, not 5"):
+        rig.serve(config=Config(keepalive_packet=b"12345"), framing=FixedLength(4))
+    config = Config(join_messages=True)
     with pytest.raises(ValueError, match="COBS"):
         rig.serve(config=config, framing=COBS())
     connect: Any = rig.driver.connect

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from hmac import compare_digest
-from typing import Any
 
 from packetcore import CloseReason, Config, Handler, Malformed, Session, SessionPool
 
@@ -60,7 +59,7 @@ class _Talk:
     serial: int = 0
 
 
-class Gateway(Handler):
+class Gateway(Handler[JT808Packet]):
     """Registers terminals, lets in those that authenticate themselves, and takes what they report.
 
     A session is bound to its terminal's phone number: where it comes again by another way, the session
@@ -90,13 +89,13 @@ class Gateway(Handler):
         self._max_accounts = max_accounts
         self._talks: dict[int, _Talk] = {}
 
-    def packet_to(self, session: Session, body: Body) -> JT808Packet:
+    def packet_to(self, session: Session[JT808Packet], body: Body) -> JT808Packet:
         """What to send to the terminal of a session: its header, and a serial number of its own."""
         talk = self._talks[session.id]
         serial, talk.serial = talk.serial, (talk.serial + 1) & 0xFFFF
         return JT808Packet(talk.phone, serial, body, talk.version)
 
-    def tick(self, sessions: SessionPool[Session]) -> None:
+    def tick(self, sessions: SessionPool[Session[JT808Packet]]) -> None:
         """Ask for fragments that are missing, and give up messages that took too long. To be called
         now and then, once a second for instance."""
         now = self._clock()
@@ -110,10 +109,10 @@ class Gateway(Handler):
 
     # What a session tells.
 
-    def connected(self, session: Session) -> None:
+    def connected(self, session: Session[JT808Packet]) -> None:
         self._talks[session.id] = _Talk()
 
-    def packet_received(self, session: Session, packet: Any) -> None:
+    def packet_received(self, session: Session[JT808Packet], packet: JT808Packet) -> None:
         if session.identity is None:
             talk = self._talks[session.id]
             talk.phone, talk.version = packet.phone, packet.version
@@ -131,10 +130,10 @@ class Gateway(Handler):
             case body:
                 self._take(session, packet, body)
 
-    def malformed(self, session: Session, malformed: Malformed) -> None:
+    def malformed(self, session: Session[JT808Packet], malformed: Malformed) -> None:
         self.counts[f"malformed: {malformed.reason.name}"] += 1
 
-    def disconnected(self, session: Session, reason: CloseReason) -> None:
+    def disconnected(self, session: Session[JT808Packet], reason: CloseReason) -> None:
         del self._talks[session.id]
         if given_up := self.joiner.forget(session.id):
             self.counts["messages given up"] += given_up
@@ -142,13 +141,13 @@ class Gateway(Handler):
 
     # Who it is.
 
-    def _turn_away(self, session: Session, packet: JT808Packet) -> None:
+    def _turn_away(self, session: Session[JT808Packet], packet: JT808Packet) -> None:
         """It has not said who it is, or speaks for another terminal."""
         self.counts["strangers turned away"] += 1
         self._reply(session, packet, FAILED)
         session.close()
 
-    def _register(self, session: Session, packet: JT808Packet, registration: Registration) -> None:
+    def _register(self, session: Session[JT808Packet], packet: JT808Packet, registration: Registration) -> None:
         account = self.accounts.get(packet.phone)
         if account is None and len(self.accounts) >= self._max_accounts:
             self.counts["registrations refused"] += 1
@@ -163,7 +162,7 @@ class Gateway(Handler):
             body = RegistrationReply(packet.serial, OK, account.code)
         self._send(session, body)
 
-    def _authenticate(self, session: Session, packet: JT808Packet, code: str) -> None:
+    def _authenticate(self, session: Session[JT808Packet], packet: JT808Packet, code: str) -> None:
         account = self.accounts.get(packet.phone)
         if account is None or not compare_digest(account.code.encode(), code.encode()):
             self.counts["authentications refused"] += 1
@@ -176,7 +175,7 @@ class Gateway(Handler):
 
     # What it says.
 
-    def _join(self, session: Session, packet: JT808Packet) -> None:
+    def _join(self, session: Session[JT808Packet], packet: JT808Packet) -> None:
         self.counts["fragments"] += 1
         try:
             data = self.joiner.add(session.id, packet, self._clock())
@@ -189,7 +188,7 @@ class Gateway(Handler):
         if body is not None:
             self._take_message(session, body)
 
-    def _take(self, session: Session, packet: JT808Packet, body: Body) -> None:
+    def _take(self, session: Session[JT808Packet], packet: JT808Packet, body: Body) -> None:
         match body:
             case TerminalReply() | ParameterReply():
                 self.counts["replies nobody waits for"] += 1  # the others went to their requests
@@ -205,7 +204,7 @@ class Gateway(Handler):
         self._reply(session, packet)
         self._take_message(session, body)
 
-    def _take_message(self, session: Session, body: Body) -> None:
+    def _take_message(self, session: Session[JT808Packet], body: Body) -> None:
         phone = str(session.identity)
         match body:
             case PositionReport(position):
@@ -216,12 +215,11 @@ class Gateway(Handler):
                 self._send(session, MultimediaReply(number))
         self.on_message(phone, body)
 
-    def _reply(self, session: Session, packet: JT808Packet, result: int = OK) -> None:
+    def _reply(self, session: Session[JT808Packet], packet: JT808Packet, result: int = OK) -> None:
         self._send(session, PlatformReply(packet.serial, packet.message_id, result))
 
-    def _send(self, session: Session, body: Body) -> None:
-        packet: Any = self.packet_to(session, body)
-        session.send(packet)
+    def _send(self, session: Session[JT808Packet], body: Body) -> None:
+        session.send(self.packet_to(session, body))
 
 
 def _nothing(phone: str, body: Body) -> None:

@@ -16,7 +16,7 @@ from .bodies import OK, Body, Multimedia, ParameterQuery, ParameterReply, Regist
 from .commands import command
 from .fragments import Joiner
 from .gateway import CONFIG, Gateway
-from .packet import FRAMING, JT808Codec
+from .packet import FRAMING, JT808Codec, JT808Packet
 from .position import CHINA, FIXED, ON, Position
 from .progress import Progress
 from .terminal import Terminal
@@ -58,7 +58,7 @@ class Scene:
                 with suppress(asyncio.CancelledError):
                     await ticking
 
-    async def _play(self, server: Server) -> None:
+    async def _play(self, server: Server[JT808Packet]) -> None:
         terminals = [new_terminal(number) for number in range(self.terminals)]
         tenth = terminals[::10]
 
@@ -113,7 +113,7 @@ class Scene:
 
             await asyncio.gather(*(work() for _ in range(min(AT_ONCE, len(whom)))))
 
-    async def _command(self, server: Server, terminal: Terminal, body: Body) -> Body:
+    async def _command(self, server: Server[JT808Packet], terminal: Terminal, body: Body) -> Body:
         session = server.sessions.find(terminal.phone)
         assert session is not None, f"{terminal.phone} is not there"
         return (await command(self.gateway, session, body)).body
@@ -122,7 +122,7 @@ class Scene:
         if isinstance(body, Multimedia):
             self.photos_alike += body.data == photo_data(phone, self.photo_size)
 
-    async def _tick(self, server: Server) -> None:
+    async def _tick(self, server: Server[JT808Packet]) -> None:
         while True:
             await asyncio.sleep(0.1)
             self.gateway.tick(server.sessions)

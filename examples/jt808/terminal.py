@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any
 
 from packetcore import CloseReason, Config, Handler, Session
 from packetcore_asyncio import connect, request
@@ -42,7 +41,7 @@ class SignInFailed(Exception):
     """The platform does not want this terminal."""
 
 
-class Terminal(Handler):
+class Terminal(Handler[JT808Packet]):
     """One terminal, for one connection at a time.
 
     Args:
@@ -53,7 +52,7 @@ class Terminal(Handler):
         timeout: how long it waits for a reply, in seconds.
     """
 
-    session: Session
+    session: Session[JT808Packet]
     """From `connect` on."""
 
     def __init__(
@@ -129,7 +128,7 @@ class Terminal(Handler):
 
     # What the platform tells.
 
-    def packet_received(self, session: Session, packet: Any) -> None:
+    def packet_received(self, session: Session[JT808Packet], packet: JT808Packet) -> None:
         match packet.body:
             case ParameterQuery():
                 parameters = ((HEARTBEAT_INTERVAL, (60).to_bytes(4, "big")),)
@@ -148,7 +147,7 @@ class Terminal(Handler):
             case _:
                 self._send(self._packet(TerminalReply(packet.serial, packet.message_id, NOT_SUPPORTED)))
 
-    def disconnected(self, session: Session, reason: CloseReason) -> None:
+    def disconnected(self, session: Session[JT808Packet], reason: CloseReason) -> None:
         if self.over is not None and not self.over.done():
             self.over.set_result(reason)
 
@@ -157,15 +156,10 @@ class Terminal(Handler):
         return JT808Packet(self.phone, serial, body, self.version)
 
     def _send(self, packet: JT808Packet) -> None:
-        item: Any = packet
-        self.session.send(item)
+        self.session.send(packet)
 
     async def _request(self, packet: JT808Packet, match: Callable[[JT808Packet], bool]) -> JT808Packet:
-        item: Any = packet
-        matches: Any = match
-        reply: Any = await request(self.session, item, match=matches, timeout=self._timeout)
-        assert isinstance(reply, JT808Packet)
-        return reply
+        return await request(self.session, packet, match=match, timeout=self._timeout)
 
 
 def _is_whole(number: int, reply: JT808Packet) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from packetcore import AsyncStream
+from packetcore import AnyItem, AsyncStream
 from packetcore_asyncio._runtime import EventLoop
 from packetcore_sockets import AsyncAdapter, AsyncClient, AsyncConnectionPool, AsyncServer
 
@@ -15,6 +15,6 @@ serve, connect, request = adapter.serve, adapter.connect, adapter.request
 serve_udp, connect_udp = adapter.serve_udp, adapter.connect_udp
 
 
-class ConnectionPool(AsyncConnectionPool[Stream]):
+class ConnectionPool(AsyncConnectionPool[AnyItem]):
     __doc__ = AsyncConnectionPool.__doc__
     adapter = adapter

@@ -34,7 +34,7 @@ class Opening:
         reach: Callable[[Opening], Coroutine[Any, Any, object]],
         limit: float | None,
         timed_out: Callable[[], Exception],
-        done: Callable[[Session | Exception], object],
+        done: Callable[[Session[Any] | Exception], object],
     ) -> None:
         self._done = done
         if limit is not None:
@@ -49,7 +49,7 @@ class Opening:
             if self.drop is not None:
                 self.drop()
 
-    def begun(self, session: Session) -> None:
+    def begun(self, session: Session[Any]) -> None:
         """The session begins now."""
         if self._end():
             self._done(session)

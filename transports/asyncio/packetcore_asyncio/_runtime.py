@@ -64,11 +64,11 @@ class EventLoop(Runtime):
 
     def accept(
         self,
-        endpoint: Endpoint,
+        endpoint: Endpoint[Any],
         sock: socket.socket,
         peer: Address,
         context: SSLContext | None,
-        done: Callable[[Session | Exception], object],
+        done: Callable[[Session[Any] | Exception], object],
     ) -> Handle | None:
         prepare(sock)
         try:
@@ -102,21 +102,21 @@ class EventLoop(Runtime):
         """
         name = (host if server_hostname is None else server_hostname) or None
 
-        async def reach(endpoint: Endpoint, opening: Opening) -> None:
+        async def reach(endpoint: Endpoint[Any], opening: Opening) -> None:
             # The default context reads files.
             context = await self.loop.run_in_executor(None, create_default_context) if ssl is True else ssl
             tls = TLSRecords(context, server_hostname=name) if context else None
             protocol = self._protocol(endpoint, opening, None, tls)
             await self.loop.create_connection(lambda: protocol, host, port, **options)
 
-        def dial(endpoint: Endpoint, done: Callable[[Session | Exception], object]) -> Handle:
+        def dial(endpoint: Endpoint[Any], done: Callable[[Session[Any] | Exception], object]) -> Handle:
             limit, timed_out = endpoint.config.connect_timeout, partial(endpoint.connect_timed_out, host, port)
             return Opening(self.loop, partial(reach, endpoint), limit, timed_out, done)
 
         return dial
 
     def _protocol(
-        self, endpoint: Endpoint, opening: Opening, peer: Address | None, tls: TLSRecords | None
+        self, endpoint: Endpoint[Any], opening: Opening, peer: Address | None, tls: TLSRecords | None
     ) -> SocketProtocol:
         if tls is None:
             return SocketProtocol(endpoint, self.loop, self.time, opening, peer)

@@ -30,14 +30,14 @@ class SocketProtocol(asyncio.Protocol):
         peer: the address that `accept` gave: of a peer that has gone the socket knows none.
     """
 
-    session: Session
+    session: Session[Any]
     """From `connection_made` on; over TLS, once the handshake is done."""
 
     _transport: asyncio.Transport = None  # type: ignore[assignment]  # until `connection_made`
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: Endpoint[Any],
         loop: asyncio.AbstractEventLoop,
         time: Callable[[], float],
         opening: Opening,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from packetcore import Address, Carrier, Endpoint
 from packetcore_asyncio._opening import Opening
@@ -22,7 +23,7 @@ class TLSProtocol(SocketProtocol):
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: Endpoint[Any],
         loop: asyncio.AbstractEventLoop,
         time: Callable[[], float],
         opening: Opening,

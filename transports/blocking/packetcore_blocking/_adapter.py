@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from packetcore import Session, SessionPool, SyncStream
+from packetcore import AnyItem, Session, SessionPool, SyncStream
 from packetcore_blocking._loop import Loop
 from packetcore_sockets import SyncAdapter, SyncClient, SyncConnectionPool, SyncServer, waiting
 
@@ -14,16 +14,16 @@ Server = SyncServer
 Client = SyncClient
 
 
-class Adapter(SyncAdapter[Stream, Server, Client]):
+class Adapter(SyncAdapter):
     """Servers that share a register share a loop too, and with it the thread that serves and the
     lock: a register has no other."""
 
     def __init__(self) -> None:
         super().__init__(_loop, Stream, Server, Client)
         self._lock = threading.Lock()
-        self._shared: dict[SessionPool[Session], Loop] = {}
+        self._shared: dict[SessionPool[Session[Any]], Loop] = {}
 
-    def server_runtime(self, sessions: SessionPool[Session] | None, **where: Any) -> Loop:
+    def server_runtime(self, sessions: SessionPool[Session[Any]] | None, **where: Any) -> Loop:
         """See `packetcore_sockets.Adapter`."""
         if sessions is None:
             return _loop(**where)
@@ -40,12 +40,12 @@ def _loop(loop: Loop | None = None) -> Loop:
 
 
 adapter = Adapter()
-serve, serve_udp = waiting(adapter.serve), waiting(adapter.serve_udp)
-request = waiting(adapter.request)
+serve, serve_udp = adapter.serve_and_wait, adapter.serve_udp_and_wait
 connect, connect_udp = adapter.connect_and_wait, adapter.connect_udp_and_wait
+request = waiting(adapter.request)
 
 
-class ConnectionPool(SyncConnectionPool[Stream]):
+class ConnectionPool(SyncConnectionPool[AnyItem]):
     __doc__ = SyncConnectionPool.__doc__
     adapter = adapter
     runtime: Loop

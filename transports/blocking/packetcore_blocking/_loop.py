@@ -17,7 +17,7 @@ from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from socket import socket, socketpair
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from packetcore import Endpoint, Handle
 from packetcore_blocking._session import LockedDatagramSession, LockedSession
@@ -120,7 +120,7 @@ class Loop(SyncRuntime):
         reader, _ = self._watched(sock)
         self._watch(sock, reader, callback or _nothing)
 
-    def bind(self, endpoint: Endpoint) -> None:
+    def bind(self, endpoint: Endpoint[Any]) -> None:
         endpoint.runs_by(self.post, any_thread=True)
 
     def hold(self, end: Callback) -> None:

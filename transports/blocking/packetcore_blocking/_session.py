@@ -20,22 +20,22 @@ class Lock(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
 
-class LockedSession(Session):
+class LockedSession(Session[Any]):
     """A session of a stream."""
 
     __slots__ = ("loop",)
 
-    def __init__(self, loop: Lock, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
+    def __init__(self, loop: Lock, endpoint: Endpoint[Any], host: Host, peer: Address, now: float) -> None:
         super().__init__(endpoint, host, peer, now)
         self.loop = loop
 
 
-class LockedDatagramSession(DatagramSession):
+class LockedDatagramSession(DatagramSession[Any]):
     """A session of a UDP peer."""
 
     __slots__ = ("loop",)
 
-    def __init__(self, loop: Lock, endpoint: Endpoint, host: Host, peer: Address, now: float) -> None:
+    def __init__(self, loop: Lock, endpoint: Endpoint[Any], host: Host, peer: Address, now: float) -> None:
         super().__init__(endpoint, host, peer, now)
         self.loop = loop
 

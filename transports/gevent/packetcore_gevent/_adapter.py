@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import gevent
-
-from packetcore import SyncStream
+from packetcore import AnyItem, SyncStream
 from packetcore_gevent._runtime import Hub
 from packetcore_sockets import SyncAdapter, SyncClient, SyncConnectionPool, SyncServer, waiting
 
-
-class Stream(SyncStream):
-    """One conversation, to be used from greenlets of its own thread. `gevent.Timeout` can end
-    any wait; that neither loses what comes nor unsends what was sent."""
-
-    def run(self, function: Callable[[Stream], object]) -> None:
-        """See `packetcore.SyncStream`."""
-
-        def run(stream: Stream) -> None:
-            try:
-                function(stream)
-            except gevent.Timeout as expired:  # a mistake like any other, but no Exception
-                raise TimeoutError(f"not done after {expired}") from expired
-
-        super().run(run)
-
+if TYPE_CHECKING:  # `serve` and `connect` are typed with that one, and to them there is no difference
+    Stream = SyncStream
+else:
+    from packetcore_gevent._stream import Stream
 
 Server = SyncServer
 Client = SyncClient
 
 adapter = SyncAdapter(Hub, Stream, Server, Client)
-serve, serve_udp = waiting(adapter.serve), waiting(adapter.serve_udp)
-request = waiting(adapter.request)
+serve, serve_udp = adapter.serve_and_wait, adapter.serve_udp_and_wait
 connect, connect_udp = adapter.connect_and_wait, adapter.connect_udp_and_wait
+request = waiting(adapter.request)
 
 
-class ConnectionPool(SyncConnectionPool[Stream]):
+class ConnectionPool(SyncConnectionPool[AnyItem]):
     __doc__ = SyncConnectionPool.__doc__
     adapter = adapter

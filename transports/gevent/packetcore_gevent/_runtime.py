@@ -59,7 +59,7 @@ class Hub(SyncRuntime):
     def set_writer(self, sock: socket.socket, callback: Callable[[], object] | None) -> None:
         self._watch(sock, _WRITE, callback)
 
-    def bind(self, endpoint: Endpoint) -> None:
+    def bind(self, endpoint: Endpoint[Any]) -> None:
         # A patched program has greenlets for threads, and each says that it is another one.
         endpoint.runs_by(self.call_soon, any_thread=is_module_patched("threading"))
 
@@ -94,11 +94,11 @@ class Hub(SyncRuntime):
 
     def accept(
         self,
-        endpoint: Endpoint,
+        endpoint: Endpoint[Any],
         sock: socket.socket,
         peer: Address,
         context: ssl.SSLContext | None,
-        done: Callable[[Session | Exception], object],
+        done: Callable[[Session[Any] | Exception], object],
     ) -> Handle | None:
         return super().accept(endpoint, sock, peer, context and _over_memory(context), done)
 

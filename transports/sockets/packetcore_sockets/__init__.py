@@ -7,7 +7,7 @@ an adapter of it. What they are made of serves by itself, too: `StreamSocket`, `
 """
 
 from packetcore import Handle
-from packetcore_sockets._adapter import Adapter, framed
+from packetcore_sockets._adapter import Adapter
 from packetcore_sockets._awaiting import AsyncAdapter
 from packetcore_sockets._awaiting import Client as AsyncClient
 from packetcore_sockets._awaiting import ConnectionPool as AsyncConnectionPool
@@ -16,7 +16,6 @@ from packetcore_sockets._blocking import Client as SyncClient
 from packetcore_sockets._blocking import ConnectionPool as SyncConnectionPool
 from packetcore_sockets._blocking import Server as SyncServer
 from packetcore_sockets._blocking import SyncAdapter, SyncRuntime, wait, waiting
-from packetcore_sockets._connect import Connect, ConnectUDP
 from packetcore_sockets._datagram import READ_AT_ONCE, DatagramSocket
 from packetcore_sockets._dial import Dial, Target
 from packetcore_sockets._driver import AsyncDriver, Started, SyncDriver, ThreadDriver
@@ -47,8 +46,6 @@ __all__ = [
     "AsyncConnectionPool",
     "AsyncDriver",
     "AsyncServer",
-    "Connect",
-    "ConnectUDP",
     "DatagramSocket",
     "Dial",
     "Event",
@@ -72,7 +69,6 @@ __all__ = [
     "Target",
     "Task",
     "ThreadDriver",
-    "framed",
     "look_up",
     "no_delay",
     "open_each",

@@ -8,9 +8,10 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from ssl import SSLContext
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar, overload
 
 from packetcore import (
+    AnyPacket,
     Backoff,
     Config,
     Dial,
@@ -27,8 +28,6 @@ from packetcore import (
     ask,
 )
 from packetcore.framings import Framing
-from packetcore_sockets._client import Client
-from packetcore_sockets._connect import Connect, ConnectUDP
 from packetcore_sockets._datagram import DatagramSocket
 from packetcore_sockets._listener import BACKLOG, open_tcp_listeners
 from packetcore_sockets._listening import Listening
@@ -36,17 +35,19 @@ from packetcore_sockets._look_up import Found
 from packetcore_sockets._network import live_on
 from packetcore_sockets._open import AddressInfo, open_udp_client, open_udp_servers
 from packetcore_sockets._runtime import Runtime
-from packetcore_sockets._server import Server
 
-S = TypeVar("S", bound=StreamBase)
-V = TypeVar("V", bound=Server)
-C = TypeVar("C", bound=Client)
 T = TypeVar("T")
 
 Result = Coroutine[Any, Any, T]
 
 
-class Adapter(Generic[S, V, C]):
+def _typed_by_manner(function: Any) -> Any:
+    """Leave the types of a function to the manner of an adapter: what it gives, and what functions
+    it takes, are of the stream that is the manner's own."""
+    return function
+
+
+class Adapter:
     """The functions of one adapter.
 
     Args:
@@ -60,31 +61,30 @@ class Adapter(Generic[S, V, C]):
     def __init__(
         self,
         current: Callable[..., Runtime],
-        new_stream: Callable[[Inbox, Any], S],
-        server: Callable[..., V],
-        client: Callable[..., C],
+        new_stream: Callable[[Inbox[Any], Any], StreamBase[Any]],
+        server: Callable[..., Any],
+        client: Callable[..., Any],
     ) -> None:
         self._current = current
         self._new_stream = new_stream
         self._server = server
         self._client = client
-        self.connect: Connect[Result[S], Result[C], Result[Session]] = self._connect
-        self.connect_udp: ConnectUDP[Result[S], Result[Session]] = self._connect_udp
 
+    @_typed_by_manner
     async def serve(
         self,
-        handler: Handler | Callable[[S], Any],
+        handler: Handler[Any] | Callable[[Any], Any],
         host: str | None = "127.0.0.1",
         port: int = 0,
         *,
         config: Config | None = None,
-        sessions: SessionPool[Session] | None = None,
+        sessions: SessionPool[Session[Any]] | None = None,
         framing: Framing | None = None,
-        codec: PacketCodec | None = None,
+        codec: PacketCodec[Any] | None = None,
         ssl: SSLContext | None = None,
         backlog: int = BACKLOG,
         **where: Any,
-    ) -> V:
+    ) -> Any:
         """Listen on TCP and serve.
 
         Args:
@@ -108,23 +108,24 @@ class Adapter(Generic[S, V, C]):
         async with self.server_runtime(sessions, **where).held() as runtime:
             infos = await look_up(runtime, host or None, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
             with _given_away(open_tcp_listeners(infos, port, backlog)) as sockets:
-                endpoint = framed(Endpoint, framing, codec)
+                endpoint = partial(Endpoint[Any], framing=framing, codec=codec)
                 server = self._server(runtime, self._new_stream, handler, config, endpoint=endpoint, sessions=sessions)
             server.addresses = [sock.getsockname() for sock in sockets]
             server.listening = Listening(runtime, server.endpoint, sockets, ssl)
             return server
 
-    async def _connect(
+    @_typed_by_manner
+    async def connect(
         self,
         host: str,
         port: int,
-        handler: Handler | Callable[[S], Any] | None = None,
+        handler: Handler[Any] | Callable[[Any], Any] | None = None,
         *,
         reconnect: Backoff | None = None,
         keep: int = 0,
         config: Config | None = None,
         framing: Framing | None = None,
-        codec: PacketCodec | None = None,
+        codec: PacketCodec[Any] | None = None,
         **options: Any,
     ) -> Any:
         """Connect to a server.
@@ -150,7 +151,7 @@ class Adapter(Generic[S, V, C]):
             dial = runtime.dialler(host, port, **options)
             if reconnect is not None and handler is not None:
                 runtime.start()
-                endpoint = framed(Endpoint, framing, codec)
+                endpoint = partial(Endpoint[Any], framing=framing, codec=codec)
                 return self._client(runtime, self._new_stream, handler, config, reconnect, keep, dial, endpoint)
             if handler is None and reconnect is None:
                 return await self.open_stream(runtime, dial, config, framing, codec)
@@ -164,13 +165,13 @@ class Adapter(Generic[S, V, C]):
         self,
         runtime: Runtime,
         dial: Dial,
-        handler: Handler,
+        handler: Handler[AnyPacket],
         config: Config | None,
         framing: Framing | None = None,
-        codec: PacketCodec | None = None,
-    ) -> Session:
+        codec: PacketCodec[AnyPacket] | None = None,
+    ) -> Session[AnyPacket]:
         """Connect as `connect` does, by a `Network.dialler`."""
-        endpoint = framed(Endpoint, framing, codec)(handler, config, log_exception=runtime.log_exception)
+        endpoint = Endpoint[Any](handler, config, framing=framing, codec=codec, log_exception=runtime.log_exception)
         end = live_on(runtime, endpoint)
         try:
             return await outcome(runtime, partial(dial, endpoint))
@@ -178,26 +179,27 @@ class Adapter(Generic[S, V, C]):
             runtime.release(end)
             raise
 
-    async def open_stream(self, runtime: Runtime, dial: Dial, config: Config | None, *frames: Any) -> S:
+    async def open_stream(self, runtime: Runtime, dial: Dial, config: Config | None, *frames: Any) -> Any:
         """Connect as `open_session` does, to receive from a stream."""
-        inbox = Inbox()
+        inbox: Inbox[Any] = Inbox()
         await self.open_session(runtime, dial, inbox, config, *frames)
         return self._new_stream(inbox, runtime)
 
+    @_typed_by_manner
     async def serve_udp(
         self,
-        handler: Handler | Callable[[S], Any],
+        handler: Handler[Any] | Callable[[Any], Any],
         host: str | None = "127.0.0.1",
         port: int = 0,
         *,
         config: Config | None = None,
-        sessions: SessionPool[Session] | None = None,
+        sessions: SessionPool[Session[Any]] | None = None,
         framing: Framing | None = None,
-        codec: PacketCodec | None = None,
+        codec: PacketCodec[Any] | None = None,
         broadcast: bool = False,
         multicast_group: str | None = None,
         **where: Any,
-    ) -> V:
+    ) -> Any:
         """Receive on UDP and serve: each address that sends a packet has a session.
 
         Args:
@@ -221,7 +223,7 @@ class Adapter(Generic[S, V, C]):
         async with self.server_runtime(sessions, **where).held() as runtime:
             infos = await look_up(runtime, host or None, port, socket.SOCK_DGRAM, socket.AI_PASSIVE)
             opened = open_udp_servers(infos, port, broadcast=broadcast, multicast_group=multicast_group)
-            endpoint = framed(runtime.new_datagram_endpoint, framing, codec)
+            endpoint = partial(runtime.new_datagram_endpoint, framing=framing, codec=codec)
             with _given_away(opened) as sockets:
                 server = self._server(runtime, self._new_stream, handler, config, endpoint=endpoint, sessions=sessions)
             server.addresses = [sock.getsockname() for sock in sockets]
@@ -229,15 +231,16 @@ class Adapter(Generic[S, V, C]):
                 DatagramSocket(runtime, server.endpoint, sock)
             return server
 
-    async def _connect_udp(
+    @_typed_by_manner
+    async def connect_udp(
         self,
         host: str,
         port: int,
-        handler: Handler | None = None,
+        handler: Handler[Any] | None = None,
         *,
         config: Config | None = None,
         framing: Framing | None = None,
-        codec: PacketCodec | None = None,
+        codec: PacketCodec[Any] | None = None,
         broadcast: bool = False,
         local_host: str | None = None,
         **where: Any,
@@ -262,9 +265,9 @@ class Adapter(Generic[S, V, C]):
             ValueError: `config` joins messages.
         """
         async with self._current(**where).held() as runtime:
-            inbox = Inbox()
-            new_endpoint: Any = framed(runtime.new_datagram_endpoint, framing, codec)
-            endpoint = new_endpoint(inbox if handler is None else handler, config)
+            inbox: Inbox[Any] = Inbox()
+            heard_by = inbox if handler is None else handler
+            endpoint: Any = runtime.new_datagram_endpoint(heard_by, config, framing=framing, codec=codec)
             infos = await look_up(runtime, host, port, socket.SOCK_DGRAM)
             sock, peer, is_connected = open_udp_client(infos, broadcast=broadcast, local_host=local_host)
             live_on(runtime, endpoint)
@@ -275,8 +278,7 @@ class Adapter(Generic[S, V, C]):
             runtime.start()
             return session
 
-    _connect.__name__, _connect_udp.__name__ = "connect", "connect_udp"
-
+    @overload
     async def request(
         self,
         session: Session,
@@ -286,7 +288,26 @@ class Adapter(Generic[S, V, C]):
         match: Callable[[Reply], bool] | None = None,
         timeout: float | None = None,
         wait: bool = False,
-    ) -> Reply:
+    ) -> Reply: ...
+    @overload
+    async def request(
+        self,
+        session: Session[AnyPacket],
+        packet: AnyPacket,
+        *,
+        match: Callable[[AnyPacket], bool],
+        timeout: float | None = None,
+    ) -> AnyPacket: ...
+    async def request(
+        self,
+        session: Session[Any],
+        packet: Any,
+        *,
+        type: int | None = None,
+        match: Callable[[Any], bool] | None = None,
+        timeout: float | None = None,
+        wait: bool = False,
+    ) -> Any:
         """Send a packet on a session, as a server's handler holds it, and wait for its reply, of
         which its handler then does not hear. See `Stream.request`."""
         new_event = session.endpoint.runtime.new_event
@@ -297,30 +318,9 @@ class Adapter(Generic[S, V, C]):
         known = inspect.signature(self._current).parameters
         return self._current(**{name: options.pop(name) for name in [*options] if name in known})
 
-    def server_runtime(self, sessions: SessionPool[Session] | None, **where: Any) -> Runtime:
+    def server_runtime(self, sessions: SessionPool[Session[Any]] | None, **where: Any) -> Runtime:
         """The runtime of a server. Override it where those that share a register share a lock."""
         return self._current(**where)
-
-
-def framed(
-    new_endpoint: Callable[..., Endpoint], framing: Framing | None, codec: PacketCodec | None
-) -> Callable[..., Endpoint]:
-    """What makes endpoints, with another framing than the default where there is one.
-
-    Raises:
-        TypeError: there is a codec and no framing.
-    """
-    if framing is None:
-        if codec is not None:
-            raise TypeError(f"codec={codec!r} is for what stands in the frames of a framing: give one")
-        return new_endpoint
-
-    def new(*args: Any, **options: Any) -> Endpoint:
-        endpoint = new_endpoint(*args, **options)
-        endpoint.frame_by(framing, codec)
-        return endpoint
-
-    return new
 
 
 @contextmanager

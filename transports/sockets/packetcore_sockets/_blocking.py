@@ -7,30 +7,36 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from packetcore import (
+    AnyItem,
+    AnyPacket,
+    Backoff,
+    Config,
     EndpointStats,
     Handle,
+    Handler,
     Inbox,
-    Packet,
+    PacketCodec,
     Session,
+    SessionPool,
     SyncCondition,
     SyncConnectionPool,
     SyncStream,
 )
+from packetcore.framings import Framing
 from packetcore_sockets import _client, _server
 from packetcore_sockets._adapter import Adapter
-from packetcore_sockets._connect import Connect, ConnectUDP
 from packetcore_sockets._pool import PoolOptions
 from packetcore_sockets._runtime import Runtime, Stopped
 
-S = TypeVar("S", bound=SyncStream)
-A = TypeVar("A", bound="Server")
-B = TypeVar("B", bound="Client")
+A = TypeVar("A", bound="Server[Any]")
+B = TypeVar("B", bound="Client[Any]")
 R = TypeVar("R", bound="SyncRuntime")
 T = TypeVar("T")
 P = ParamSpec("P")
+Again = TypeVar("Again", contravariant=True)
 
 
 class SyncRuntime(Runtime):
@@ -135,7 +141,7 @@ def waiting(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     return call
 
 
-class Server(_server.Server):
+class Server(_server.Server[AnyPacket]):
     """A server that listens; `serve` gives it. `with` starts it, and closes it at the end. A handler
     must not call what waits."""
 
@@ -173,7 +179,7 @@ class Server(_server.Server):
         self.close()
 
 
-class Client(_client.Client):
+class Client(_client.Client[AnyPacket]):
     """A client that comes back; `connect` with `reconnect` gives it. `with` closes it at the end.
     A handler must not call `close`."""
 
@@ -183,7 +189,7 @@ class Client(_client.Client):
         with self.runtime.lock:
             return super().stats
 
-    def send(self, packet: Packet) -> None:
+    def send(self, packet: AnyPacket) -> None:
         """See `packetcore.ClientBase`. It does not wait: a peer that leaves more than
         `max_outstanding` bytes unread is closed with SLOW_CONSUMER."""
         with self.runtime.lock:
@@ -201,21 +207,95 @@ class Client(_client.Client):
         self.close()
 
 
-class SyncAdapter(Adapter[S, A, B]):
-    """The functions of an adapter whose calls block: `waiting` makes them do so, and `connect` and
-    `connect_udp` are here ready. With its `Stream`, `Server` and `Client`."""
+Function = Callable[[SyncStream[AnyItem]], Any]
+"""An application over a stream."""
 
-    def __init__(self, current: Callable[..., SyncRuntime], stream: type[S], server: type[A], client: type[B]) -> None:
-        def new_stream(inbox: Inbox, runtime: Any) -> S:
+
+class Serve(Protocol):
+    """How `serve` and `serve_udp` are typed: the handler is of what the framing and the codec make."""
+
+    # fmt: off
+    @overload
+    def __call__(self, handler: Handler | Function, host: str | None = "127.0.0.1", port: int = 0, *,
+                 framing: None = None, codec: None = None, sessions: SessionPool[Session] | None = None,
+                 config: Config | None = None, **options: Any) -> Server: ...
+    @overload
+    def __call__(self, handler: Handler[bytes] | Function[bytes], host: str | None = "127.0.0.1", port: int = 0, *,
+                 framing: Framing, codec: None = None, sessions: SessionPool[Session[bytes]] | None = None,
+                 config: Config | None = None, **options: Any) -> Server[bytes]: ...
+    @overload
+    def __call__(self, handler: Handler[T] | Function[T], host: str | None = "127.0.0.1", port: int = 0, *,
+                 framing: Framing, codec: PacketCodec[T], sessions: SessionPool[Session[T]] | None = None,
+                 config: Config | None = None, **options: Any) -> Server[T]: ...
+    # fmt: on
+
+
+class Connect(Protocol[Again]):
+    """How `connect` is typed, and `connect_udp`, which does not do it `Again`."""
+
+    # fmt: off
+    @overload
+    def __call__(self, host: str, port: int, handler: None = None, *,
+                 framing: None = None, codec: None = None, reconnect: None = None,
+                 config: Config | None = None, **options: Any) -> SyncStream: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: None = None, *,
+                 framing: Framing, codec: None = None, reconnect: None = None,
+                 config: Config | None = None, **options: Any) -> SyncStream[bytes]: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: None = None, *,
+                 framing: Framing, codec: PacketCodec[T], reconnect: None = None,
+                 config: Config | None = None, **options: Any) -> SyncStream[T]: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: Handler, *,
+                 framing: None = None, codec: None = None, reconnect: None = None,
+                 config: Config | None = None, **options: Any) -> Session: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: Handler[bytes], *,
+                 framing: Framing, codec: None = None, reconnect: None = None,
+                 config: Config | None = None, **options: Any) -> Session[bytes]: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: Handler[T], *,
+                 framing: Framing, codec: PacketCodec[T], reconnect: None = None,
+                 config: Config | None = None, **options: Any) -> Session[T]: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: Handler | Function, *,
+                 framing: None = None, codec: None = None, reconnect: Again, keep: int = 0,
+                 config: Config | None = None, **options: Any) -> Client: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: Handler[bytes] | Function[bytes], *,
+                 framing: Framing, codec: None = None, reconnect: Again, keep: int = 0,
+                 config: Config | None = None, **options: Any) -> Client[bytes]: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: Handler[T] | Function[T], *,
+                 framing: Framing, codec: PacketCodec[T], reconnect: Again, keep: int = 0,
+                 config: Config | None = None, **options: Any) -> Client[T]: ...
+    # fmt: on
+
+
+class SyncAdapter(Adapter):
+    """The functions of an adapter whose calls block: `waiting` makes them do so, and those with `and_wait`
+    are here ready. With its `Stream`, `Server` and `Client`."""
+
+    def __init__(
+        self,
+        current: Callable[..., SyncRuntime],
+        stream: type[SyncStream[Any]],
+        server: type[Server[Any]],
+        client: type[Client[Any]],
+    ) -> None:
+        def new_stream(inbox: Inbox[Any], runtime: Any) -> SyncStream[Any]:
             return stream(inbox, runtime.time, runtime.new_condition)
 
         super().__init__(current, new_stream, server, client)
-        untyped: Any = waiting  # knows nothing of overloads
-        self.connect_and_wait: Connect[S, B, Session] = untyped(self.connect)
-        self.connect_udp_and_wait: ConnectUDP[S, Session] = untyped(self.connect_udp)
+        untyped: Any = waiting  # a type checker would take the first overload for all
+        self.serve_and_wait: Serve = untyped(self.serve)
+        self.serve_udp_and_wait: Serve = untyped(self.serve_udp)
+        self.connect_and_wait: Connect[Backoff] = untyped(self.connect)
+        self.connect_udp_and_wait: Connect[NoReturn] = untyped(self.connect_udp)
 
 
-class ConnectionPool(PoolOptions, SyncConnectionPool[S]):
+class ConnectionPool(PoolOptions[AnyItem], SyncConnectionPool[SyncStream[AnyItem]]):
     __doc__ = PoolOptions.__doc__
 
     def begin(self, connector: Callable[[], Callable[[], Any]], limits: dict[str, Any]) -> None:
@@ -225,8 +305,8 @@ class ConnectionPool(PoolOptions, SyncConnectionPool[S]):
             async with self.runtime.held() as runtime:
                 connect = connector()
 
-                def open_stream() -> S:
-                    stream: S = wait(connect(), runtime.lock)
+                def open_stream() -> SyncStream[AnyItem]:
+                    stream: SyncStream[AnyItem] = wait(connect(), runtime.lock)
                     return stream
 
                 where = (runtime.new_condition, runtime.time, runtime.call_at, runtime.lock)

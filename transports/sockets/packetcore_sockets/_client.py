@@ -6,12 +6,12 @@ from collections.abc import Callable
 from random import random
 from typing import Any
 
-from packetcore import AsyncCondition, Backoff, ClientBase, Config, Dial, Endpoint, Handler, Inbox
+from packetcore import AnyPacket, AsyncCondition, Backoff, ClientBase, Config, Dial, Endpoint, Handler, Inbox
 from packetcore_sockets._functions import Functions
 from packetcore_sockets._runtime import Runtime
 
 
-class Client(ClientBase):
+class Client(ClientBase[AnyPacket]):
     """A client that comes back; `connect` with `reconnect` gives it.
 
     Args:
@@ -23,13 +23,13 @@ class Client(ClientBase):
     def __init__(
         self,
         runtime: Runtime,
-        new_stream: Callable[[Inbox, Any], Any],
-        handler: Handler | Callable[[Any], Any],
+        new_stream: Callable[[Inbox[Any], Any], Any],
+        handler: Handler[AnyPacket] | Callable[[Any], Any],
         config: Config | None,
         reconnect: Backoff,
         keep: int,
         dial: Dial,
-        endpoint: Callable[..., Endpoint] = Endpoint,
+        endpoint: Callable[..., Endpoint[AnyPacket]] = Endpoint,
     ) -> None:
         self.runtime: Any = runtime
         """What it runs on."""

@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Callable
 from errno import EAGAIN
+from typing import Any
 
 from packetcore import Address, Carrier, DatagramEndpoint, DatagramHost, Endpoint, Handle
 from packetcore_sockets._loop import Loop
@@ -35,7 +36,7 @@ class DatagramSocket(DatagramHost):
         is_connected: whether `sock` is.
     """
 
-    def __init__(self, loop: Loop, endpoint: Endpoint, sock: socket.socket, is_connected: bool = False) -> None:
+    def __init__(self, loop: Loop, endpoint: Endpoint[Any], sock: socket.socket, is_connected: bool = False) -> None:
         if not isinstance(endpoint, DatagramEndpoint):
             raise TypeError(f"a datagram socket needs a DatagramEndpoint, not {endpoint.__class__.__name__}")
         sock.setblocking(False)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from ssl import SSLContext
+from typing import Any
 
 from packetcore import Address, Endpoint, Handle, Session
 from packetcore_sockets._handshake import Handshake
@@ -43,11 +44,11 @@ class Dial:
     def __init__(
         self,
         loop: Loop,
-        endpoint: Endpoint,
+        endpoint: Endpoint[Any],
         target: Target,
         look_up: Callable[[Callable[[Found], object], str, int, socket.SocketKind], object],
-        begin: Callable[[Endpoint, socket.socket, Address, TLSRecords | None], Session],
-        done: Callable[[Session | Exception], object],
+        begin: Callable[[Endpoint[Any], socket.socket, Address, TLSRecords | None], Session[Any]],
+        done: Callable[[Session[Any] | Exception], object],
     ) -> None:
         self._loop = loop
         self._endpoint = endpoint

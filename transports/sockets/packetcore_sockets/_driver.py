@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from packetcore import AsyncStream, Driver, Handle, SyncStream
-from packetcore_sockets._awaiting import AsyncAdapter
+from packetcore_sockets._adapter import Adapter
 from packetcore_sockets._blocking import SyncAdapter, SyncRuntime, waiting
 from packetcore_sockets._runtime import Runtime
 
@@ -111,7 +111,7 @@ class AsyncDriver(ThreadDriver):
 
     runtime: Runtime
 
-    def __init__(self, adapter: AsyncAdapter[Any, Any, Any], new_pool: Callable[..., Any]) -> None:
+    def __init__(self, adapter: Adapter, new_pool: Callable[..., Any]) -> None:
         functions = (adapter.serve, adapter.connect, adapter.serve_udp, adapter.connect_udp, new_pool)
         super().__init__(adapter.request, _echo, *functions)
 
@@ -144,8 +144,8 @@ class SyncDriver(ThreadDriver):
 
     runtime: SyncRuntime
 
-    def __init__(self, adapter: SyncAdapter[Any, Any, Any], new_pool: Callable[..., Any]) -> None:
-        serve, serve_udp = waiting(adapter.serve), waiting(adapter.serve_udp)
+    def __init__(self, adapter: SyncAdapter, new_pool: Callable[..., Any]) -> None:
+        serve, serve_udp = adapter.serve_and_wait, adapter.serve_udp_and_wait
         connect, connect_udp = adapter.connect_and_wait, adapter.connect_udp_and_wait
         super().__init__(waiting(adapter.request), _echo_and_wait, serve, connect, serve_udp, connect_udp, new_pool)
 
@@ -167,11 +167,11 @@ def _settle(future: Future[Any], result: Any = None, error: BaseException | None
         future.set_result(result) if error is None else future.set_exception(error)
 
 
-async def _echo(stream: AsyncStream) -> None:
+async def _echo(stream: AsyncStream[Any]) -> None:
     async for item in stream:
         await stream.send(item)
 
 
-def _echo_and_wait(stream: SyncStream) -> None:
+def _echo_and_wait(stream: SyncStream[Any]) -> None:
     for item in stream:
         stream.send(item)

@@ -23,7 +23,7 @@ class Functions:
     """
 
     def __init__(
-        self, runtime: Runtime, new_stream: Callable[[Inbox, Any], Any], on_change: Callable[[], object]
+        self, runtime: Runtime, new_stream: Callable[[Inbox[Any], Any], Any], on_change: Callable[[], object]
     ) -> None:
         self._runtime = runtime
         self._new_stream = new_stream
@@ -36,7 +36,7 @@ class Functions:
         asking = _running_here.get(None)
         return [task for stream, task in self._running.items() if stream is not asking]
 
-    def start(self, function: Callable[[Any], Any], inbox: Inbox) -> None:
+    def start(self, function: Callable[[Any], Any], inbox: Inbox[Any]) -> None:
         """Run one over the stream of a new session."""
         stream = self._new_stream(inbox, self._runtime)
 

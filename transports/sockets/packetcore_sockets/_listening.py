@@ -6,6 +6,7 @@ import socket
 from collections.abc import Sequence
 from functools import partial
 from ssl import SSLContext
+from typing import Any
 
 from packetcore import Address, Endpoint, Handle, Refusal, Session
 from packetcore_sockets._listener import Listener
@@ -23,7 +24,7 @@ class Listening:
     """
 
     def __init__(
-        self, network: Network, endpoint: Endpoint, sockets: Sequence[socket.socket], context: SSLContext | None
+        self, network: Network, endpoint: Endpoint[Any], sockets: Sequence[socket.socket], context: SSLContext | None
     ) -> None:
         self._network = network
         self._endpoint = endpoint
@@ -48,7 +49,7 @@ class Listening:
             if opening is not None:
                 self._opening[sock] = opening
 
-    def _opened(self, sock: socket.socket, peer: Address, result: Session | Exception) -> None:
+    def _opened(self, sock: socket.socket, peer: Address, result: Session[Any] | Exception) -> None:
         self._opening.pop(sock, None)
         if isinstance(result, Exception) and self._context is not None:
             self._endpoint.refused(peer, Refusal.TLS_FAILED)

@@ -31,16 +31,16 @@ class Network(Loop):
     """What all that is above a loop asks for. It works as it is over the five verbs; a runtime
     overrides what it does in its own way."""
 
-    new_session: Callable[[Endpoint, Host, Address, float], Session] = Session
+    new_session: Callable[[Endpoint[Any], Host, Address, float], Session[Any]] = Session
     """Makes the session of a stream."""
 
-    new_datagram_session: Callable[[Endpoint, Host, Address, float], DatagramSession] = DatagramSession
+    new_datagram_session: Callable[[Endpoint[Any], Host, Address, float], DatagramSession[Any]] = DatagramSession
     """Makes the session of a UDP peer."""
 
     log_exception: Callable[[str], object] = staticmethod(logging.getLogger("packetcore").exception)
     """See `packetcore.Endpoint`."""
 
-    def bind(self, endpoint: Endpoint) -> None:
+    def bind(self, endpoint: Endpoint[Any]) -> None:
         """Tell an endpoint how to reach the loop's thread."""
         endpoint.runs_by(self.call_soon)
 
@@ -72,17 +72,19 @@ class Network(Loop):
         before this returns."""
         look_up(self, done, host, port, kind, flags)
 
-    def begin(self, endpoint: Endpoint, sock: socket.socket, peer: Address, tls: TLSRecords | None) -> Session:
+    def begin(
+        self, endpoint: Endpoint[Any], sock: socket.socket, peer: Address, tls: TLSRecords | None
+    ) -> Session[Any]:
         """Begin the session of a connected socket."""
         return StreamSocket(self, endpoint, sock, peer, tls, self.new_session).session
 
     def accept(
         self,
-        endpoint: Endpoint,
+        endpoint: Endpoint[Any],
         sock: socket.socket,
         peer: Address,
         context: SSLContext | None,
-        done: Callable[[Session | Exception], object],
+        done: Callable[[Session[Any] | Exception], object],
     ) -> Handle | None:
         """Begin the session of a connection that came in, over TLS once that is agreed on within
         `connect_timeout`.
@@ -116,12 +118,14 @@ class Network(Loop):
         target = _dial.Target(host, port, **options)
         return lambda endpoint, done: _dial.Dial(self, endpoint, target, self.look_up, self.begin, done)
 
-    def new_datagram_endpoint(self, handler: Handler | Callable[[], Handler], *args: Any, **options: Any) -> Endpoint:
+    def new_datagram_endpoint(
+        self, handler: Handler[Any] | Callable[[], Handler[Any]], *args: Any, **options: Any
+    ) -> Endpoint[Any]:
         """Make the endpoint of UDP sockets."""
         return DatagramEndpoint(handler, *args, new_session=self.new_datagram_session, **options)
 
 
-def live_on(network: Network, endpoint: Endpoint) -> Callable[[], object]:
+def live_on(network: Network, endpoint: Endpoint[Any]) -> Callable[[], object]:
     """Have the endpoint of a client live on a network until its last session is over.
 
     Returns:
@@ -131,7 +135,7 @@ def live_on(network: Network, endpoint: Endpoint) -> Callable[[], object]:
     def end() -> None:
         endpoint.abort(network.time())
 
-    def finished(session: Session) -> None:
+    def finished(session: Session[Any]) -> None:
         if not endpoint.own_sessions():
             network.release(end)
 

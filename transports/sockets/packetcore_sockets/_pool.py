@@ -5,14 +5,23 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Generic, Protocol, overload
 
-from packetcore import Config, PacketCodec
+from packetcore import AnyItem, Config, FrameDecoder, PacketCodec
 from packetcore.framings import Framing
 from packetcore_sockets._adapter import Adapter
 
 
-class PoolOptions:
+class FramingOf(Protocol[AnyItem]):
+    """A `Framing`, as type checkers infer from it what its frames are: `bytes`."""
+
+    @property
+    def resynchronises(self) -> bool: ...
+    def encode(self, frame: AnyItem, /) -> bytes: ...
+    def decoder(self, max_frame: int = ...) -> FrameDecoder[AnyItem]: ...
+
+
+class PoolOptions(Generic[AnyItem]):
     """Streams to one server, opened when needed and used again. `with` over one that `acquire` lends;
     the same over the pool closes it at the end. Both are `async with` where calls are awaited.
 
@@ -31,9 +40,23 @@ class PoolOptions:
         ValueError: a limit is too small.
     """
 
-    adapter: Adapter[Any, Any, Any]
+    adapter: Adapter
     """Whose pool this is: a subclass says so."""
 
+    # fmt: off
+    @overload
+    def __init__(self, host: str, port: int, *, framing: None = None, codec: None = None,
+                 config: Config | None = None, max_size: int = 10, max_idle: float | None = 60.0,
+                 max_lifetime: float | None = None, max_waiting: int | None = None, **options: Any) -> None: ...
+    @overload
+    def __init__(self, host: str, port: int, *, framing: FramingOf[AnyItem], codec: None = None,
+                 config: Config | None = None, max_size: int = 10, max_idle: float | None = 60.0,
+                 max_lifetime: float | None = None, max_waiting: int | None = None, **options: Any) -> None: ...
+    @overload
+    def __init__(self, host: str, port: int, *, framing: Framing, codec: PacketCodec[AnyItem],
+                 config: Config | None = None, max_size: int = 10, max_idle: float | None = 60.0,
+                 max_lifetime: float | None = None, max_waiting: int | None = None, **options: Any) -> None: ...
+    # fmt: on
     def __init__(
         self,
         host: str,
@@ -44,8 +67,8 @@ class PoolOptions:
         max_idle: float | None = 60.0,
         max_lifetime: float | None = None,
         max_waiting: int | None = None,
-        framing: Framing | None = None,
-        codec: PacketCodec | None = None,
+        framing: Framing | FramingOf[Any] | None = None,
+        codec: PacketCodec[Any] | None = None,
         **options: Any,
     ) -> None:
         self.runtime: Any = self.adapter.runtime(options)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from packetcore import AsyncCondition, Config, Endpoint, Handler, Inbox, ServerBase, Session, SessionPool
+from packetcore import AnyPacket, AsyncCondition, Config, Endpoint, Handler, Inbox, ServerBase, Session, SessionPool
 from packetcore_sockets._functions import Functions
 from packetcore_sockets._listening import Listening
 from packetcore_sockets._runtime import Runtime
 
 
-class Server(ServerBase):
+class Server(ServerBase[AnyPacket]):
     """A server that listens; `serve` gives it.
 
     Args:
@@ -23,12 +23,12 @@ class Server(ServerBase):
     def __init__(
         self,
         runtime: Runtime,
-        new_stream: Callable[[Inbox, Any], Any],
-        handler: Handler | Callable[[Any], Any],
+        new_stream: Callable[[Inbox[Any], Any], Any],
+        handler: Handler[AnyPacket] | Callable[[Any], Any],
         config: Config | None = None,
         *,
-        endpoint: Callable[..., Endpoint] = Endpoint,
-        sessions: SessionPool[Session] | None = None,
+        endpoint: Callable[..., Endpoint[AnyPacket]] = Endpoint,
+        sessions: SessionPool[Session[AnyPacket]] | None = None,
     ) -> None:
         self.runtime: Any = runtime
         """What it runs on."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from packetcore import Address, Carrier, Endpoint, Handle, Host, Session
 from packetcore_sockets._loop import Loop
@@ -42,11 +43,11 @@ class StreamSocket:
     def __init__(
         self,
         loop: Loop,
-        endpoint: Endpoint,
+        endpoint: Endpoint[Any],
         sock: socket.socket,
         peer: Address,
         tls: TLSRecords | None = None,
-        new_session: Callable[[Endpoint, Host, Address, float], Session] = Session,
+        new_session: Callable[[Endpoint[Any], Host, Address, float], Session[Any]] = Session,
     ) -> None:
         prepare(sock)
         self._loop = loop

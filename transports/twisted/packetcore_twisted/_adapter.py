@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -12,31 +14,44 @@ from twisted.internet.interfaces import IProtocolFactory, IReactorFDSet
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from packetcore import Config, Endpoint, Handler, Inbox, PacketCodec, Refusal, Session, SessionPool
+from packetcore import (
+    AnyItem,
+    AnyPacket,
+    Backoff,
+    Config,
+    Endpoint,
+    Handler,
+    Inbox,
+    PacketCodec,
+    Refusal,
+    Session,
+    SessionPool,
+)
 from packetcore.framings import Framing
 from packetcore_sockets import (
     BACKLOG,
+    Adapter,
     AsyncAdapter,
     AsyncClient,
     AsyncConnectionPool,
     AsyncServer,
-    Connect,
-    ConnectUDP,
-    framed,
 )
 from packetcore_twisted._protocol import PacketProtocol, address_of
 from packetcore_twisted._reactor import Reactor, current
 from packetcore_twisted._stream import Stream, StreamFunction
 from packetcore_twisted._waiting import deferred
 
+T = TypeVar("T")
+Again = TypeVar("Again", contravariant=True)
 
-def new_stream(inbox: Inbox, runtime: Reactor) -> Stream:
+
+def new_stream(inbox: Inbox[Any], runtime: Reactor) -> Stream[Any]:
     """See `packetcore_sockets.Adapter`."""
     return Stream(inbox, runtime.time, runtime.new_event)
 
 
 @implementer(IProtocolFactory)
-class PacketFactory(AsyncServer):
+class PacketFactory(AsyncServer[AnyPacket]):
     """Makes a `PacketProtocol` for each connection of an endpoint, on either side.
 
     Args:
@@ -53,12 +68,12 @@ class PacketFactory(AsyncServer):
 
     def __init__(
         self,
-        handler: Handler | StreamFunction,
+        handler: Handler[AnyPacket] | StreamFunction[Any],
         config: Config | None = None,
         reactor: Any = None,
         is_server: bool = True,
-        endpoint: Callable[..., Endpoint] = Endpoint,
-        sessions: SessionPool[Session] | None = None,
+        endpoint: Callable[..., Endpoint[AnyPacket]] = Endpoint,
+        sessions: SessionPool[Session[AnyPacket]] | None = None,
     ) -> None:
         super().__init__(current(reactor), new_stream, handler, config, endpoint=endpoint, sessions=sessions)
         self.endpoint.is_server = is_server
@@ -96,40 +111,112 @@ class PacketFactory(AsyncServer):
         return result
 
 
-class Server(PacketFactory):
+class Server(PacketFactory[AnyPacket]):
     """A server that listens; `serve` gives it. `async with` closes it at the end."""
 
     def __init__(self, runtime: Reactor, new_stream: object, handler: Any, config: Any, **options: Any) -> None:
         super().__init__(handler, config, runtime.reactor, **options)
 
 
-class Client(AsyncClient):
+class Client(AsyncClient[AnyPacket]):
     __doc__ = AsyncClient.__doc__
     close = deferred(AsyncClient.close)  # type: ignore[assignment]
 
 
-adapter = AsyncAdapter(current, Stream, Server, Client)
-request, serve_udp = deferred(adapter.request), deferred(adapter.serve_udp)
-connect_udp: ConnectUDP[Deferred[Stream], Deferred[Session]] = deferred(adapter.connect_udp)  # type: ignore[assignment]
-connect: Connect[Deferred[Stream], Deferred[Client], Deferred[Session]] = deferred(adapter.connect)  # type: ignore[assignment]
+class Serve(Protocol):
+    """How `serve` and `serve_udp` are typed: the handler is of what the framing and the codec make."""
+
+    # fmt: off
+    @overload
+    def __call__(self, handler: Handler | StreamFunction, host: str | None = "127.0.0.1", port: int = 0,
+                 *, framing: None = None, codec: None = None, sessions: SessionPool[Session] | None = None,
+                 config: Config | None = None, **options: Any) -> Deferred[Server]: ...
+    @overload
+    def __call__(self, handler: Handler[bytes] | StreamFunction[bytes], host: str | None = "127.0.0.1", port: int = 0,
+                 *, framing: Framing, codec: None = None, sessions: SessionPool[Session[bytes]] | None = None,
+                 config: Config | None = None, **options: Any) -> Deferred[Server[bytes]]: ...
+    @overload
+    def __call__(self, handler: Handler[T] | StreamFunction[T], host: str | None = "127.0.0.1", port: int = 0,
+                 *, framing: Framing, codec: PacketCodec[T], sessions: SessionPool[Session[T]] | None = None,
+                 config: Config | None = None, **options: Any) -> Deferred[Server[T]]: ...
+    # fmt: on
+
+
+class Connect(Protocol[Again]):
+    """How `connect` is typed, and `connect_udp`, which does not do it `Again`."""
+
+    # fmt: off
+    @overload
+    def __call__(self, host: str, port: int, handler: None = None, *,
+                 framing: None = None, codec: None = None, reconnect: None = None,
+                 config: Config | None = None, **options: Any) -> Deferred[Stream]: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: None = None, *,
+                 framing: Framing, codec: None = None, reconnect: None = None,
+                 config: Config | None = None, **options: Any) -> Deferred[Stream[bytes]]: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: None = None, *,
+                 framing: Framing, codec: PacketCodec[T], reconnect: None = None,
+                 config: Config | None = None, **options: Any) -> Deferred[Stream[T]]: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: Handler, *,
+                 framing: None = None, codec: None = None, reconnect: None = None,
+                 config: Config | None = None, **options: Any) -> Deferred[Session]: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: Handler[bytes], *,
+                 framing: Framing, codec: None = None, reconnect: None = None,
+                 config: Config | None = None, **options: Any) -> Deferred[Session[bytes]]: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: Handler[T], *,
+                 framing: Framing, codec: PacketCodec[T], reconnect: None = None,
+                 config: Config | None = None, **options: Any) -> Deferred[Session[T]]: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: Handler | StreamFunction, *,
+                 framing: None = None, codec: None = None, reconnect: Again, keep: int = 0,
+                 config: Config | None = None, **options: Any) -> Deferred[Client]: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: Handler[bytes] | StreamFunction[bytes], *,
+                 framing: Framing, codec: None = None, reconnect: Again, keep: int = 0,
+                 config: Config | None = None, **options: Any) -> Deferred[Client[bytes]]: ...
+    @overload
+    def __call__(self, host: str, port: int, handler: Handler[T] | StreamFunction[T], *,
+                 framing: Framing, codec: PacketCodec[T], reconnect: Again, keep: int = 0,
+                 config: Config | None = None, **options: Any) -> Deferred[Client[T]]: ...
+    # fmt: on
+
+
+adapter: Adapter = AsyncAdapter(current, Stream, Server, Client)
+untyped: Any = deferred  # a type checker would take the first overload for all
+request = deferred(adapter.request)
+connect_udp: Connect[NoReturn] = untyped(adapter.connect_udp)
+connect: Connect[Backoff] = untyped(adapter.connect)
 """`ssl` is what `twisted.internet.ssl.optionsForClientTLS` gives, or a function that makes it from
 `host`, such as `optionsForClientTLS` itself; there is no `server_hostname`."""
 
 
-@deferred
+def serving(function: Any) -> Serve:
+    """`deferred`, of a function that serves."""
+    serve: Serve = untyped(function)
+    return serve
+
+
+serve_udp = serving(adapter.serve_udp)
+
+
+@serving
 async def serve(
-    handler: Handler | StreamFunction,
+    handler: Handler[Any] | StreamFunction[Any],
     host: str | None = "127.0.0.1",
     port: int = 0,
     *,
     config: Config | None = None,
-    sessions: SessionPool[Session] | None = None,
+    sessions: SessionPool[Session[Any]] | None = None,
     framing: Framing | None = None,
-    codec: PacketCodec | None = None,
+    codec: PacketCodec[Any] | None = None,
     ssl: Any = None,
     backlog: int = BACKLOG,
     reactor: Any = None,
-) -> Server:
+) -> Server[Any]:
     """Listen on TCP and serve, as `packetcore_sockets.AsyncAdapter.serve` says.
 
     Args:
@@ -140,8 +227,9 @@ async def serve(
     runtime = current(reactor)
     if IReactorFDSet.providedBy(runtime.reactor):
         options: Any = {"framing": framing, "codec": codec, "ssl": ssl, "backlog": backlog, "reactor": runtime.reactor}
-        return await adapter.serve(handler, host, port, config=config, sessions=sessions, **options)
-    endpoint = framed(Endpoint, framing, codec)
+        server: Server[Any] = await adapter.serve(handler, host, port, config=config, sessions=sessions, **options)
+        return server
+    endpoint = partial(Endpoint[Any], framing=framing, codec=codec)
     server = Server(runtime, new_stream, handler, config, endpoint=endpoint, sessions=sessions)
     factory = server if ssl is None else runtime.over_tls(ssl, server, is_client=False)
     try:
@@ -152,13 +240,18 @@ async def serve(
     return server
 
 
-class ConnectionPool(AsyncConnectionPool[Stream]):
+class ConnectionPool(AsyncConnectionPool[AnyItem]):
     __doc__ = AsyncConnectionPool.__doc__
     adapter = adapter
     close = deferred(AsyncConnectionPool.close)  # type: ignore[assignment, arg-type]
 
+    if TYPE_CHECKING:
+
+        @asynccontextmanager
+        def acquire(self) -> AsyncIterator[Stream[AnyItem]]: ...
+
     @deferred
-    async def use(self, function: Callable[[Stream], Any]) -> Any:
+    async def use(self, function: StreamFunction[AnyItem]) -> Any:
         """Acquire a stream, run a function over it, and give it back when that is done.
 
         Args:

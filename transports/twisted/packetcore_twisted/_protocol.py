@@ -32,11 +32,11 @@ class PacketProtocol(Protocol):
         reactor: what tells the time and keeps timers: a reactor or a `Clock`.
     """
 
-    session: Session
+    session: Session[Any]
     """Once connected; over TLS, once the handshake is done."""
 
-    def __init__(self, endpoint: Endpoint, reactor: Any) -> None:
-        self.opened: Deferred[Session] = Deferred(lambda _: self.abort())
+    def __init__(self, endpoint: Endpoint[Any], reactor: Any) -> None:
+        self.opened: Deferred[Session[Any]] = Deferred(lambda _: self.abort())
         """Fires with the session before its handler hears of it, or fails with why there is none."""
         self._endpoint = endpoint
         self._reactor = reactor

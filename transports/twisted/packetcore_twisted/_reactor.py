@@ -23,7 +23,7 @@ from packetcore_twisted._protocol import PacketProtocol
 from packetcore_twisted._waiting import Event, Timer, clock_of
 
 Callback = Callable[[], object]
-Done = Callable[[Session | Exception], object]
+Done = Callable[[Session[Any] | Exception], object]
 
 _log = Logger(namespace="packetcore")
 
@@ -82,7 +82,7 @@ class Reactor(Runtime):
     def set_writer(self, sock: socket.socket, callback: Callback | None) -> None:
         raise NotImplementedError
 
-    def bind(self, endpoint: Endpoint) -> None:
+    def bind(self, endpoint: Endpoint[Any]) -> None:
         if not self._is_clock:
             super().bind(endpoint)
 
@@ -110,7 +110,9 @@ class Reactor(Runtime):
 
         return deferLater(self.reactor, 0, Deferred.fromCoroutine, coroutine).addBoth(over)
 
-    def accept(self, endpoint: Endpoint, sock: socket.socket, peer: Address, context: Any, done: Done) -> Handle | None:
+    def accept(
+        self, endpoint: Endpoint[Any], sock: socket.socket, peer: Address, context: Any, done: Done
+    ) -> Handle | None:
         protocol = PacketProtocol(endpoint, self.reactor)
         top: Any = protocol
         if context is not None:
@@ -135,7 +137,7 @@ class Reactor(Runtime):
                 text = f"connecting to {host} port {port}: {refused}"
                 raise (OSError(refused.osError, text) if refused.osError else OSError(text)) from None
 
-        def dial(endpoint: Endpoint, done: Done) -> Handle:
+        def dial(endpoint: Endpoint[Any], done: Done) -> Handle:
             def failed(reason: Any) -> None:
                 if not opened.called:
                     opened.errback(reason)

@@ -8,15 +8,13 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 
-from packetcore import AsyncStream, Message, Packet
+from packetcore import AnyItem, AsyncStream
 from packetcore_twisted._waiting import deferred
 
-StreamFunction = Callable[["Stream"], Any]
-"""An application over a stream: `async def`, or with a Deferred as its result. When it is
-done, the stream is closed."""
+_request = deferred(AsyncStream.request)  # apart, where a type checker keeps its overloads
 
 
-class Stream(AsyncStream):
+class Stream(AsyncStream[AnyItem]):
     """One conversation, to be used on its reactor's thread. Methods give Deferreds.
 
     In a coroutine, `async for packet in stream` ends when the conversation ends cleanly and
@@ -25,10 +23,10 @@ class Stream(AsyncStream):
 
     send_message = deferred(AsyncStream.send_message)  # type: ignore[assignment]
     drain = deferred(AsyncStream.drain)  # type: ignore[assignment]
-    request = deferred(AsyncStream.request)  # type: ignore[assignment]
+    request = _request  # type: ignore[assignment]
     close = deferred(AsyncStream.close)  # type: ignore[assignment]
 
-    def send(self, item: Packet | Message) -> Deferred[None]:  # type: ignore[override]
+    def send(self, item: AnyItem) -> Deferred[None]:  # type: ignore[override]
         """See `packetcore.AsyncStream`."""
         try:
             has_room = self.session.send(item)
@@ -36,7 +34,7 @@ class Stream(AsyncStream):
             return Deferred.fromCoroutine(super().send(item))  # which knows what may be dropped
         return succeed(None) if has_room else self.drain()
 
-    def recv(self) -> Deferred[Packet | Message]:  # type: ignore[override]
+    def recv(self) -> Deferred[AnyItem]:  # type: ignore[override]
         """See `packetcore.AsyncStream`."""
         try:
             item = self.recv_nowait()
@@ -44,11 +42,16 @@ class Stream(AsyncStream):
             return fail()
         return Deferred.fromCoroutine(super().recv()) if item is None else succeed(item)
 
-    async def run(self, function: StreamFunction) -> None:
+    async def run(self, function: StreamFunction[AnyItem]) -> None:
         """See `packetcore.AsyncStream`."""
 
-        async def run(stream: Stream) -> None:
+        async def run(stream: Stream[AnyItem]) -> None:
             with suppress(CancelledError):  # which is an `Exception` here
                 await maybeDeferred(function, stream)
 
         await super().run(run)
+
+
+StreamFunction = Callable[[Stream[AnyItem]], Any]
+"""An application over a stream: `async def`, or with a Deferred as its result. When it is
+done, the stream is closed."""
