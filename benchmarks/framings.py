@@ -1,8 +1,9 @@
-"""How fast each framing is decoded, beside the default format and what one would use instead.
+"""How fast each framing is decoded and encoded, beside the default format and what one would use instead.
 
-Every case is fed the same frames, 64 KiB at a time, in one process and in turns; a figure is the
-median of the rounds. The default format is in C where that was built, the framings are in Python.
-`cobs` and `msgpack` are in C, sliplib and Twisted's `Int32StringReceiver` are not.
+Every case has the same frames, in one process and in turns; a figure is the median of the rounds.
+Streams are fed 64 KiB at a time. Where the extension was built, the default format is in C, and so are
+byte stuffing, COBS and length prefixes; delimiters and fixed lengths are in Python. `cobs` and
+`msgpack` are in C; sliplib, simplehdlc and Twisted's `Int32StringReceiver` are not.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import random
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from statistics import median
@@ -57,6 +58,14 @@ def timed(feed: Callable[[bytes], Any], stream: bytes, count: int) -> float:
     return count / (time.perf_counter() - begin)
 
 
+def each(function: Callable[[Any], Any], arguments: Sequence[Any]) -> float:
+    """Calls a second of a function."""
+    begin = time.perf_counter()
+    for argument in arguments:
+        function(argument)
+    return len(arguments) / (time.perf_counter() - begin)
+
+
 def of_framing(framing: Framing, frames: list[bytes]) -> float:
     return timed(framing.decoder().feed, b"".join(map(framing.encode, frames)), len(frames))
 
@@ -89,6 +98,13 @@ def of_sliplib(frames: list[bytes]) -> float:
     return timed(feed, b"".join(map(driver.send, frames)), len(frames))
 
 
+def of_simplehdlc(frames: list[bytes]) -> float:
+    """A format of its own, with HDLC's flags and escapes, a length and FCS-32."""
+    hdlc = import_module("simplehdlc").SimpleHDLC
+    decoder = hdlc(lambda frame: None, max(SIZES))
+    return timed(decoder.parse, b"".join(map(hdlc.encode, frames)), len(frames))
+
+
 def of_msgpack(frames: list[bytes]) -> float:
     msgpack = import_module("msgpack")
     unpacker = msgpack.Unpacker(max_buffer_size=4 * BATCH)
@@ -109,14 +125,64 @@ def of_int32(frames: list[bytes]) -> float:
     return timed(Receiver().dataReceived, b"".join(struct.pack(">I", len(one)) + one for one in frames), len(frames))
 
 
-OTHERS: dict[str, tuple[Callable[[list[bytes]], float], str]] = {
-    "default format": (of_default, ""),
-    "cobs package": (of_cobs, "COBS"),
-    "sliplib": (of_sliplib, "SLIP"),
-    "msgpack bin": (of_msgpack, "u32"),
-    "Twisted Int32": (of_int32, "u32"),
+def alone_cobs(frames: list[bytes]) -> float:
+    return each(COBS().decoder().feed, [COBS().encode(frame) for frame in frames])
+
+
+def alone_others(frames: list[bytes]) -> float:
+    cobs = import_module("cobs.cobs")
+    return each(cobs.decode, [cobs.encode(frame) for frame in frames])
+
+
+def encode_default(frames: list[bytes]) -> float:
+    return each(encode, [Packet(1, frame) for frame in frames])
+
+
+def encode_others(package: str, name: str, frames: list[bytes]) -> float:
+    return each(getattr(import_module(package), name), frames)
+
+
+Measure = Callable[[int, list[bytes]], float]
+
+
+def decoding(new: Callable[[int], Framing]) -> Measure:
+    return lambda size, frames: of_framing(new(size), frames)
+
+
+def encoding(new: Callable[[int], Framing]) -> Measure:
+    return lambda size, frames: each(new(size).encode, frames)
+
+
+def other(measure: Callable[[list[bytes]], float]) -> Measure:
+    return lambda size, frames: measure(frames)
+
+
+BESIDE = {
+    "SLIP": ("sliplib",),
+    "HDLC fcs32": ("simplehdlc",),
+    "COBS": ("cobs package",),
+    "u32": ("msgpack bin", "Twisted Int32"),
 }
-"""Beside which of ours each stands."""
+"""What one would use instead."""
+
+TABLES: dict[str, dict[str, Measure]] = {
+    "decoding a stream of": {
+        **{name: decoding(new) for name, new in FRAMINGS.items()},
+        "default format": other(of_default),
+        "sliplib": other(of_sliplib),
+        "simplehdlc": other(of_simplehdlc),
+        "cobs package": other(of_cobs),
+        "msgpack bin": other(of_msgpack),
+        "Twisted Int32": other(of_int32),
+    },
+    "decoding one by one": {"COBS": other(alone_cobs), "cobs package": other(alone_others)},
+    "encoding": {
+        **{name: encoding(new) for name, new in FRAMINGS.items()},
+        "default format": other(encode_default),
+        "cobs package": other(partial(encode_others, "cobs.cobs", "encode")),
+        "msgpack bin": other(partial(encode_others, "msgpack", "packb")),
+    },
+}
 
 
 def main() -> None:
@@ -124,24 +190,23 @@ def main() -> None:
     cases: dict[str, Callable[[], float]] = {}
     for size in SIZES:
         frames = frames_of(size)
-        for name, new in FRAMINGS.items():
-            cases[f"{name} {size}"] = partial(of_framing, new(size), frames)
-        for name, (measure, _) in OTHERS.items():
-            cases[f"{name} {size}"] = partial(measure, frames)
+        for title, table in TABLES.items():
+            for name, measure in table.items():
+                cases[f"{title} {size}: {name}"] = partial(measure, size, frames)
     results = interleave(cases, options.rounds)
     rate = {name: median(values) for name, values in results.items()}
-    for size in SIZES:
-        rows = []
-        for name in [*FRAMINGS, *OTHERS]:
-            figure = rate[f"{name} {size}"]
-            against = [f"{figure / rate[f'default format {size}']:.2f} x default"]
-            against += [
-                f"{figure / rate[f'{other} {size}']:.2f} x {other}"
-                for other, (_, ours) in OTHERS.items()
-                if ours == name
-            ]
-            rows.append((name, f"{figure:,.0f}", f"{figure * size / 1e6:,.0f}", ", ".join(against)))
-        show(f"decoding frames of {size:,} random bytes", ("framing", "frames/s", "MB/s", "ratio"), rows)
+    for title, table in TABLES.items():
+        for size in SIZES:
+            rows = []
+            for name in table:
+                figure = rate[f"{title} {size}: {name}"]
+                against = [
+                    f"{figure / rate[f'{title} {size}: {one}']:.2f} x {one}"
+                    for one in ("default format", *BESIDE.get(name, ()))
+                    if one in table and one != name
+                ]
+                rows.append((name, f"{figure:,.0f}", f"{figure * size / 1e6:,.0f}", ", ".join(against)))
+            show(f"{title} frames of {size:,} random bytes", ("framing", "frames/s", "MB/s", "ratio"), rows)
     save(options.json, "framings", "frames per second", results)
 
 

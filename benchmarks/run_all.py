@@ -33,6 +33,7 @@ LEAN = ("uvloop", "gevent", "twisted", "blocking")
 
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "codec": ("codec.py",),
+    "framings": ("framings.py",),
     "echo": ("echo.py",),
     "echo_tls": ("echo.py", "--tls"),
     "echo_udp": ("echo_udp.py",),
@@ -50,6 +51,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
 
 QUICK: dict[str, tuple[str, ...]] = {
     "codec.py": ("--rounds", "1"),
+    "framings.py": ("--rounds", "1"),
     "echo.py": ("--rounds", "1"),
     "echo_udp.py": ("--rounds", "1"),
     "pool.py": ("--rounds", "1"),

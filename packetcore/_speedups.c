@@ -12,12 +12,18 @@
    The parts are one translation unit, so that the compiler sees all of it. */
 
 #include "_c/common.h"
+#include "_c/malformed.h"
 #include "_c/packet.h"
 #include "_c/scan.h"
 #include "_c/encode.h"
 #include "_c/output.h"
 #include "_c/run.h"
 #include "_c/decoder.h"
+#include "_c/checks.h"
+#include "_c/runs.h"
+#include "_c/stuffing.h"
+#include "_c/cobs.h"
+#include "_c/length_prefix.h"
 #include "_c/receiver.h"
 #include "_c/pump.h"
 #include "_c/items.h"
@@ -35,8 +41,24 @@ module_exec(PyObject *module)
 #ifdef USE_AVX2
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi")) {
         read_payload = read_payload_avx2;
+        find_flag = find_flag_avx2;
+        unescape_any = unescape_two = unescape_avx2;
+    }
+    if (__builtin_cpu_supports("pclmul")) {
+        crc_of_bytes = crc_folded;
     }
 #endif
+#ifdef USE_AVX512
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vbmi2") &&
+        __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi")) {
+        find_flag = find_flag_avx512;
+        unescape_two = unescape_avx512;
+    }
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq")) {
+        crc_of_bytes = crc_folded_wide;
+    }
+#endif
+    set_up_crcs();
     State *state = PyModule_GetState(module);
     PyObject *packet = PyType_FromModuleAndSpec(module, &packet_spec, NULL);
     if (packet == NULL) {
@@ -60,7 +82,11 @@ module_exec(PyObject *module)
     if (state->name_write == NULL || state->name_own_write == NULL || state->name_sent_at == NULL ||
         add_type(module, &output_spec, &state->output) < 0 || add_type(module, &decoder_spec, &state->decoder) < 0 ||
         add_type(module, &receiver_spec, &state->receiver) < 0 || add_type(module, &pump_spec, &state->pump) < 0 ||
-        add_type(module, &ready_spec, &state->ready) < 0 || add_type(module, &items_spec, &state->items) < 0) {
+        add_type(module, &ready_spec, &state->ready) < 0 || add_type(module, &items_spec, &state->items) < 0 ||
+        add_type(module, &stuffing_spec, &state->stuffing) < 0 ||
+        add_type(module, &stuffing_decoder_spec, &state->stuffing_decoder) < 0 ||
+        add_type(module, &cobs_decoder_spec, &state->cobs_decoder) < 0 ||
+        add_type(module, &length_decoder_spec, &state->length_decoder) < 0) {
         return -1;
     }
     return 0;
@@ -77,8 +103,14 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->pump);
     Py_VISIT(state->ready);
     Py_VISIT(state->items);
+    Py_VISIT(state->stuffing);
+    Py_VISIT(state->stuffing_decoder);
+    Py_VISIT(state->cobs_decoder);
+    Py_VISIT(state->length_decoder);
     Py_VISIT(state->encode);
-    Py_VISIT(state->malformed);
+    for (int event = 0; event < EVENTS; event++) {
+        Py_VISIT(state->events[event]);
+    }
     Py_VISIT(state->open);
     for (int reason = 0; reason < REASONS; reason++) {
         Py_VISIT(state->reasons[reason]);
@@ -97,11 +129,17 @@ module_clear(PyObject *module)
     Py_CLEAR(state->pump);
     Py_CLEAR(state->ready);
     Py_CLEAR(state->items);
+    Py_CLEAR(state->stuffing);
+    Py_CLEAR(state->stuffing_decoder);
+    Py_CLEAR(state->cobs_decoder);
+    Py_CLEAR(state->length_decoder);
     Py_CLEAR(state->name_write);
     Py_CLEAR(state->name_own_write);
     Py_CLEAR(state->name_sent_at);
     Py_CLEAR(state->encode);
-    Py_CLEAR(state->malformed);
+    for (int event = 0; event < EVENTS; event++) {
+        Py_CLEAR(state->events[event]);
+    }
     Py_CLEAR(state->open);
     for (int reason = 0; reason < REASONS; reason++) {
         Py_CLEAR(state->reasons[reason]);
@@ -122,6 +160,12 @@ PyDoc_STRVAR(encode_doc,
 static PyMethodDef module_methods[] = {
     {"encode", encode, METH_O, encode_doc},
     {"new_packet", new_sound_packet, METH_VARARGS, new_packet_doc},
+    {"fcs16", fcs16, METH_O, fcs16_doc},
+    {"fcs32", fcs32, METH_O, fcs32_doc},
+    {"crc16_modbus", crc16_modbus, METH_O, crc16_modbus_doc},
+    {"xor", xor_check, METH_O, xor_doc},
+    {"encode_cobs", encode_cobs, METH_O, encode_cobs_doc},
+    {"encode_cobsr", encode_cobsr, METH_O, encode_cobsr_doc},
     {NULL, NULL, 0, NULL},
 };
 

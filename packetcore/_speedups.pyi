@@ -7,3 +7,13 @@ from packetcore._packet import Packet as Packet
 from packetcore._packet import new_packet as new_packet
 from packetcore._pump import Pump as Pump
 from packetcore._receiver import Receiver as Receiver
+from packetcore.framings._check import crc16_modbus as crc16_modbus
+from packetcore.framings._check import fcs16 as fcs16
+from packetcore.framings._check import fcs32 as fcs32
+from packetcore.framings._check import xor as xor
+from packetcore.framings._prefix import LengthPrefixDecoder as LengthPrefixDecoder
+from packetcore.framings._stuffing import Stuffing as Stuffing
+from packetcore.framings._stuffing import StuffingDecoder as StuffingDecoder
+from packetcore.framings._zeros import COBSDecoder as COBSDecoder
+from packetcore.framings._zeros import encode_cobs as encode_cobs
+from packetcore.framings._zeros import encode_cobsr as encode_cobsr

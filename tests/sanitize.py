@@ -10,11 +10,13 @@ python tests/sanitize.py warnings     a build with all warnings, each an error
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 import operator
 import os
 import random
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -30,7 +32,7 @@ from packetcore._decoder import Decoder as PythonDecoder
 from packetcore._implementation import Pump
 
 ROOT = Path(__file__).resolve().parent.parent
-STREAMS = 10_000
+STREAMS = 5_000
 PACKETS = 10_000_000
 STEP = PACKETS // 10
 
@@ -42,9 +44,7 @@ def compile_with(flags: str, folder: Path) -> None:
         CalledProcessError: the compiler refused it, or warned where warnings are errors.
     """
     package = folder / "packetcore"
-    package.mkdir()
-    for source in (ROOT / "packetcore").glob("*.py"):
-        (package / source.name).write_bytes(source.read_bytes())
+    shutil.copytree(ROOT / "packetcore", package, ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "_c"))
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     target = package / f"_speedups{sysconfig.get_config_var('EXT_SUFFIX')}"
     source = ROOT / "packetcore" / "_speedups.c"
@@ -55,7 +55,7 @@ def compile_with(flags: str, folder: Path) -> None:
 
 def warnings() -> None:
     """Build with every warning an error, and once more without what only some compilers have."""
-    for more in ("", " -DONLY_SSE2", " -DPLAIN_C", " -O0"):
+    for more in ("", " -DONLY_AVX2", " -DONLY_SSE2", " -DPLAIN_C", " -O0"):
         with tempfile.TemporaryDirectory() as folder:
             compile_with("-O3 -Wall -Wextra -Werror" + more, Path(folder))
             again(Path(folder), "hostile", "500")
@@ -63,9 +63,16 @@ def warnings() -> None:
 
 
 def sanitizers() -> None:
-    """Hostile streams, failing allocations and re-entry under both sanitizers."""
+    """Hostile streams and failing allocations under both sanitizers, with the kernels of any processor."""
+    for more in ("", " -DONLY_AVX2", " -DONLY_SSE2"):
+        sanitize("-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover" + more)
+    say(f"{STREAMS} hostile streams under ASan and UBSan, and failing allocations: clean with each kernel")
+
+
+def sanitize(flags: str) -> None:
+    """Build with sanitizers, and run what they are to watch."""
     with tempfile.TemporaryDirectory() as folder:
-        compile_with("-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover", Path(folder))
+        compile_with(flags, Path(folder))
         compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
         libraries = [
             subprocess.run([*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout
@@ -80,7 +87,6 @@ def sanitizers() -> None:
         }
         again(Path(folder), "hostile", str(STREAMS), **environment)
         again(Path(folder), "allocations", **environment)
-    say(f"{STREAMS} hostile streams under ASan and UBSan, and failing allocations: clean")
 
 
 def again(folder: Path, *arguments: str, **environment: str) -> None:
@@ -93,6 +99,7 @@ def again(folder: Path, *arguments: str, **environment: str) -> None:
 def hostile(count: int) -> None:
     """Hostile streams through both codecs, from buffers that end where their bytes end."""
     from packetcore import _speedups
+    from tests.framing_twins import KINDS, compare
     from tests.hostile import hostile_stream, random_chunks
 
     assert _speedups.__file__.startswith(os.environ["SANITIZE_FOLDER"])
@@ -110,6 +117,8 @@ def hostile(count: int) -> None:
                 assert c.feed(exact) == python.feed(chunk), f"seed {seed}"
                 assert c.pending == python.pending, f"seed {seed}"
             assert c.feed_eof() == python.feed_eof(), f"seed {seed}"
+        for kind in KINDS:
+            compare(kind, seed)
 
 
 def resident() -> int:
@@ -233,8 +242,46 @@ def allocations() -> None:
             elif nth > 50:
                 assert given == expected or name in ("a decoder", "an output", "an item"), (name, nth)
                 break
-    assert failures > 30, failures
+    failures += framing_allocations()
+    assert failures > 60, failures
     say(f"{failures} allocations failed: a MemoryError each, and the decoder goes on")
+
+
+def framing_allocations() -> int:
+    """The same for the framings. Gives how many allocations failed."""
+    from packetcore.framings import COBS, COBSR, HDLC, SLIP, ByteStuffing, Check, Framing, LengthPrefix
+
+    _testcapi = importlib.import_module("_testcapi")
+    summed = Check(1, lambda frame: bytes([len(frame) & 0xFF]))
+    framings: list[Framing] = [
+        SLIP(),
+        HDLC(),
+        ByteStuffing(0x7E, 0x7D, xor=0x20, check=summed),
+        COBS(),
+        COBSR(),
+        LengthPrefix(),
+        LengthPrefix("varint", magic=b"!!"),
+    ]
+    frame = bytes(range(1, 256)) * 3
+    failures = 0
+    for framing in framings:
+        sent, decoder = framing.encode(frame), framing.decoder(2_000)
+        streams = [sent * 3, b"!noise" + sent + b"\xff" * 40 + sent[:9], sent[:200], sent[200:] + sent, b"\x01" * 9_000]
+        for stream, nth in itertools.product(streams, range(40)):
+            _testcapi.set_nomemory(nth, nth + 1)
+            try:
+                framing.encode(frame)
+                decoder.feed(stream)
+                decoder.feed_timeout()
+                decoder.feed_eof()
+            except MemoryError:
+                failures += 1
+            finally:
+                _testcapi.remove_mem_hooks()
+            decoder.feed_eof()
+            assert decoder.feed(sent)[-1:] == [frame], (framing, nth)
+            assert decoder.pending == 0, (framing, nth)
+    return failures
 
 
 class Swallow:

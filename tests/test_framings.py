@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
+from typing import Any
 
 import pytest
 from cobs import cobs, cobsr  # type: ignore[import-untyped]
@@ -33,7 +34,7 @@ from packetcore.framings import (
     LengthOf,
     LengthPrefix,
 )
-from packetcore.framings._check import CHECKS
+from packetcore.framings._checks import CHECKS
 from packetcore.framings._delimiter import DelimiterDecoder
 from packetcore_conformance import laws
 from packetcore_conformance.laws import Subject
@@ -681,7 +682,7 @@ def test_what_is_no_frame_begun_is_given_up_in_time() -> None:
         (lambda: HDLC("xor"), ValueError, "check='xor' is neither 'fcs16' nor"),  # type: ignore[arg-type]
         (lambda: LengthPrefix(5), ValueError, "size=5 is none of 1, 2, 3, 4, 8, 'varint'"),
         (lambda: LengthPrefix(byteorder="middle"), ValueError, "byteorder='middle' is neither"),  # type: ignore[arg-type]
-        (lambda: LengthPrefix(offset=-1), ValueError, "offset=-1 is below 0"),
+        (lambda: LengthPrefix(offset=-1), ValueError, "offset=-1 is out of range 0 to "),
         (lambda: LengthPrefix(adjust="1"), TypeError, "adjust is an int, not str"),  # type: ignore[arg-type]
         (lambda: LengthPrefix(magic="AB"), TypeError, "magic is bytes, not str"),  # type: ignore[arg-type]
         (lambda: LengthPrefix(magic=b"AB", offset=1), ValueError, "offset=1 lies within the magic, which has 2 bytes"),
@@ -723,7 +724,7 @@ def test_a_careless_packet_codec_lets_no_bytes_raise_out_of_the_core(careless: C
         encode = bytes
         decode = staticmethod(careless)
 
-    decoder = FrameCodec(FixedLength(1), Careless(), 1).decoder()
+    decoder = FrameCodec[Any](FixedLength(1), Careless(), 1).decoder()
     assert decoder.feed(b"\x00") == [Malformed.of(Reason.NO_PACKET, b"\x00")]
 
 

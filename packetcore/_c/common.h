@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
-/* PLAIN_C and ONLY_SSE2, which only tests define, leave out what not every compiler and
+/* PLAIN_C, ONLY_SSE2 and ONLY_AVX2, which only tests define, leave out what not every compiler and
    processor has. */
 #if defined(__SSE2__) && !defined(PLAIN_C)
 #define USE_SSE2
@@ -15,6 +15,9 @@
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(ONLY_SSE2)
 #define USE_AVX2 /* where the processor has it; looked at when the module is loaded */
 #include <immintrin.h>
+#if (__GNUC__ >= 9 || __clang_major__ >= 9) && !defined(ONLY_AVX2)
+#define USE_AVX512 /* likewise: VBMI2 and VPCLMULQDQ, which came together */
+#endif
 #endif
 #endif
 
@@ -38,11 +41,16 @@ static const uint32_t DEFAULT_MAX_PAYLOAD = 1 << 20;
    for most packets to be written in place, little for a peer that sends headers only. */
 static const size_t FIRST_ROOM = 64 * 1024;
 
-enum { NOISE, BAD_ESCAPE, TOO_SHORT, LENGTH_MISMATCH, TOO_LONG, TRUNCATED, REASONS };
+enum { NOISE, BAD_ESCAPE, TOO_SHORT, LENGTH_MISMATCH, BAD_LENGTH, BAD_CHECK, TOO_LONG, TRUNCATED, REASONS };
 
 static const char *const REASON_NAMES[REASONS] = {
-    "NOISE", "BAD_ESCAPE", "TOO_SHORT", "LENGTH_MISMATCH", "TOO_LONG", "TRUNCATED",
+    "NOISE", "BAD_ESCAPE", "TOO_SHORT", "LENGTH_MISMATCH", "BAD_LENGTH", "BAD_CHECK", "TOO_LONG", "TRUNCATED",
 };
+
+/* What a decoder or a connection gives beside packets. */
+enum { MALFORMED, MESSAGE, END_OF_STREAM, CLOSED, EVENTS };
+
+static const char *const EVENT_NAMES[EVENTS] = {"Malformed", "Message", "EndOfStream", "Closed"};
 
 typedef struct {
     PyTypeObject *packet;
@@ -52,12 +60,16 @@ typedef struct {
     PyTypeObject *pump;
     PyTypeObject *ready;
     PyTypeObject *items;
+    PyTypeObject *stuffing;
+    PyTypeObject *stuffing_decoder;
+    PyTypeObject *cobs_decoder;
+    PyTypeObject *length_decoder;
     PyObject *encode; /* the function below */
     PyObject *name_write;
     PyObject *name_own_write;
     PyObject *name_sent_at;
     /* The rest is imported when first needed: those modules need `Packet` themselves. */
-    PyObject *malformed;
+    PyObject *events[EVENTS];
     PyObject *open;
     PyObject *reasons[REASONS];
 } State;
@@ -76,7 +88,7 @@ import_from(const char *name, const char *attribute)
 static int
 load(State *state)
 {
-    if (state->malformed != NULL) {
+    if (state->events[EVENTS - 1] != NULL) {
         return 0;
     }
     PyObject *reasons = import_from("packetcore._reasons", "Reason");
@@ -101,8 +113,30 @@ load(State *state)
     if (state->open == NULL) {
         return -1;
     }
-    state->malformed = import_from("packetcore._events", "Malformed");
-    return state->malformed == NULL ? -1 : 0;
+    for (int event = 0; event < EVENTS; event++) {
+        PyObject *type = import_from("packetcore._events", EVENT_NAMES[event]);
+        if (type == NULL) {
+            return -1;
+        }
+        Py_XSETREF(state->events[event], type);
+    }
+    return 0;
+}
+
+/* Whether an event is a packet, which may be of any type but those of the others. */
+static inline bool
+is_packet(State *state, PyObject *event)
+{
+    PyObject *type = (PyObject *)Py_TYPE(event);
+    if (type == (PyObject *)state->packet) {
+        return true;
+    }
+    for (int other = 0; other < EVENTS; other++) {
+        if (type == state->events[other]) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* The state of the module that a type, or one that it inherits from, belongs to. */
@@ -150,4 +184,24 @@ not_set_up(void *object)
 {
     PyErr_Format(PyExc_TypeError, "a %.200s that was not set up", Py_TYPE(object)->tp_name);
     return -1;
+}
+
+/* Get a buffer of any bytes-like object, one with gaps copied into one without. */
+static int
+get_bytes(PyObject *object, Py_buffer *view)
+{
+    if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) == 0) {
+        return 0;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_BufferError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    PyObject *copy = PyMemoryView_GetContiguous(object, PyBUF_READ, 'C');
+    if (copy == NULL) {
+        return -1;
+    }
+    int failed = PyObject_GetBuffer(copy, view, PyBUF_SIMPLE);
+    Py_DECREF(copy);
+    return failed;
 }

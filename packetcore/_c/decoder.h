@@ -11,8 +11,7 @@ typedef struct {
     bool in_frame;  /* false before the first flag and after a TOO_LONG */
     bool shares_flag; /* the flag before the open run ended a packet */
     Run run;
-    uint64_t size; /* bytes of the open run, or outside a frame, fed before this chunk */
-    uint8_t sample[SAMPLE_SIZE]; /* the first of them */
+    Refused seen; /* bytes of the open run, or outside a frame, fed before this chunk */
 } Decoder;
 
 static void
@@ -20,42 +19,17 @@ forget(Decoder *self)
 {
     PyObject *payload = self->run.payload;
     self->run = (Run){0};
-    self->size = 0;
+    self->seen.size = 0;
     Py_XDECREF(payload);
-}
-
-/* Count bytes that no event speaks for yet, and keep the first of them. */
-static void
-remember(Decoder *self, const uint8_t *data, size_t size)
-{
-    if (self->size < SAMPLE_SIZE) {
-        size_t room = SAMPLE_SIZE - (size_t)self->size;
-        memcpy(self->sample + self->size, data, size < room ? size : room);
-    }
-    self->size += size;
 }
 
 /* Refuse all that is remembered. */
 static int
 refuse(Decoder *self, State *state, PyObject *events, int reason)
 {
-    unsigned long long size = self->size;
-    PyObject *sample =
-        PyBytes_FromStringAndSize((char *)self->sample, size < SAMPLE_SIZE ? (Py_ssize_t)size : SAMPLE_SIZE);
-    /* First, since the call below can run anything, a feed of this decoder included. */
+    Refused seen = self->seen;
     forget(self);
-    if (sample == NULL || load(state) < 0) {
-        Py_XDECREF(sample);
-        return -1;
-    }
-    PyObject *event = PyObject_CallFunction(state->malformed, "OKO", state->reasons[reason], size, sample);
-    Py_DECREF(sample);
-    if (event == NULL) {
-        return -1;
-    }
-    int failed = PyList_Append(events, event);
-    Py_DECREF(event);
-    return failed;
+    return give_malformed(state, events, reason, &seen);
 }
 
 /* Give a packet. Takes over the reference to the payload. */
@@ -80,12 +54,12 @@ take(Decoder *self, State *state, PyObject *events, const uint8_t *data, const u
 {
     Run *run = &self->run;
     const uint8_t *begin = data;
-    size_t small = self->size ? 0 : small_run(data, end, self->max_payload);
+    size_t small = self->seen.size ? 0 : small_run(data, end, self->max_payload);
     if (small) {
         PyObject *payload = PyBytes_FromStringAndSize((const char *)data + HEADER_SIZE, (Py_ssize_t)small - HEADER_SIZE);
         return payload == NULL || deliver(state, events, data, payload) < 0 ? NULL : data + small;
     }
-    uint64_t left = self->bound + 1 - self->size; /* so many bytes more prove it too long */
+    uint64_t left = self->bound + 1 - self->seen.size; /* so many bytes more prove it too long */
     const uint8_t *limit = (size_t)(end - data) < left ? end : data + left;
     bool too_long = false;
     if (run->header_size < HEADER_SIZE && !run->is_bad) {
@@ -113,7 +87,7 @@ take(Decoder *self, State *state, PyObject *events, const uint8_t *data, const u
         forget(self);
         return failed ? NULL : data;
     }
-    remember(self, begin, (size_t)(data - begin));
+    count_bytes(&self->seen, begin, (size_t)(data - begin));
     int reason = LENGTH_MISMATCH;
     if (too_long) {
         reason = TOO_LONG;
@@ -136,7 +110,7 @@ feed_bytes(Decoder *self, State *state, PyObject *events, const uint8_t *data, c
 {
     const uint8_t *begin = data;
     while (data < end) {
-        if (self->in_frame && (*data != FLAG || self->size)) { /* nothing between two flags is nothing */
+        if (self->in_frame && (*data != FLAG || self->seen.size)) { /* nothing between two flags is nothing */
             data = take(self, state, events, data, end);
             if (data == NULL) {
                 return -1;
@@ -145,45 +119,25 @@ feed_bytes(Decoder *self, State *state, PyObject *events, const uint8_t *data, c
         if (!self->in_frame && data < end) {
             const uint8_t *flag = memchr(data, FLAG, (size_t)(end - data));
             flag = flag ? flag : end;
-            remember(self, data, (size_t)(flag - data));
+            count_bytes(&self->seen, data, (size_t)(flag - data));
             data = flag;
         }
         if (data == end) {
             break;
         }
-        if (!self->in_frame && self->size && refuse(self, state, events, NOISE) < 0) {
+        if (!self->in_frame && self->seen.size && refuse(self, state, events, NOISE) < 0) {
             return -1;
         }
         self->in_frame = true;
         data++;
     }
-    if (self->in_frame && self->size < (uint64_t)(end - begin)) { /* the open run began in this chunk, behind a flag */
-        const uint8_t *open = end - self->size;
+    if (self->in_frame && self->seen.size < (uint64_t)(end - begin)) { /* the open run began in this chunk, behind a flag */
+        const uint8_t *open = end - self->seen.size;
         Py_ssize_t count = PyList_GET_SIZE(events);
         bool ended_run = open - 1 == begin || open[-2] != FLAG;
         self->shares_flag = ended_run && count && Py_TYPE(PyList_GET_ITEM(events, count - 1)) == state->packet;
     }
     return 0;
-}
-
-/* Get a buffer of any bytes-like object, one with gaps copied into one without. */
-static int
-get_bytes(PyObject *object, Py_buffer *view)
-{
-    if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) == 0) {
-        return 0;
-    }
-    if (!PyErr_ExceptionMatches(PyExc_BufferError)) {
-        return -1;
-    }
-    PyErr_Clear();
-    PyObject *copy = PyMemoryView_GetContiguous(object, PyBUF_READ, 'C');
-    if (copy == NULL) {
-        return -1;
-    }
-    int failed = PyObject_GetBuffer(copy, view, PyBUF_SIMPLE);
-    Py_DECREF(copy);
-    return failed;
 }
 
 /* A feed that fails has lost what it was fed, so the decoder begins anew. */
@@ -249,7 +203,7 @@ feed_eof(Decoder *self, PyTypeObject *type, PyObject *const *Py_UNUSED(args), Py
     }
     int reason = self->in_frame ? TRUNCATED : NOISE;
     self->in_frame = false;
-    if (self->size && refuse(self, PyType_GetModuleState(type), events, reason) < 0) {
+    if (self->seen.size && refuse(self, PyType_GetModuleState(type), events, reason) < 0) {
         return give_up(self, events);
     }
     return events;
@@ -271,7 +225,7 @@ feed_timeout(Decoder *self, PyTypeObject *type, PyObject *const *Py_UNUSED(args)
         return events;
     }
     self->in_frame = false;
-    if (self->size && refuse(self, PyType_GetModuleState(type), events, NOISE) < 0) {
+    if (self->seen.size && refuse(self, PyType_GetModuleState(type), events, NOISE) < 0) {
         return give_up(self, events);
     }
     return events;
@@ -291,7 +245,7 @@ decoder_sizeof(Decoder *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 decoder_pending(Decoder *self, void *Py_UNUSED(closure))
 {
-    return PyLong_FromUnsignedLongLong(self->size < self->bound ? self->size : self->bound);
+    return PyLong_FromUnsignedLongLong(self->seen.size < self->bound ? self->seen.size : self->bound);
 }
 
 static int

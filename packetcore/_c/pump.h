@@ -21,6 +21,7 @@ typedef struct {
     char must_arm;
     char running;
     char woken;
+    char is_framed; /* packets may be of any type */
     unsigned long thread;
     bool is_set_up; /* all that is above has a value */
 } Pump;
@@ -120,7 +121,8 @@ pump_send(Pump *self, PyObject *packet)
         return NULL;
     }
     bool is_foreign = self->thread && self->thread != PyThread_get_thread_ident();
-    if (is_foreign || Py_TYPE(packet) != state->packet || !is_open(self)) {
+    bool is_other = Py_TYPE(packet) != state->packet && !self->is_framed;
+    if (is_foreign || is_other || !is_open(self)) {
         return call(self, "_send_other", packet, NULL);
     }
     Output *output = (Output *)Py_NewRef(self->output);
@@ -162,7 +164,7 @@ static PyObject *
 pop_packets(State *state, PyObject *list)
 {
     Py_ssize_t end = PyList_GET_SIZE(list), begin = end;
-    while (begin > 0 && Py_TYPE(PyList_GET_ITEM(list, begin - 1)) == state->packet) {
+    while (begin > 0 && is_packet(state, PyList_GET_ITEM(list, begin - 1))) {
         begin--;
     }
     PyObject *packets = PyList_GetSlice(list, begin, end);
@@ -176,14 +178,14 @@ static int
 deliver_next(Pump *self)
 {
     PyObject *queue = self->queue;
-    bool is_packet = Py_TYPE(PyList_GET_ITEM(queue, PyList_GET_SIZE(queue) - 1)) == self->module->packet;
-    bool is_batch = is_packet && self->on_packets != Py_None;
+    bool has_packet = is_packet(self->module, PyList_GET_ITEM(queue, PyList_GET_SIZE(queue) - 1));
+    bool is_batch = has_packet && self->on_packets != Py_None;
     PyObject *event = is_batch ? pop_packets(self->module, queue) : pop(queue);
     if (event == NULL) {
         return -1;
     }
     PyObject *result;
-    if (is_packet) {
+    if (has_packet) {
         PyObject *deliver = Py_NewRef(is_batch ? self->on_packets : self->on_packet);
         PyObject *args[] = {NULL, (PyObject *)self, event};
         result = PyObject_Vectorcall(deliver, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
@@ -421,6 +423,7 @@ static PyMemberDef pump_members[] = {
     {"_running", T_BOOL, offsetof(Pump, running), 0, NULL},
     {"_thread", T_ULONG, offsetof(Pump, thread), 0, NULL},
     {"_woken", T_BOOL, offsetof(Pump, woken), 0, NULL},
+    {"_is_framed", T_BOOL, offsetof(Pump, is_framed), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -26,22 +26,32 @@ static bool
 only_packets(State *state, PyObject *frames)
 {
     for (Py_ssize_t index = 0; index < PyList_GET_SIZE(frames); index++) {
-        if (Py_TYPE(PyList_GET_ITEM(frames, index)) != state->packet) {
+        if (!is_packet(state, PyList_GET_ITEM(frames, index))) {
             return false;
         }
     }
     return true;
 }
 
-/* Feed the decoder. Gives a list, and whether a frame is pending. */
+/* Feed the decoder. Gives a list, and whether anything is pending. */
 static PyObject *
 frames_in(Receiver *self, PyObject *data, int *pending)
 {
+    State *state = self->module;
     PyObject *decoder = Py_NewRef(self->decoder);
+    PyTypeObject *type = Py_TYPE(decoder);
     PyObject *frames;
-    if (Py_TYPE(decoder) == self->module->decoder) {
-        frames = feed_object((Decoder *)decoder, self->module, data);
-        *pending = ((Decoder *)decoder)->size != 0;
+    if (type == state->decoder) {
+        frames = feed_object((Decoder *)decoder, state, data);
+        *pending = ((Decoder *)decoder)->seen.size != 0;
+    }
+    else if (type == state->stuffing_decoder || type == state->cobs_decoder) {
+        frames = feed_runs((RunDecoder *)decoder, data);
+        *pending = ((RunDecoder *)decoder)->run.size || ((RunDecoder *)decoder)->dropped.size;
+    }
+    else if (type == state->length_decoder) {
+        frames = feed_lengths((LengthDecoder *)decoder, data);
+        *pending = ((LengthDecoder *)decoder)->held.size || ((LengthDecoder *)decoder)->dropped.size;
     }
     else {
         PyObject *given = call(decoder, "feed", data, NULL);

@@ -179,7 +179,7 @@ read_payload_plain(Run *run, const uint8_t *data, const uint8_t *limit)
 #ifdef USE_AVX2
 enum { WIDE = 2 * BLOCK, AT_ONCE = 8 };
 
-FOR_AVX2 static inline void
+FOR_AVX2 INLINE void
 copy_wide(uint8_t *out, const uint8_t *data)
 {
     __m256i first = _mm256_loadu_si256((const __m256i *)data);

@@ -33,7 +33,7 @@ specials_in(const uint8_t *block)
 #ifdef USE_AVX2
 #define FOR_AVX2 __attribute__((target("avx2,bmi")))
 
-FOR_AVX2 static inline uint32_t
+FOR_AVX2 INLINE uint32_t
 specials_in_avx2(const uint8_t *block)
 {
     __m256i bytes = _mm256_loadu_si256((const __m256i *)block);

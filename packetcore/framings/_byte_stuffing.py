@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from packetcore.framings._check import Check, CheckName, check_named
+from packetcore.framings._check import Check
+from packetcore.framings._checks import CheckName, check_named
 from packetcore.framings._framing import MAX_FRAME, Decoder, check_int
-from packetcore.framings._stuffing import Stuffing
+from packetcore.framings._implementation import Stuffing, StuffingDecoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,12 @@ class ByteStuffing:
         if taken := codes.keys() & {*codes.values()} - {self.escape}:
             raise ValueError(f"the code {min(taken):02X} is a byte that is escaped itself")
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return self.__class__, (self.flag, self.escape, self.xor, self.map, self.check)
+
     def encode(self, frame: bytes, /) -> bytes:
         return self._rules.encode(frame)
 
     def decoder(self, max_frame: int = MAX_FRAME) -> Decoder:
-        return self._rules.decoder(max_frame)
+        check_int("max_frame", max_frame, 1)
+        return StuffingDecoder(self._rules, max_frame)

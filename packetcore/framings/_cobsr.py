@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from packetcore._reasons import Reason
-from packetcore.framings._cobs import FULL, ZERO, blocks, longest_run, unstuff
-from packetcore.framings._framing import MAX_FRAME, Decoder, Frames, check_int, frame_bytes
-from packetcore.framings._runs import RunDecoder
+from packetcore.framings._framing import MAX_FRAME, Decoder, check_int
+from packetcore.framings._implementation import COBSDecoder, encode_cobsr
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,45 +25,8 @@ class COBSR:
 
     resynchronises: ClassVar[bool] = True
 
-    def encode(self, frame: bytes, /) -> bytes:
-        found = blocks(frame_bytes(frame))
-        last = found[-1]
-        if len(last) > 1 and last[-1] >= last[0]:
-            found[-1] = last[-1:] + last[1:-1]
-        return b"".join(found) + ZERO
+    encode = staticmethod(encode_cobsr)
 
     def decoder(self, max_frame: int = MAX_FRAME) -> Decoder:
         check_int("max_frame", max_frame, 1)
-        return COBSRDecoder(ZERO, longest_run(max_frame), max_frame, opens=False)
-
-
-class COBSRDecoder(RunDecoder):
-    """Runs between zeros, as COBS/R."""
-
-    __slots__ = ()
-
-    def _take(self, runs: list[bytes], events: Frames) -> None:
-        max_frame, bound = self._max_frame, self._bound
-        for run in runs:
-            if len(run) <= bound and len(frame := restore(run)) <= max_frame:
-                events.append(frame)
-            else:
-                self._refuse(run, Reason.TOO_LONG, events)
-
-
-def restore(run: bytes) -> bytes:
-    """The frame of a run that is not empty."""
-    frame = unstuff(run)
-    if frame is not None:
-        return frame
-    at, size = 0, len(run)
-    parts: list[bytes] = []
-    while True:
-        code = run[at]
-        parts.append(run[at + 1 : at + code])
-        if at + code > size:
-            parts.append(run[at : at + 1])
-            return b"".join(parts)
-        at += code
-        if code != FULL:
-            parts.append(ZERO)
+        return COBSDecoder(max_frame, True)

@@ -67,6 +67,8 @@ def as_bytes(data: Data) -> bytes:
 
 def frame_bytes(frame: Data) -> bytes:
     """The frame given to `encode`, or a TypeError."""
+    if frame.__class__ is bytes:  # as nearly always
+        return frame
     if not isinstance(frame, bytes | bytearray | memoryview):
         raise TypeError(f"encode() takes bytes, not {frame.__class__.__name__}")
     return as_bytes(frame)

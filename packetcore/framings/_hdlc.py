@@ -6,9 +6,9 @@ import functools
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from packetcore.framings._check import check_named
-from packetcore.framings._framing import MAX_FRAME, Decoder
-from packetcore.framings._stuffing import Stuffing
+from packetcore.framings._checks import check_named
+from packetcore.framings._framing import MAX_FRAME, Decoder, check_int
+from packetcore.framings._implementation import Stuffing, StuffingDecoder
 
 
 @functools.cache
@@ -46,4 +46,5 @@ class HDLC:
         return _rules(self.check).encode(frame)
 
     def decoder(self, max_frame: int = MAX_FRAME) -> Decoder:
-        return _rules(self.check).decoder(max_frame)
+        check_int("max_frame", max_frame, 1)
+        return StuffingDecoder(_rules(self.check), max_frame)

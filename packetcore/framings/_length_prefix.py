@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-from packetcore._events import Malformed
-from packetcore._reasons import Reason
-from packetcore.framings._framing import MAX_FRAME, Decoder, Frames, check_int, frame_bytes
-from packetcore.framings._lengths import LengthDecoder
+from packetcore.framings._framing import MAX_FRAME, Decoder, check_int, frame_bytes
+from packetcore.framings._implementation import LengthPrefixDecoder
+from packetcore.framings._prefix import VARINT, ByteOrder, Layout, Size
 
-VARINT = 10
-"""The most bytes of a varint: 64 bits, seven in each."""
+_FAR = 1 << 31
+"""Above what a header can have, and what is added to a length."""
 
-_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _SIZES = (1, 2, 3, 4, 8, "varint")
 
 
@@ -56,8 +51,8 @@ class LengthPrefix:
     it gives a NOISE is the magic, whose last byte has just come.
     """
 
-    size: int | Literal["varint"] = 4
-    byteorder: Literal["big", "little"] = "big"
+    size: Size = 4
+    byteorder: ByteOrder = "big"
     offset: int = 0
     adjust: int = 0
     includes_itself: bool = False
@@ -69,9 +64,8 @@ class LengthPrefix:
             raise ValueError(f"size={self.size!r} is none of {', '.join(map(repr, _SIZES))}")
         if self.byteorder not in ("big", "little"):
             raise ValueError(f"byteorder={self.byteorder!r} is neither 'big' nor 'little'")
-        check_int("offset", self.offset, 0)
-        if not isinstance(self.adjust, int):
-            raise TypeError(f"adjust is an int, not {self.adjust.__class__.__name__}")
+        check_int("offset", self.offset, 0, _FAR)
+        check_int("adjust", self.adjust, -_FAR, _FAR)
         if not isinstance(self.magic, bytes):
             raise TypeError(f"magic is bytes, not {self.magic.__class__.__name__}")
         if 0 < self.offset < len(self.magic):
@@ -82,20 +76,22 @@ class LengthPrefix:
         """Whether there is a magic."""
         return bool(self.magic)
 
+    @property
+    def _before(self) -> int:
+        """How many bytes stand before the length field."""
+        return self.offset or len(self.magic)
+
     def encode(self, frame: bytes, /) -> bytes:
         frame = frame_bytes(frame)
-        before = self.offset or len(self.magic)
         if self.strip:
-            if before > len(self.magic):
-                raise ValueError(
-                    f"the {before - len(self.magic)} bytes before the length field are not known: strip=False"
-                )
+            if unknown := self._before - len(self.magic):
+                raise ValueError(f"the {unknown} bytes before the length field are not known: strip=False")
             return self.magic + self._field(len(frame)) + frame
         if not frame.startswith(self.magic):
             raise ValueError(
                 f"the frame begins with {frame[: len(self.magic)]!r} and not with the magic {self.magic!r}"
             )
-        layout = Layout(self)
+        layout = Layout(self.size, self.byteorder, self._before, self.adjust, self.includes_itself)
         found = layout.read(frame, 0, len(frame))
         if found is None:
             raise ValueError(f"a frame of {len(frame)} bytes ends before its length field does")
@@ -122,126 +118,13 @@ class LengthPrefix:
 
     def decoder(self, max_frame: int = MAX_FRAME) -> Decoder:
         check_int("max_frame", max_frame, 1)
-        return LengthPrefixDecoder(self, max_frame)
-
-
-class Layout:
-    """Where in a frame its length stands, and how it is read."""
-
-    __slots__ = ("before", "head", "read")
-
-    before: int
-    """How many bytes stand before the length field."""
-    head: int
-    """How many bytes there are up to its end, at most."""
-    read: Callable[[bytes, int, int], tuple[int, int] | None]
-    """For data, where in it a frame begins, and where it ends: how many bytes follow the length
-    field, below 0 where it is impossible, and where they begin; `None` if it is incomplete."""
-
-    def __init__(self, framing: LengthPrefix) -> None:
-        before = self.before = framing.offset or len(framing.magic)
-        size, adjust = framing.size, framing.adjust
-        if size == "varint":
-            self.head = before + VARINT
-            counts = framing.includes_itself
-
-            def read(data: bytes, at: int, end: int) -> tuple[int, int] | None:
-                return read_varint(data, at + before, end, adjust, counts)
-
-            self.read = read
-            return
-        head = self.head = before + size
-        if framing.includes_itself:
-            adjust -= size
-        order = framing.byteorder
-
-        if size in _CODES:
-            unpack = struct.Struct(f"{'>' if order == 'big' else '<'}{before}x{_CODES[size]}").unpack_from
-
-            def read(data: bytes, at: int, end: int) -> tuple[int, int] | None:
-                return (unpack(data, at)[0] + adjust, at + head) if end - at >= head else None
-
-        else:
-
-            def read(data: bytes, at: int, end: int) -> tuple[int, int] | None:
-                behind = at + head
-                return (int.from_bytes(data[at + before : behind], order) + adjust, behind) if behind <= end else None
-
-        self.read = read
-
-
-def read_varint(data: bytes, at: int, end: int, adjust: int, counts_itself: bool) -> tuple[int, int] | None:
-    """Read a varint at `at`, as `Layout.read` does."""
-    value = shift = 0
-    for place in range(at, min(at + VARINT, end)):
-        byte = data[place]
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            if value >> 64:
-                return -1, place + 1
-            return value + adjust - (place + 1 - at if counts_itself else 0), place + 1
-        shift += 7
-    return None if end < at + VARINT else (-1, at + VARINT)
-
-
-class LengthPrefixDecoder(LengthDecoder):
-    """Reads the length, then waits for so many bytes."""
-
-    __slots__ = ("_layout", "_longest", "_magic", "_strip")
-
-    def __init__(self, framing: LengthPrefix, max_frame: int) -> None:
-        self._layout = layout = Layout(framing)
-        self._magic = framing.magic
-        self._strip = framing.strip
-        self._longest = max_frame
-        super().__init__(layout.head + max_frame, len(framing.magic) or 1)
-
-    def _cut(self, data: bytes, events: Frames) -> int:
-        magic, read, strip, longest, before = (
-            self._magic,
-            self._layout.read,
-            self._strip,
-            self._longest,
-            self._layout.before,
+        return LengthPrefixDecoder(
+            self.size,
+            self.byteorder,
+            self._before,
+            self.adjust,
+            self.includes_itself,
+            self.strip,
+            self.magic,
+            max_frame,
         )
-        at, end = 0, len(data)
-        while at < end:
-            if magic:
-                if not data.startswith(magic, at):
-                    at = self._skip(data, at)
-                    if end - at < len(magic):
-                        self._need = end - at + 1
-                        break
-                events += self._dropped.take()
-            found = read(data, at, end)
-            if found is None:
-                self._need = max(before, end - at) + 1
-                break
-            following, behind = found
-            stop = behind + following
-            first = behind if strip else at
-            if following < 0 or stop - first > longest:
-                reason = Reason.BAD_LENGTH if following < 0 else Reason.TOO_LONG
-                events.append(Malformed.of(reason, data[at:behind]))
-                at = behind
-                if magic:
-                    continue
-                self._lost = True
-                break
-            if stop > end:
-                self._need = stop - at
-                break
-            events.append(data[first:stop])
-            at = stop
-        return at
-
-    def _skip(self, data: bytes, at: int) -> int:
-        """Drop what comes before the next magic, or before what may be the beginning of one."""
-        magic = self._magic
-        found = data.find(magic, at)
-        if found < 0:
-            found = max(at, len(data) - len(magic) + 1)
-            while not magic.startswith(data[found:]):
-                found += 1
-        self._dropped.add(data[at:found])
-        return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from packetcore.framings._framing import MAX_FRAME, Decoder
-from packetcore.framings._stuffing import Stuffing
+from packetcore.framings._framing import MAX_FRAME, Decoder, check_int
+from packetcore.framings._implementation import Stuffing, StuffingDecoder
 
 _RULES = Stuffing(0xC0, 0xDB, {0xC0: 0xDC, 0xDB: 0xDD}, None, opens=False)
 
@@ -25,8 +25,8 @@ class SLIP:
 
     resynchronises: ClassVar[bool] = True
 
-    def encode(self, frame: bytes, /) -> bytes:
-        return _RULES.encode(frame)
+    encode = staticmethod(_RULES.encode)
 
     def decoder(self, max_frame: int = MAX_FRAME) -> Decoder:
-        return _RULES.decoder(max_frame)
+        check_int("max_frame", max_frame, 1)
+        return StuffingDecoder(_RULES, max_frame)

@@ -1,4 +1,4 @@
-"""The rules of byte stuffing, and the one decoder for all of them."""
+"""Byte stuffing with any flag and escape, in Python."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from packetcore._reasons import Reason
 from packetcore.framings._check import Check
-from packetcore.framings._framing import Data, Decoder, Frames, check_int, frame_bytes
+from packetcore.framings._framing import Data, Frames, frame_bytes
 from packetcore.framings._runs import RunDecoder
 
 
@@ -51,10 +51,6 @@ class Stuffing:
             body = body.replace(plain, escaped)
         return self.flag + body + self.flag
 
-    def decoder(self, max_frame: int) -> Decoder:
-        check_int("max_frame", max_frame, 1)
-        return StuffingDecoder(self, max_frame)
-
 
 class StuffingDecoder(RunDecoder):
     """Runs between flags, with escapes and a check in them."""
@@ -62,7 +58,7 @@ class StuffingDecoder(RunDecoder):
     __slots__ = ("_check", "_codes", "_escape", "_escape_byte", "_known", "_replaces", "_size")
 
     def __init__(self, rules: Stuffing, max_frame: int) -> None:
-        self._check = rules.check.function if rules.check is not None else None
+        self._check = rules.check
         self._size = rules.check.size if rules.check is not None else 0
         self._escape_byte = rules.escape
         self._escape = bytes([rules.escape])
@@ -87,7 +83,7 @@ class StuffingDecoder(RunDecoder):
                 events.append(plain)
             elif len(plain) < size:
                 self._refuse(run, Reason.TOO_SHORT, events)
-            elif check(frame := plain[:-size]) == plain[-size:]:
+            elif check.agrees(frame := plain[:-size], plain[-size:]):
                 events.append(frame)
             else:
                 self._refuse(run, Reason.BAD_CHECK, events)
