@@ -9,7 +9,7 @@ every adapter: `Handler`, `Session`, `Config`. The register of a server's sessio
 
 from packetcore._backoff import Backoff, Redial
 from packetcore._built import speedups
-from packetcore._carrier import Address, Carrier, TLSInfo
+from packetcore._carrier import Address, Carrier, Credentials, ProxiedAddress, ProxyInfo, TLSInfo, WebSocketInfo
 from packetcore._client import ClientBase, Dial
 from packetcore._codec import Codec, FrameDecoder
 from packetcore._config import Config
@@ -42,10 +42,11 @@ from packetcore._events import AnyItem, Closed, EndOfStream, Event, Malformed, M
 from packetcore._frames import FrameCodec, PacketCodec
 from packetcore._handler import Handler
 from packetcore._host import DatagramHost, Host
-from packetcore._implementation import Decoder, encode
+from packetcore._implementation import Decoder, encode, masked
 from packetcore._inbox import Inbox
 from packetcore._lending import AsyncConnectionPool, SyncConnectionPool
 from packetcore._messages import Joiner, split
+from packetcore._paced import PacedSession
 from packetcore._packet import AnyPacket, Packet
 from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason, Reason, Refusal
@@ -80,6 +81,7 @@ __all__ = [
     "Connection",
     "ConnectionPool",
     "ConnectionPoolStats",
+    "Credentials",
     "DatagramEndpoint",
     "DatagramFraming",
     "DatagramHost",
@@ -107,12 +109,15 @@ __all__ = [
     "MalformedFrame",
     "Message",
     "NotConnected",
+    "PacedSession",
     "Packet",
     "PacketCodec",
     "PacketFraming",
     "PoolClosed",
     "PoolFull",
     "ProtocolError",
+    "ProxiedAddress",
+    "ProxyInfo",
     "Reason",
     "Redial",
     "Refusal",
@@ -131,6 +136,7 @@ __all__ = [
     "SyncConnectionPool",
     "SyncStream",
     "TLSInfo",
+    "WebSocketInfo",
     "WrongThread",
     "ask",
     "ask_and_wait",
@@ -138,6 +144,7 @@ __all__ = [
     "encode",
     "installed_transports",
     "load_driver",
+    "masked",
     "speedups",
     "split",
 ]

@@ -14,6 +14,8 @@ MIN_DATAGRAM = 11
 MAX_DATAGRAM = 65_527
 """Bytes: 65,535 less UDP's header of 8, which is what IPv6 can carry."""
 
+_NEVER = float("inf")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -104,6 +106,23 @@ class Config:
     dropped and answers no newer request: as long as `idle_timeout` lets a peer be silent. `None`
     holds it until the reply comes; with 0 a late reply is a packet like any other."""
 
+    max_requests_in_flight: int | None = None
+    """How many requests of one session wait for their replies at a time: 1 on a half-duplex bus such as
+    RS-485. The others are sent in their turn, in the order of asking, and the `timeout` of each counts from
+    then; one without may hold up all behind it. A `send` takes no turn. `None` for no limit."""
+
+    turnaround_delay: float = 0.0
+    """With `max_requests_in_flight`, how long nothing is asked in the place of a request whose reply has
+    come, or whose wait is over: the turnaround delay of "MODBUS over Serial Line" V1.02, which names 0.1
+    to 0.2 s for broadcasts."""
+
+    interframe_delay: float = 0.0
+    """How long a stream stays silent, behind the last byte of a frame sent or of what came, before it sends
+    the next frame. A bus whose frames have no flags tells them apart by that: Modbus RTU by 3.5
+    characters, above 19,200 baud by 1.75 ms. Over serial lines the time that a frame itself takes at the
+    baud rate is added. Timers are no more exact than the system's: see that this is above their
+    milliseconds. 0 for none. Not for UDP."""
+
     max_sessions: int | None = 10_000
     """How many sessions a server holds at a time."""
 
@@ -128,6 +147,15 @@ class Config:
                 raise ValueError(f"{field.name}={value} must be at least 1, or None for no limit")
         if self.request_hold is not None and not self.request_hold >= 0:
             raise ValueError(f"request_hold={self.request_hold} must be at least 0 seconds, or None for no limit")
+        if self.max_requests_in_flight is not None and self.max_requests_in_flight < 1:
+            raise ValueError(
+                f"max_requests_in_flight={self.max_requests_in_flight} must be at least 1, or None for no limit"
+            )
+        for name in ("turnaround_delay", "interframe_delay"):
+            if not 0 <= getattr(self, name) < _NEVER:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0 seconds, and finite")
+        if self.turnaround_delay and self.max_requests_in_flight is None:
+            raise ValueError(f"turnaround_delay={self.turnaround_delay} needs max_requests_in_flight")
         if not 0 <= self.write_low_water <= self.write_high_water:
             raise ValueError(
                 f"write_low_water={self.write_low_water} must be between 0 and write_high_water={self.write_high_water}"

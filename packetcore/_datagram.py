@@ -292,6 +292,8 @@ class DatagramEndpoint(Endpoint[AnyPacket]):
     def _one_by_one(self, codec: Any) -> Any:
         """What takes datagrams, each by itself."""
         config = self.config
+        if config.interframe_delay:
+            raise ValueError(f"interframe_delay={config.interframe_delay} is for streams, not for datagrams")
         if config.join_messages:
             raise ValueError("join_messages=True is for streams: datagrams may be lost or change their order")
         cuts, joins = config.datagram_chunk is not None, config.datagram_stream

@@ -8,14 +8,14 @@ looks at what is installed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from packetcore._client import ClientBase
@@ -26,6 +26,8 @@ from packetcore._session import Session, SessionEndpoint
 
 if TYPE_CHECKING:
     import ssl
+
+T = TypeVar("T")
 
 ENTRY_POINT_GROUP = "packetcore.transports"
 """Where an adapter registers a function without parameters that gives its `Driver`."""
@@ -56,22 +58,84 @@ class TLS:
     alpn: tuple[str, ...] = ()
     """Application protocols to offer, the most wanted first."""
 
+    crl: str | None = None
+    """Path of a PEM file: the certificates that the `authority` of a server has revoked (RFC 5280,
+    section 5). Clients with one of them are refused, and all clients once the list has expired."""
+
+    names: Mapping[str, tuple[str, str | None]] = field(default_factory=dict, hash=False)
+    """Other names of a server, each with its certificate and key, paths as above: for clients that ask for
+    that name (SNI, RFC 6066, section 3). "*.example" stands for every name of one label more. Who asks for
+    another name, or for none, gets `certificate`."""
+
+    def check(self, *, server_side: bool) -> None:
+        """See that the fields fit together.
+
+        Raises:
+            ValueError: they do not, as with a list of revoked certificates and nobody who issued them.
+        """
+        if not server_side and (self.crl is not None or self.names):
+            raise ValueError("crl and names are for servers")
+        if self.crl is not None and self.authority is None:
+            raise ValueError(f"crl={self.crl!r} needs the authority whose list it is")
+        if self.names and self.certificate is None:
+            raise ValueError("names need a certificate for clients that ask for no name")
+        for name in self.names:
+            if not name or not name.isascii():
+                raise ValueError(f"names: {name!r} is no host name; one that is not ASCII is written as IDNA (xn--)")
+
+    def by_name(self) -> dict[str, TLS]:
+        """What is spoken with clients that ask for one of `names`, in lower case."""
+        return {
+            name.lower(): replace(self, certificate=certificate, key=key, names={})
+            for name, (certificate, key) in self.names.items()
+        }
+
+    @staticmethod
+    def choose(by_name: Mapping[str, T], name: str | None) -> T | None:
+        """What stands for the name that a client asks for.
+
+        Args:
+            by_name: as `by_name` gives it, with anything in it.
+            name: `None` where it asks for none.
+
+        Returns:
+            `None` where nothing stands for it.
+        """
+        labels = (name or "").lower()
+        return by_name.get(labels) or by_name.get("*." + labels.partition(".")[2])
+
     def context(self, *, server_side: bool) -> ssl.SSLContext:
         """As the object that asyncio, gevent and blocking sockets take.
 
         Raises:
-            OSError: a file is missing, or holds no certificate or key.
+            OSError: a file is missing, or holds no certificate, key or list.
+            ValueError: see `check`.
         """
         import ssl
 
+        self.check(server_side=server_side)
         purpose = ssl.Purpose.CLIENT_AUTH if server_side else ssl.Purpose.SERVER_AUTH
         context = ssl.create_default_context(purpose, cafile=self.authority)
         if self.certificate is not None:
             context.load_cert_chain(self.certificate, self.key)
         if self.authority is not None:
             context.verify_mode = ssl.CERT_REQUIRED
+        if self.crl is not None:
+            before = context.cert_store_stats()
+            context.load_verify_locations(self.crl)
+            after = context.cert_store_stats()
+            if after["crl"] == before["crl"] or after["x509"] != before["x509"]:
+                raise OSError(f"{self.crl!r} holds something else than lists of revoked certificates")
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         if self.alpn:
             context.set_alpn_protocols(list(self.alpn))
+        if self.names:
+            others = {name: other.context(server_side=True) for name, other in self.by_name().items()}
+
+            def by_server_name(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+                connection.context = self.choose(others, name) or context
+
+            context.sni_callback = by_server_name
         return context
 
 
@@ -90,6 +154,9 @@ class Driver(ABC):
         connect_udp: the adapter's `connect_udp`, where it has one.
         new_pool: the adapter's `ConnectionPool`, where it has one.
         request: the adapter's `request`, of a session in hand, where it has one.
+        serve_unix: the adapter's `serve_unix`, where it has one.
+        connect_unix: the adapter's `connect_unix`, where it has one.
+        connect_serial: the adapter's `connect_serial`, where it has one.
     """
 
     def __init__(
@@ -101,6 +168,9 @@ class Driver(ABC):
         connect_udp: Callable[..., Any] | None = None,
         new_pool: Callable[..., Any] | None = None,
         request: Callable[..., Any] | None = None,
+        serve_unix: Callable[..., Any] | None = None,
+        connect_unix: Callable[..., Any] | None = None,
+        connect_serial: Callable[..., Any] | None = None,
     ) -> None:
         self._serve = serve
         self._connect = connect
@@ -108,6 +178,9 @@ class Driver(ABC):
         self._serve_udp = serve_udp
         self._connect_udp = connect_udp
         self._new_pool = new_pool
+        self._serve_unix = serve_unix
+        self._connect_unix = connect_unix
+        self._connect_serial = connect_serial
         self.request = request
         """The adapter's `request`, to be used within `call`; `None` if it has none."""
         self._servers: list[ServerBase[Any]] = []
@@ -118,7 +191,7 @@ class Driver(ABC):
     def start_server(
         self,
         handler: Handler[Any] | None = None,
-        host: str = "127.0.0.1",
+        host: str | Sequence[str] | None = "127.0.0.1",
         port: int = 0,
         *,
         config: Config | None = None,
@@ -128,16 +201,18 @@ class Driver(ABC):
         """Give the adapter's `Server`, listening; without a handler it echoes over streams.
 
         Args:
-            options: what else `serve` takes on every adapter: `sessions`.
+            host: see `serve`; several too.
+            options: what else `serve` takes on every adapter: `sessions`, `family`, `socket`,
+                `proxy_protocol`, `websocket`.
         """
         if tls is not None:
-            options |= self.tls_options(tls, server_side=True)
+            options |= self._tls_options(tls, server_side=True, is_websocket="websocket" in options)
         return self._start(self._serve, handler, host, port, config=config, **options)
 
     def start_udp_server(
         self,
         handler: Handler[Any] | None = None,
-        host: str | None = "127.0.0.1",
+        host: str | Sequence[str] | None = "127.0.0.1",
         port: int = 0,
         *,
         config: Config | None = None,
@@ -146,14 +221,15 @@ class Driver(ABC):
         """Give the adapter's `Server` on UDP; without a handler it echoes over streams.
 
         Args:
-            options: `broadcast` and `multicast_group`, as `serve_udp` takes them.
+            host: see `serve_udp`; several too.
+            options: `family`, `broadcast`, `multicast_group` and `socket`, as `serve_udp` takes them.
         """
-        return self._start(self._need_udp(self._serve_udp), handler, host, port, config=config, **options)
+        return self._start(self._need(self._serve_udp, "UDP"), handler, host, port, config=config, **options)
 
     def connect(
         self,
         host: str,
-        port: int,
+        port: int | None,
         handler: Handler[Any] | None = None,
         *,
         config: Config | None = None,
@@ -163,11 +239,12 @@ class Driver(ABC):
         """Give the adapter's `Session`, or without a handler its `Stream`, connected.
 
         Args:
+            port: `None` for a URL of WebSocket as `host`, where the adapter takes those.
             options: what else `connect` takes on every adapter: `reconnect` and `keep`, with
-                which you get its `Client`.
+                which you get its `Client`; and for a URL what WebSocket takes.
         """
         if tls is not None:
-            options |= self.tls_options(tls, server_side=False)
+            options |= self._tls_options(tls, server_side=False, is_websocket="://" in host)
         return self._open(self._connect, host, port, handler, config=config, **options)
 
     def connect_udp(
@@ -178,12 +255,58 @@ class Driver(ABC):
         Args:
             options: `broadcast` and `local_host`, as `connect_udp` takes them.
         """
-        return self._open(self._need_udp(self._connect_udp), host, port, handler, config=config, **options)
+        return self._open(self._need(self._connect_udp, "UDP"), host, port, handler, config=config, **options)
+
+    def start_unix_server(
+        self, handler: Handler[Any] | None, path: str, *, config: Config | None = None, **options: Any
+    ) -> ServerBase[Any]:
+        """Give the adapter's `Server` on a Unix socket; without a handler it echoes over streams.
+
+        Args:
+            options: what else `serve_unix` takes.
+        """
+        return self._start(self._need(self._serve_unix, "Unix sockets"), handler, path, config=config, **options)
+
+    def connect_unix(
+        self, path: str, handler: Handler[Any] | None = None, *, config: Config | None = None, **options: Any
+    ) -> Any:
+        """Give the adapter's `Session` over a Unix socket, or without a handler its `Stream`.
+
+        Args:
+            options: what else `connect_unix` takes.
+        """
+        return self._open(self._need(self._connect_unix, "Unix sockets"), path, handler, config=config, **options)
+
+    def connect_serial(
+        self, device: str, handler: Handler[Any] | None = None, *, config: Config | None = None, **options: Any
+    ) -> Any:
+        """Give the adapter's `Session` over a serial line, or without a handler its `Stream`.
+
+        Args:
+            options: what else `connect_serial` takes.
+        """
+        connect = self._need(self._connect_serial, "serial lines")
+        return self._open(connect, device, handler, config=config, **options)
 
     def tls_options(self, tls: TLS, *, server_side: bool) -> dict[str, Any]:
         """What `serve` and `connect` take for TLS. Override it where that is no `SSLContext`."""
         context = tls.context(server_side=server_side)
         return {"ssl": context} if server_side else {"ssl": context, "server_hostname": tls.server_name}
+
+    def _tls_options(self, tls: TLS, *, server_side: bool, is_websocket: bool) -> dict[str, Any]:
+        """WebSocket takes an `SSLContext` everywhere."""
+        options_of = partial(Driver.tls_options, self) if is_websocket else self.tls_options
+        return options_of(tls, server_side=server_side)
+
+    def reload_tls(self, server: ServerBase[Any], tls: TLS) -> None:
+        """Have a server of this driver speak TLS as files say now with who connects from now on; see
+        `ServerBase.reload_tls`. Where that raises, nothing has changed.
+
+        Raises:
+            OSError: see `TLS.context`.
+            LocalProtocolError: the server speaks no TLS.
+        """
+        self.call(server.reload_tls, self.tls_options(tls, server_side=True)["ssl"])
 
     def _start(
         self, serve: Callable[..., Any], handler: Handler[Any] | None, *args: Any, **options: Any
@@ -194,10 +317,10 @@ class Driver(ABC):
         self._servers.append(server)
         return server
 
-    def _open(
-        self, connect: Callable[..., Any], host: str, port: int, handler: Handler[Any] | None, **options: Any
-    ) -> Any:
-        connected = self.call(partial(connect, host, port, handler, **options))
+    def _open(self, connect: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Connect; the handler is the last argument."""
+        handler: Handler[Any] | None = args[-1]
+        connected = self.call(partial(connect, *args, **options))
         if isinstance(connected, ClientBase):
             self._returning.add(connected)
         else:
@@ -205,7 +328,7 @@ class Driver(ABC):
             self._clients.add(session.endpoint)
         return connected
 
-    def open_pool(self, host: str, port: int, **options: Any) -> Any:
+    def open_pool(self, host: str, port: int | None, **options: Any) -> Any:
         """Give the adapter's `ConnectionPool`.
 
         Args:
@@ -217,9 +340,9 @@ class Driver(ABC):
         self._pools.append(pool)
         return pool
 
-    def _need_udp(self, function: Callable[..., Any] | None) -> Callable[..., Any]:
+    def _need(self, function: Callable[..., Any] | None, what: str) -> Callable[..., Any]:
         if function is None:
-            raise OSError(f"{type(self).__name__} has no UDP")
+            raise OSError(f"{type(self).__name__} has no {what}")
         return function
 
     def close_all(self) -> None:
@@ -256,15 +379,21 @@ class Driver(ABC):
         """
 
     def capabilities(self) -> frozenset[str]:
-        """What the adapter can do, in words: "tcp", "tls", "udp", "reconnect", "pool", "framing",
-        "uvloop". What its functions take says most of it; override this for the rest."""
+        """What the adapter can do, in words: "tcp", "tls", "udp", "unix", "serial", "reconnect", "pool",
+        "framing", "inherited" (sockets that others opened), "proxy" (the PROXY protocol), "uvloop". What its
+        functions take says most of it; override this for the rest."""
         takes = signature(self._connect).parameters
         can = {
             "tls": "ssl" in signature(self._serve).parameters,
             "udp": self._serve_udp is not None and self._connect_udp is not None,
+            "unix": self._serve_unix is not None and self._connect_unix is not None,
+            "serial": self._connect_serial is not None,
             "reconnect": "reconnect" in takes,
             "pool": self._new_pool is not None,
             "framing": "framing" in signature(self._serve).parameters,
+            "inherited": "socket" in signature(self._serve).parameters,
+            "proxy": "proxy_protocol" in signature(self._serve).parameters,
+            "websocket": "websocket" in signature(self._serve).parameters,
         }
         return frozenset({"tcp", *(name for name, is_so in can.items() if is_so)})
 

@@ -14,6 +14,7 @@ from packetcore._config import Config
 from packetcore._errors import LocalProtocolError, SessionClosed
 from packetcore._frames import FrameCodec, PacketCodec
 from packetcore._handler import Handler
+from packetcore._paced import PacedSession
 from packetcore._packet import AnyPacket, Packet
 from packetcore._pool import SessionPool
 from packetcore._reasons import CloseReason, Refusal
@@ -103,6 +104,8 @@ class Endpoint(Generic[AnyPacket]):
         self.ends_on_malformed = framing is not None and not framing.resynchronises
         """Whether a session ends with the first bytes that are no frame: the framing cannot find the
         next one."""
+        self.session_type: type[Session[AnyPacket]] = PacedSession if self.config.interframe_delay else Session
+        """What an adapter makes the session of a stream by."""
         self.draining = False
         """Whether it takes no new sessions."""
         self.is_server = is_server
@@ -264,11 +267,18 @@ class Endpoint(Generic[AnyPacket]):
         if self.on_opened is not None:
             self.on_opened(session)
 
-    def refused(self, peer: Address, refusal: Refusal) -> None:
-        """A peer was turned away; an adapter says so of one that failed to speak TLS."""
+    def refused(self, peer: Address, refusal: Refusal, why: object = None) -> None:
+        """A peer was turned away; an adapter says so of one that failed to speak TLS.
+
+        Args:
+            peer: its address.
+            refusal: what for.
+            why: what was wrong with it in particular, for the log.
+        """
         self._stats.refusals[refusal] += 1
         about = {"session": 0, "peer": peer, "identity": None}
-        logger.info("a session with %s was refused: %s", peer, refusal.value, extra=about)
+        what = refusal.value if why is None else f"{refusal.value}: {why}"
+        logger.info("a session with %s was refused: %s", peer, what, extra=about)
 
     def left(self, session: Session[AnyPacket]) -> None:
         """A session is over: take it from the pool, and keep what it has counted."""

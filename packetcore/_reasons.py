@@ -31,6 +31,8 @@ class Refusal(enum.Enum):
     MAX_SESSIONS_PER_HOST = "the peer's host has as many sessions as it may"
     SHUTDOWN = "the server is shutting down"
     TLS_FAILED = "the TLS handshake failed or took too long"
+    WEBSOCKET_FAILED = "the WebSocket handshake failed, took too long or was for something else"
+    PROXY_FAILED = "the PROXY header was malformed, missing, late or from where none is taken"
 
 
 class CloseReason(enum.Enum):

@@ -207,7 +207,7 @@ class Requests:
         while (request := self._deadlines.pop_due(now)) is not None:
             due.append(request)
         due.sort(key=lambda one: one.is_sent)  # first those not sent yet: they are not to be now
-        _call_all(
+        call_all(
             chain(
                 (partial(self._end, one, _timed_out(one), now) for one in due),
                 (partial(self._release, id) for id in over if self._held.get(id, _NEVER) <= now),
@@ -219,7 +219,7 @@ class Requests:
         while self._held:
             self._make_free(next(iter(self._held)))
         requests = [*self._matching, *self._in_flight.values(), *chain.from_iterable(self._waiting.values())]
-        _call_all(partial(self._end_for_ever, one, error) for one in requests)
+        call_all(partial(self._end_for_ever, one, error) for one in requests)
 
     # How an id passes from one request to the next.
 
@@ -308,7 +308,7 @@ class Requests:
     def _pass_on(self, id: int) -> None:
         """Send the next request that waits for this id, or for any, if it is free."""
         if self._waiting:
-            _call_all(self._next_sends(id))
+            call_all(self._next_sends(id))
 
     def _next_sends(self, id: int) -> Iterator[Callable[[], object]]:
         # Where one cannot be sent, the one after it has its turn. Those with a `match` take no id.
@@ -354,7 +354,7 @@ def _timed_out(request: Request) -> TimeoutError:
     return TimeoutError(f"{which} free for a request {within}: it was not sent")
 
 
-def _call_all(calls: Iterable[Callable[[], object]]) -> None:
+def call_all(calls: Iterable[Callable[[], object]]) -> None:
     """Make every call, though some raise; raise the first that is not of the session's end."""
     failed: Exception | None = None
     for call in calls:

@@ -66,6 +66,21 @@ class ServerBase(Generic[AnyPacket]):
         the one way to send from another. What it raises is logged."""
         self.endpoint.call_soon(function, *args)
 
+    def reload_tls(self, context: Any) -> None:
+        """Speak TLS by another context with who connects from now on, as when a certificate has been
+        renewed. Sessions that are open, and handshakes under way, go on as they began. On the server's
+        own thread.
+
+        Args:
+            context: what the adapter's `serve` takes as `ssl`, in place of what it was given.
+
+        Raises:
+            LocalProtocolError: the server speaks no TLS.
+            ssl.SSLError: the context is for clients; the old one stays, as with the following.
+            TypeError: it is none.
+        """
+        raise NotImplementedError
+
     def close(self, grace: float = 5.0) -> Any:
         """Stop listening, let handlers finish and buffers empty for at most `grace` seconds,
         then abort what is left. A session ends with SHUTDOWN, unless its peer or its handler

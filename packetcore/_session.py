@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from sys import maxsize
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, overload
 
-from packetcore._carrier import Address, Carrier
+from packetcore._carrier import Address, Carrier, ProxiedAddress
 from packetcore._connection import Connection, earlier
 from packetcore._errors import LocalProtocolError, PoolFull, SessionClosed, WrongThread
 from packetcore._events import OTHERS, Closed, EndOfStream, Event, Malformed, Message
@@ -30,6 +31,7 @@ from packetcore._reasons import CloseReason, Refusal
 from packetcore._requests import Reply, Request, Requests
 from packetcore._state import State
 from packetcore._stats import Stats
+from packetcore._turns import Turns
 
 P = ParamSpec("P")
 
@@ -108,7 +110,7 @@ class Session(Pump, Generic[AnyPacket]):
         self.id = 0
         """Counts up from 1 within a server and is never given twice; 0 before admission."""
         self.peer = peer
-        """The peer's address as the socket gives it."""
+        """The peer's address as the socket gives it; behind a proxy that tells it, the device's own."""
         self.identity: Hashable = None
         """What it was bound to last; `None` if nothing."""
         self._endpoint = endpoint
@@ -161,7 +163,8 @@ class Session(Pump, Generic[AnyPacket]):
         and what was agreed on. What was not asked for while the socket was there may be missing
         later."""
         if self._carrier is None:
-            self._carrier = self._host.carrier()
+            carrier, peer = self._host.carrier(), self.peer
+            self._carrier = replace(carrier, proxy=peer.proxy) if isinstance(peer, ProxiedAddress) else carrier
         return self._carrier
 
     @property
@@ -308,7 +311,8 @@ class Session(Pump, Generic[AnyPacket]):
             match: which packet is the reply, in place of the id; asked for each that comes. Such
                 a request takes no id and holds none: a late reply goes to the handler, or to
                 the request that has its id.
-            timeout: how long to wait, in seconds; `None` for as long as the session lives.
+            timeout: how long to wait, in seconds; `None` for as long as the session lives. With
+                `Config.max_requests_in_flight` it counts from when the request is sent.
             wait: whether to send it once its id is free, in the order of asking, rather than
                 raise `RequestPending`. The `timeout` counts from now all the same.
 
@@ -327,7 +331,7 @@ class Session(Pump, Generic[AnyPacket]):
         if self._endpoint.is_framed and match is None:
             raise TypeError("match=None: packets of another framing have no id to know a reply by")
         if self._requests is None:
-            self._requests = Requests(self.send, self._endpoint.config.request_hold)
+            self._requests = self._new_requests()
             self._on_packet = self._packet_or_reply
             if self._on_packets is not None:
                 self._on_packets = self._packets_or_replies
@@ -339,6 +343,17 @@ class Session(Pump, Generic[AnyPacket]):
             request = self._requests.ask(packet, match, done, timeout, now, type=type, wait=wait)
         self._wake()  # for the time of one that was not sent yet
         return request
+
+    def _new_requests(self) -> Requests:
+        config = self._endpoint.config
+        if config.max_requests_in_flight is None:
+            return Requests(self.send, config.request_hold)
+
+        def clock() -> float | None:
+            self._must_arm = True
+            return self._now if self._running else None
+
+        return Turns(self.send, config.request_hold, config.max_requests_in_flight, config.turnaround_delay, clock)
 
     def forget(self, request: Request) -> None:
         """Wait no longer for a reply; one that comes yet is dropped, like any that is late. Does
@@ -396,7 +411,7 @@ class Session(Pump, Generic[AnyPacket]):
         try:
             if endpoint.draining:
                 raise PoolFull(Refusal.SHUTDOWN.value, Refusal.SHUTDOWN)
-            self.id = endpoint.sessions.add(self, now, host=self.peer[0])
+            self.id = endpoint.sessions.add(self, now, host=self.peer[0] or None)
         except PoolFull as full:
             endpoint.refused(self.peer, full.refusal or Refusal.MAX_SESSIONS)
             self.abort(CloseReason.REFUSED)
@@ -427,6 +442,11 @@ class Session(Pump, Generic[AnyPacket]):
             return
         self._connection.touch(now)
         self._count_sent(n, now)
+
+    def touch(self, now: float) -> None:
+        """The peer has given a sign of life that is no byte of the stream, as the answer to a ping."""
+        if not self._lost:
+            self._connection.touch(now)
 
     def _count_sent(self, n: int, now: float) -> None:
         self._now = now

@@ -27,6 +27,7 @@
 #include "_c/receiver.h"
 #include "_c/pump.h"
 #include "_c/items.h"
+#include "_c/mask.h"
 
 static int
 add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type)
@@ -160,6 +161,7 @@ PyDoc_STRVAR(encode_doc,
 static PyMethodDef module_methods[] = {
     {"encode", encode, METH_O, encode_doc},
     {"new_packet", new_sound_packet, METH_VARARGS, new_packet_doc},
+    {"masked", (PyCFunction)(void (*)(void))masked, METH_FASTCALL, masked_doc},
     {"fcs16", fcs16, METH_O, fcs16_doc},
     {"fcs32", fcs32, METH_O, fcs32_doc},
     {"crc16_modbus", crc16_modbus, METH_O, crc16_modbus_doc},

@@ -141,7 +141,7 @@ def open_on(endpoint: Endpoint, peer: Address, now: float = 100.0) -> tuple[Sess
     """One more session of an endpoint, on a host of its own."""
     host = MadeUpHost()
     host.now = now
-    host.session = Session(endpoint, host, peer, now)
+    host.session = endpoint.session_type(endpoint, host, peer, now)
     host.session.opened(now)
     return host.session, host
 
