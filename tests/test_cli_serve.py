@@ -219,6 +219,28 @@ def test_it_listens_on_ipv6() -> None:
             assert process.wait(DEADLINE) == 0
 
 
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+def test_it_listens_on_several_hosts_with_one_port(udp: bool) -> None:
+    command = [sys.executable, "-m", "packetcore_cli", "serve", "--host", "127.0.0.1", "--host", "127.0.0.2"]
+    process = subprocess.Popen([*command, *(["--udp"] if udp else [])], stdout=subprocess.PIPE, text=True)
+    with process:
+        try:
+            assert process.stdout is not None
+            first, second = process.stdout.readline().removeprefix("listening on ").strip().split(", ")
+            port = first.rpartition(":")[2]
+            assert (first, second) == (f"127.0.0.1:{port}", f"127.0.0.2:{port}")
+        finally:
+            process.terminate()
+        assert process.wait(DEADLINE) == 0
+
+
+def test_each_host_that_was_asked_for_stands_in_the_error() -> None:
+    command = [sys.executable, "-m", "packetcore_cli", "serve", "--host", "127.0.0.1", "--host", "192.0.2.1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("cannot listen on 127.0.0.1:0, 192.0.2.1:0: Cannot assign requested address\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @each_transport
 def test_udp_is_echoed_until_a_signal(transport: str, number: signal.Signals) -> None:
@@ -266,3 +288,33 @@ def test_a_udp_peer_that_has_gone_is_logged() -> None:
         log = iter(server.process.stderr.readline, "")
         assert any(line.endswith("session 1 error: Connection refused\n") for line in log)
         assert server.end(signal.SIGTERM)[0] == 0
+
+
+def test_behind_a_proxy_it_logs_the_device_s_address_and_refuses_who_is_no_proxy() -> None:
+    ping = encode(Packet(1, b"ping"))
+    for networks, is_proxy in ((("10.0.0.0/8", "127.0.0.0/8"), True), (("10.0.0.0/8",), False)):
+        options = [word for network in networks for word in ("--proxy-protocol", network)]
+        with serving("--echo", *options) as server:
+            with server.connect() as device, suppress(ConnectionError):
+                device.sendall(b"PROXY TCP4 198.51.100.7 203.0.113.1 40007 7000\r\n" + ping)
+                assert device.recv(len(ping), socket.MSG_WAITALL) == (ping if is_proxy else b"")
+            code, _, err = server.end(signal.SIGTERM)
+        assert code == 0
+        assert ("session 1 from 198.51.100.7:40007" in err) == is_proxy, err
+        assert ("refused: 1" in err) != is_proxy, err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--proxy-protocol", "10.0.0.1/8"], "10.0.0.1/8 has host bits set"),
+        (["--proxy-protocol", "gateway"], "'gateway' does not appear to be"),
+        (["--proxy-protocol", "::1", "--udp"], "not allowed with argument --udp"),
+    ],
+)
+def test_what_is_no_network_of_proxies_is_wrong_usage(options: list[str], says: str) -> None:
+    command = [sys.executable, "-m", "packetcore_cli", "serve", *options]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
+    assert ended.returncode == 2
+    assert "--proxy-protocol" in ended.stderr
+    assert says in ended.stderr

@@ -18,6 +18,7 @@ from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._framings import check_limit
 from packetcore_cli._parser import new_parser
 from packetcore_cli._send import send
+from packetcore_cli._serial import check_serial, serve_serial
 from packetcore_cli._serve import serve
 from packetcore_cli._terminal import NobodyReads, Terminal
 
@@ -61,11 +62,13 @@ def _run(argv: Sequence[str] | None) -> int:
     except SystemExit as end:  # --help and --version
         return int(end.code or 0)
     out = Terminal(sys.stdout)
+    if args.command in ("serve", "send"):
+        check_serial(args)
     match args.command:
         case "demo":
             return demo(args.transport, out)
         case "serve":
-            return serve(args, out, Terminal(sys.stderr))
+            return (serve if args.serial is None else serve_serial)(args, out, Terminal(sys.stderr))
         case "send":
             return send(args, out, Terminal(sys.stderr))
         case "encode":

@@ -7,6 +7,7 @@ that cannot be read are failures of the command.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import math
 import os
 import re
@@ -18,6 +19,8 @@ from typing import Any, NoReturn
 
 from packetcore import Packet
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LONGEST_WAIT = 1e9
 """Seconds, some 30 years: more than that and a runtime's timer may overflow."""
@@ -55,6 +58,14 @@ def port(text: str) -> int:
     if not 0 <= value <= 65535:
         raise Failure(f"port={value} is out of range 0 to 65535")
     return value
+
+
+def network(text: str) -> IPNetwork:
+    """A network of IPv4 or IPv6, such as 10.0.0.0/8, or one address."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def seconds(name: str) -> Callable[[str], float]:

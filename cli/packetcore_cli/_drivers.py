@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from packetcore import TLS, Driver, installed_transports, load_driver
-from packetcore_cli._arguments import file_bytes
 from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._terminal import Cell, Terminal
 
@@ -15,14 +15,26 @@ DEFAULT = "asyncio"
 
 
 @contextmanager
-def running_driver(name: str, *, tls: bool = False, udp: bool = False, framing: bool = False) -> Iterator[Driver]:
+def running_driver(
+    name: str,
+    *,
+    tls: bool = False,
+    udp: bool = False,
+    serial: bool = False,
+    framing: bool = False,
+    proxy: bool = False,
+    inherited: bool = False,
+) -> Iterator[Driver]:
     """Start the runtime of an adapter, and stop it in the end.
 
     Args:
         name: of the transport.
         tls: whether TLS is needed.
         udp: whether UDP is needed.
+        serial: whether serial lines are.
         framing: whether a framing other than the default is needed.
+        proxy: whether the PROXY protocol is.
+        inherited: whether it is to serve on sockets that others opened.
     """
     try:
         driver = load_driver(name)
@@ -32,7 +44,14 @@ def running_driver(name: str, *, tls: bool = False, udp: bool = False, framing: 
         raise Failure(f"transport {name!r} does not start: {_in_words(error)}") from None
     try:
         offers = driver.capabilities()
-        for word, needed, what in (("udp", udp, "UDP"), ("tls", tls, "TLS"), ("framing", framing, "framings")):
+        for word, needed, what in (
+            ("udp", udp, "UDP"),
+            ("serial", serial, 'serial lines, which need pyserial (the extra "serial")'),
+            ("tls", tls, "TLS"),
+            ("framing", framing, "framings"),
+            ("proxy", proxy, "PROXY protocol"),
+            ("inherited", inherited, "way to serve on sockets that others opened"),
+        ):
             if needed and word not in offers:
                 raise Failure(f"transport {name!r} has no {what}; it has {_listed(offers)}")
         yield driver
@@ -42,14 +61,29 @@ def running_driver(name: str, *, tls: bool = False, udp: bool = False, framing: 
 
 def checked(tls: TLS, *, server_side: bool) -> TLS:
     """The same, once each of its files was found and holds what it should."""
-    paths = [path for path in (tls.certificate, tls.key, tls.authority) if path is not None]
-    for path in paths:
-        file_bytes(path)  # says which of them is missing, where TLS does not
+    pairs = ((tls.certificate, tls.key), *tls.names.values())
+    parts = [TLS(certificate=certificate, key=key) for certificate, key in pairs]
+    parts += [TLS(authority=tls.authority), TLS(authority=tls.authority, crl=tls.crl)]
+    for part in parts:  # each by itself, so that what is wrong is told of its own files
+        _check(part, server_side=server_side)
+    try:
+        tls.check(server_side=server_side)
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    return tls
+
+
+def _check(tls: TLS, *, server_side: bool) -> None:
+    paths = [path for path in (tls.certificate, tls.key, tls.crl or tls.authority) if path is not None]
+    for path in paths:  # TLS does not say which of them is missing
+        try:
+            Path(path).read_bytes()
+        except (OSError, ValueError) as error:
+            raise Failure(f"cannot read {path!r}: {reason_of(error)}") from None
     try:
         tls.context(server_side=server_side)
     except OSError as error:
         raise Failure(f"cannot use {' and '.join(map(repr, paths))} for TLS: {reason_of(error)}") from None
-    return tls
 
 
 def list_transports(out: Terminal) -> int:

@@ -7,11 +7,12 @@ import platform
 import packetcore
 from packetcore import Config
 from packetcore_cli import __version__
-from packetcore_cli._arguments import Parser, add_packet_options, number, port, seconds
+from packetcore_cli._arguments import Parser, add_packet_options, network, number, port, seconds
 from packetcore_cli._drivers import DEFAULT
 from packetcore_cli._framings import DEFAULT as DEFAULT_FRAMING
 from packetcore_cli._framings import NAMES, framing_named
 from packetcore_cli._log import LOG_FORMS
+from packetcore_cli._serial import BAUDRATE, Replaces
 
 DEFAULTS = Config()
 
@@ -35,19 +36,38 @@ def new_parser() -> Parser:
 
     serve = command("serve", "serve over TCP or UDP and print, or echo, what comes in")
     _add_transport(serve)
-    serve.add_argument("--host", default="127.0.0.1", metavar="H", help="the address to listen on (default 127.0.0.1)")
-    serve.add_argument("--port", type=port, default=0, metavar="P", help="the port; 0, the default, takes a free one")
+    text = "the address to listen on (default 127.0.0.1), or a name; may be given again; :: is every address"
+    serve.add_argument("--host", action="append", metavar="H", help=text)
+    serve.add_argument("--port", type=port, metavar="P", help="the port; 0, the default, takes a free one")
+    text = "serve on this open descriptor instead, a socket that listens; may be given again"
+    serve.add_argument("--fd", type=number, action="append", metavar="N", help=text)
     serve.add_argument("--udp", action="store_true", help="serve UDP: a session for each address that sends a packet")
+    text = "serve one serial line instead, such as /dev/ttyUSB0, until it ends; it may be silent for ever"
+    serve.add_argument("--serial", metavar="DEV", help=text)
+    _add_baudrate(serve)
     _add_framing(serve)
     serve.add_argument("--echo", action="store_true", help="send every packet or frame back, print none")
     serve.add_argument("--tls-cert", metavar="FILE", help="serve TLS with the certificate in this PEM file")
     serve.add_argument("--tls-key", metavar="FILE", help="its private key, where that is in a file of its own")
+    text = "with --tls-cert: what to show to those who ask for HOST, as *.example too; may be given again"
+    serve.add_argument("--tls-sni", nargs=3, action="append", metavar=("HOST", "CERT", "KEY"), help=text)
+    text = "demand a certificate of clients, and trust those of the authorities in this PEM file"
+    serve.add_argument("--tls-client-ca", metavar="FILE", help=text)
+    text = "with --tls-client-ca: refuse the certificates that the lists (CRL) in this PEM file revoke"
+    serve.add_argument("--tls-crl", metavar="FILE", help=text)
+    text = (
+        "take connections from a proxy of this network alone, such as 10.0.0.0/8, which says by the PROXY protocol "
+        "whose they are; may be given more than once"
+    )
+    serve.add_argument("--proxy-protocol", action="append", type=network, metavar="NETWORK", help=text)
     for name, default, what in (
         ("idle_timeout", DEFAULTS.idle_timeout, "how long a peer may be silent"),
         ("frame_timeout", DEFAULTS.frame_timeout, "how long one packet may take to come"),
     ):
-        text = f"{what}, in seconds; 0 for ever (default {default:g})"
-        serve.add_argument(f"--{name.replace('_', '-')}", type=seconds(name), default=default, metavar="S", help=text)
+        with_serial = ", with --serial 0" if name == "idle_timeout" else ""
+        text = f"{what}, in seconds; 0 for ever (default {default:g}{with_serial})"
+        given = None if with_serial else default
+        serve.add_argument(f"--{name.replace('_', '-')}", type=seconds(name), default=given, metavar="S", help=text)
     most, per_host = DEFAULTS.max_sessions, DEFAULTS.max_sessions_per_host
     text = f"how many sessions at a time (default {most})"
     serve.add_argument("--max-sessions", type=number, default=most, metavar="N", help=text)
@@ -65,8 +85,11 @@ def new_parser() -> Parser:
     serve.add_argument("--metrics-host", metavar="H", help="the address to serve them on (default 127.0.0.1)")
 
     send = command("send", "send one packet, or with --framing one frame, and print the replies")
-    send.add_argument("server", metavar="HOST", help="where the server is")
-    send.add_argument("port", type=port, metavar="PORT", help="its port")
+    host = send.add_argument("server", metavar="HOST", help="where the server is")
+    its_port = send.add_argument("port", type=port, metavar="PORT", help="its port")
+    text = "send on this serial line, such as /dev/ttyUSB0, in place of HOST and PORT"
+    send.add_argument("--serial", action=Replaces, replaced=(host, its_port), metavar="DEV", help=text)
+    _add_baudrate(send)
     add_packet_options(send, or_frame=True)
     _add_framing(send)
     _add_transport(send)
@@ -95,6 +118,11 @@ def new_parser() -> Parser:
 
 def _add_transport(parser: Parser) -> None:
     parser.add_argument("--transport", default=DEFAULT, metavar="T", help=f"the adapter (default {DEFAULT})")
+
+
+def _add_baudrate(parser: Parser) -> None:
+    text = f"with --serial: bits a second (default {BAUDRATE})"
+    parser.add_argument("--baudrate", type=number, metavar="N", help=text)
 
 
 def _add_framing(parser: Parser) -> None:

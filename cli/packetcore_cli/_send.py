@@ -25,6 +25,7 @@ from packetcore_cli._arguments import packet_of, payload_of, refuse_with_udp
 from packetcore_cli._drivers import checked, running_driver
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
 from packetcore_cli._framings import check_limit, framing_options, refuse_with_framing
+from packetcore_cli._serial import open_line
 from packetcore_cli._terminal import Cell, Terminal
 from packetcore_cli._text import Content, address_text, content_text, malformed_text
 
@@ -87,7 +88,8 @@ def send(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
         raise Failure(str(error)) from None
     sent = _encoded(packet, args.framing, config.max_payload)
     tls = checked(TLS(authority=args.tls_ca), server_side=False) if args.tls or args.tls_ca else None
-    transport = running_driver(args.transport, tls=tls is not None, udp=args.udp, framing=args.framing is not None)
+    needed = {"tls": tls is not None, "udp": args.udp, "serial": args.serial is not None}
+    transport = running_driver(args.transport, framing=args.framing is not None, **needed)
     with transport as driver:
         reporter = Reporter()
         session = _connect(driver, reporter, args, config, tls)
@@ -119,6 +121,8 @@ def _encoded(packet: Content, framing: Framing | None, max_payload: int) -> byte
 def _connect(
     driver: Driver, handler: Handler[Content], args: argparse.Namespace, config: Config, tls: TLS | None
 ) -> Session[Content]:
+    if args.serial is not None:
+        return open_line(driver, args, handler, config)
     host, port = args.server, args.port
     options = framing_options(args.framing)
     session: Session[Content]

@@ -5,32 +5,41 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import FrameType
 
 from packetcore import TLS, Config, Driver, EndpointStats, Handler, ServerBase, Session
 from packetcore_cli._arguments import refuse_with_udp
-from packetcore_cli._drivers import checked, running_driver
+from packetcore_cli._drivers import running_driver
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
 from packetcore_cli._framings import check_limit, framing_options
+from packetcore_cli._given import given_sockets
 from packetcore_cli._lines import Lines, writers
 from packetcore_cli._log import Log, log_event, log_to
 from packetcore_cli._metrics import metrics_served
+from packetcore_cli._reload import TLS_OPTIONS, reload, tls_of
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, Content, address_text, content_text, counted
+from packetcore_cli._watchdog import watched
+from packetcore_sockets import Notifier
 
 HEARING = 0.2
 """Seconds between two moments in which a signal is heard for certain."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
+
+DEFAULTS = Config()
+
 LOOPBACK = "127.0.0.1"
-"""Where metrics are served unless asked otherwise: they are for those on this machine."""
+"""Where packets and metrics are served unless asked otherwise: for those on this machine."""
 
 
 class Echo(Log):
@@ -57,7 +66,7 @@ class Print(Log):
         self._out.put((f"session {session.id}", "bold"), "  ", content_text(packet, PREVIEW))
 
 
-class _Impatient(Exception):
+class Impatient(Exception):
     """A second signal came."""
 
 
@@ -72,27 +81,50 @@ def serve(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
         NobodyReads: the other end of standard output was closed.
         OSError: standard output could not be written.
     """
-    refuse_with_udp(args, "--tls-cert", "--tls-key")
+    refuse_with_udp(args, *TLS_OPTIONS, "--proxy-protocol")
     if args.metrics_host is not None and args.metrics_port is None:
         raise WrongUsage("--metrics-host needs --metrics-port (see packetcore serve --help)")
     check_limit(args.framing, args.max_payload)
-    config = _config_of(args)
-    tls = _tls_of(args)
-    transport = running_driver(args.transport, tls=tls is not None, udp=args.udp, framing=args.framing is not None)
+    config = config_of(args)
+    tls = tls_of(args)
+    with ExitStack() as opened:
+        return _serve(args, config, tls, given_sockets(args, opened), out, err)
+
+
+def _serve(
+    args: argparse.Namespace,
+    config: Config,
+    tls: TLS | None,
+    sockets: list[socket.socket],
+    out: Terminal,
+    err: Terminal,
+) -> int:
+    transport = running_driver(
+        args.transport,
+        tls=tls is not None,
+        udp=args.udp,
+        framing=args.framing is not None,
+        proxy=args.proxy_protocol is not None,
+        inherited=bool(sockets),
+    )
     signals: SimpleQueue[int] = SimpleQueue()
-    with writers(out, err) as (to_out, to_err), log_to(err, to_err, args.log, verbose=args.verbose), _heard(signals):
+    with writers(out, err) as (to_out, to_err), log_to(err, to_err, args.log, verbose=args.verbose), heard(signals):
         printed = Lines(to_out, out, failed=partial(signals.put, 0))
         try:
-            with transport as driver, ExitStack() as metrics:
-                server = _listen(driver, Echo() if args.echo else Print(printed), args, config, tls)
+            with transport as driver, ExitStack() as beside:
+                notifier = Notifier()
+                server = _listen(driver, Echo() if args.echo else Print(printed), args, config, tls, sockets)
                 if args.metrics_port is not None:
                     host = args.metrics_host or LOOPBACK
-                    url = metrics.enter_context(metrics_served(driver, server, host, args.metrics_port))
+                    url = beside.enter_context(metrics_served(driver, server, host, args.metrics_port))
                     log_event("metrics", f"metrics on {url}", url=url)
-                printed.put("listening on ", (address_text(server.address), "bold"))
-                _wait(signals)
-                _drain(driver, server, args.grace)
-        except _Impatient:
+                where = ", ".join(map(address_text, server.addresses))
+                printed.put("listening on ", (where, "bold"))
+                beside.enter_context(watched(notifier, server))
+                notifier.ready(f"listening on {where}")
+                _wait(signals, partial(reload, driver, server, args, notifier))
+                _drain(driver, server, args.grace, notifier)
+        except Impatient:
             log_event("aborted", "aborted by a second signal", logging.WARNING)
             return 1
     if printed.error is not None:
@@ -100,28 +132,42 @@ def serve(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     return 0
 
 
-def _drain(driver: Driver, server: ServerBase[Content], grace: float) -> None:
+def _drain(driver: Driver, server: ServerBase[Content], grace: float, notifier: Notifier) -> None:
     sessions = driver.call(len, server.sessions)
     text = f"draining {counted(sessions, 'session')} for at most {grace:g} s; a second signal aborts"
     log_event("draining", text, sessions=sessions, grace=grace)
+    notifier.stopping(f"draining {counted(sessions, 'session')}")
     _hearing_signals(partial(driver.call, server.close, grace, timeout=None))
-    _log_stopped(server.stats)
+    log_stopped(server.stats)
 
 
 def _listen(
-    driver: Driver, handler: Handler[Content], args: argparse.Namespace, config: Config, tls: TLS | None
+    driver: Driver,
+    handler: Handler[Content],
+    args: argparse.Namespace,
+    config: Config,
+    tls: TLS | None,
+    sockets: list[socket.socket],
 ) -> ServerBase[Content]:
     options = framing_options(args.framing)
+    if args.proxy_protocol is not None:
+        options["proxy_protocol"] = args.proxy_protocol
+    if sockets:
+        options["socket"] = sockets
+    numbers = [sock.fileno() for sock in sockets]
+    hosts, port = args.host or [LOOPBACK], args.port or 0
+    host = hosts if len(hosts) > 1 else hosts[0]
     try:
         if args.udp:
-            return driver.start_udp_server(handler, args.host, args.port, config=config, **options)
-        return driver.start_server(handler, args.host, args.port, config=config, tls=tls, **options)
+            return driver.start_udp_server(handler, host, port, config=config, **options)
+        return driver.start_server(handler, host, port, config=config, tls=tls, **options)
     except (OSError, ValueError) as error:
-        where = address_text((args.host, args.port))
+        wanted = ", ".join(address_text((each, port)) for each in hosts)
+        where = f"descriptor {', '.join(map(str, numbers))}" if numbers else wanted
         raise Failure(f"cannot listen on {where}: {reason_of(error)}") from None
 
 
-def _log_stopped(stats: EndpointStats) -> None:
+def log_stopped(stats: EndpointStats) -> None:
     """Say how many sessions there were, and how much was not as it should be."""
     silent, refused, malformed, errors = stats.silent.total(), stats.refused, stats.malformed.total(), stats.errors
     amiss = (("silent", silent), ("refused", refused), ("malformed", malformed), ("errors", errors))
@@ -136,11 +182,11 @@ def _log_stopped(stats: EndpointStats) -> None:
     )
 
 
-def _config_of(args: argparse.Namespace) -> Config:
+def config_of(args: argparse.Namespace) -> Config:
     try:
         return Config(
             max_payload=args.max_payload,
-            idle_timeout=args.idle_timeout or None,
+            idle_timeout=(DEFAULTS.idle_timeout if args.idle_timeout is None else args.idle_timeout) or None,
             frame_timeout=args.frame_timeout or None,
             max_sessions=args.max_sessions,
             max_sessions_per_host=args.max_sessions_per_host,
@@ -150,14 +196,6 @@ def _config_of(args: argparse.Namespace) -> Config:
         )
     except ValueError as error:
         raise Failure(str(error)) from None
-
-
-def _tls_of(args: argparse.Namespace) -> TLS | None:
-    if args.tls_cert is not None:
-        return checked(TLS(certificate=args.tls_cert, key=args.tls_key), server_side=True)
-    if args.tls_key is not None:
-        raise WrongUsage("--tls-key needs --tls-cert (see packetcore serve --help)")
-    return None
 
 
 def _hearing_signals(function: Callable[[], object]) -> None:
@@ -180,28 +218,37 @@ def _hearing_signals(function: Callable[[], object]) -> None:
     done.result()
 
 
-def _wait(signals: SimpleQueue[int]) -> None:
+def _wait(signals: SimpleQueue[int], reload: Callable[[], object]) -> None:
+    """Wait for the first signal that ends the server; at SIGHUP reload."""
     while True:
-        with suppress(Empty):
-            signals.get(timeout=HEARING)
+        try:
+            number = signals.get(timeout=HEARING)
+        except Empty:
+            continue
+        if number != _HANGUP:
             return
+        reload()
 
 
 @contextmanager
-def _heard(signals: SimpleQueue[int]) -> Iterator[None]:
-    """Put the first SIGINT or SIGTERM into a queue, and raise `_Impatient` at the next. One more
-    ends the process as if nobody handled it."""
+def heard(signals: SimpleQueue[int]) -> Iterator[None]:
+    """Put the first SIGINT or SIGTERM into a queue, and raise `Impatient` at the next. One more
+    ends the process as if nobody handled it. Put each SIGHUP into the queue too."""
     seen: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        if number == _HANGUP:
+            signals.put(number)
+            return
         seen.append(number)
         if len(seen) > 1:
             for one in _SIGNALS:
                 signal.signal(one, signal.SIG_DFL)
-            raise _Impatient
+            raise Impatient
         signals.put(number)
 
-    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    heard = _SIGNALS if _HANGUP is None else (*_SIGNALS, _HANGUP)
+    before = {number: signal.signal(number, on_signal) for number in heard}
     try:
         yield
     finally:

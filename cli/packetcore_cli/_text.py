@@ -66,8 +66,13 @@ def bytes_text(data: bytes, limit: int | None = None, *, size: int | None = None
 
 
 def address_text(address: Address) -> str:
-    """An address as HOST:PORT, an IPv6 host in brackets."""
+    """An address as HOST:PORT, an IPv6 host in brackets and with its scope; that of a Unix socket as its
+    path."""
+    if len(address) == 1:
+        return str(address[0] or "unix")
     host, port = address[:2]
+    if len(address) == 4 and address[3] and "%" not in host:
+        host = f"{host}%{address[3]}"
     return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
 

@@ -1,0 +1,139 @@
+"""Serial lines on the command line: `packetcore serve --serial`, and what `send --serial` needs."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from packetcore import Config, Driver, Handler, Session
+from packetcore_cli._drivers import running_driver
+from packetcore_cli._failure import Failure, WrongUsage, reason_of
+from packetcore_cli._framings import check_limit, framing_options
+from packetcore_cli._lines import Lines, writers
+from packetcore_cli._log import log_event, log_to
+from packetcore_cli._serve import HEARING, Echo, Impatient, Print, config_of, heard, log_stopped
+from packetcore_cli._terminal import Terminal
+from packetcore_cli._text import Content
+
+BAUDRATE = 115200
+"""Bits a second, unless told otherwise."""
+
+_OF_NETWORKS = (
+    *("--host", "--port", "--fd", "--udp", "--tls-cert", "--tls-key", "--tls-sni", "--tls-client-ca", "--tls-crl"),
+    *("--tls", "--tls-ca", "--broadcast", "--proxy-protocol", "--metrics-port", "--metrics-host", "--websocket"),
+)
+
+
+class Replaces(argparse.Action):
+    """An option with which some positional arguments are not needed.
+
+    Args:
+        replaced: those.
+    """
+
+    def __init__(self, *args: Any, replaced: Sequence[argparse.Action], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._replaced = replaced
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, values)
+        for action in self._replaced:
+            action.required = False
+
+
+def check_serial(args: argparse.Namespace) -> None:
+    """See that with `--serial` nothing is asked for that only networks have, nor a speed without it.
+
+    Raises:
+        WrongUsage: there is.
+    """
+    hint = f"(see packetcore {args.command} --help)"
+    if args.serial is None:
+        if args.baudrate is not None:
+            raise WrongUsage(f"argument --baudrate: needs argument --serial {hint}")
+        return
+    if getattr(args, "server", None) is not None:
+        raise WrongUsage(f"argument --serial: not allowed with HOST and PORT {hint}")
+    for option in _OF_NETWORKS:
+        value = getattr(args, option.lstrip("-").replace("-", "_"), None)
+        if value is not None and value is not False:
+            raise WrongUsage(f"argument {option}: not allowed with argument --serial {hint}")
+
+
+def open_line(driver: Driver, args: argparse.Namespace, handler: Handler[Content], config: Config) -> Session[Content]:
+    """Open the line of `--serial`.
+
+    Raises:
+        Failure: it cannot be opened.
+    """
+    options = framing_options(args.framing)
+    try:
+        session: Session[Content] = driver.connect_serial(
+            args.serial, handler, config=config, baudrate=_baudrate(args), **options
+        )
+    except (OSError, ValueError) as error:
+        raise Failure(f"cannot open {args.serial!r}: {reason_of(error)}") from None
+    return session
+
+
+def serve_serial(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
+    """Print, or send back, what comes on a line, until a signal or the line ends it, or nobody reads what
+    is printed.
+
+    Returns:
+        0; 1 where a second signal cut the end short.
+
+    Raises:
+        Failure: the line cannot be opened, or has ended by itself.
+        NobodyReads: the other end of standard output was closed.
+        OSError: standard output could not be written.
+    """
+    check_limit(args.framing, args.max_payload)
+    config = replace(config_of(args), idle_timeout=args.idle_timeout or None, close_timeout=args.grace or None)
+    transport = running_driver(args.transport, serial=True, framing=args.framing is not None)
+    signals: SimpleQueue[int] = SimpleQueue()
+    with writers(out, err) as (to_out, to_err), log_to(err, to_err, args.log, verbose=args.verbose), heard(signals):
+        printed = Lines(to_out, out, failed=partial(signals.put, 0))
+        try:
+            with transport as driver:
+                session = open_line(driver, args, Echo() if args.echo else Print(printed), config)
+                printed.put("listening on ", (args.serial, "bold"), f" at {_baudrate(args)} baud")
+                _wait(signals, session)
+                ended_by_itself = session.is_over
+                driver.call(session.close if args.grace else session.abort)
+                while not session.is_over:  # in the end `close_timeout` does
+                    time.sleep(HEARING / 10)
+                log_stopped(session.endpoint.stats)
+        except Impatient:
+            log_event("aborted", "aborted by a second signal", logging.WARNING)
+            return 1
+    if printed.error is not None:
+        raise printed.error
+    if ended_by_itself and (reason := session.close_reason) is not None:
+        raise Failure(f"the line ended, {reason.name}: {reason.value}")
+    return 0
+
+
+def _baudrate(args: argparse.Namespace) -> int:
+    return BAUDRATE if args.baudrate is None else int(args.baudrate)
+
+
+def _wait(signals: SimpleQueue[int], session: Session[Content]) -> None:
+    while not session.is_over:
+        try:
+            signals.get(timeout=HEARING)
+        except Empty:
+            continue
+        return
