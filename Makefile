@@ -11,7 +11,7 @@ DEMO := . transports/sockets transports/asyncio cli
 SPREAD := -n 4 --dist loadfile
 ALL := . transports/sockets $(ADAPTERS:%=transports/%) cli conformance examples/trio_adapter examples/tornado_adapter
 
-.PHONY: demo test lint types conformance mutants mutants-adapters bench bench-behaviour bench-guard soak sanitize wheels clean
+.PHONY: demo test lint types conformance mutants mutants-adapters bench bench-behaviour bench-guard serial-damage soak sanitize wheels clean
 
 demo: .venv/installed
 	$(BIN)/packetcore demo
@@ -47,6 +47,10 @@ bench: .venv/ready
 bench-behaviour: .venv/ready
 	$(BIN)/python benchmarks/slow_peer.py
 	$(BIN)/python benchmarks/outage.py
+
+# Millions of bytes over pseudo-terminals, 1 % of them changed: whether all other frames arrive.
+serial-damage: .venv/ready
+	$(BIN)/python benchmarks/serial_damage.py
 
 soak: .venv/ready
 	for name in $(ADAPTERS); do $(BIN)/python benchmarks/soak.py --transport $$name --minutes 5 || exit 1; done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import doctest
 import re
 import subprocess
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from packetcore import Backoff, Config, ConnectionPoolStats, EndpointStats, Packet
+from packetcore.framings import COBS
 from packetcore.prometheus import PacketcoreCollector
+from packetcore_conformance.serial_peer import SerialPeer
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -82,6 +85,25 @@ def test_each_protocol_on_the_page_speaks() -> None:
         "Reading(meter=7, kind=255, value=-40, note=b'seen')",
         r"b'\x10\x02 and \x10\x03 are but bytes'",
     ]
+
+
+def test_the_line_on_the_page_is_served() -> None:
+    page = (ROOT / "docs/serial.md").read_text(encoding="utf-8")
+    device, bus = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    peer = SerialPeer()
+    try:
+        program, places = re.subn(r'"/dev/serial[^"]*"', repr(peer.device), device)
+        assert places == 1
+        program = program.replace("await asyncio.Event().wait()", "await asyncio.wait_for(heard.wait(), 30)")
+        told: list[object] = []
+        names: dict[str, Any] = {"heard": asyncio.Event(), "print": lambda *words: told.extend(words)}
+        exec(program.replace("print(", "heard.set(), print("), names)
+        names["Sensor"].connected = lambda handler, session: peer.send(COBS().encode(b"\x07"))
+        asyncio.run(names["main"]())
+    finally:
+        peer.close()
+    assert told == [peer.device, "07"]
+    exec(bus, {})
 
 
 def test_the_fuzzing_of_a_handler_runs_and_finds_a_fault() -> None:

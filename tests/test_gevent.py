@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import gevent
 import gevent.socket
@@ -21,7 +20,7 @@ import trustme
 
 from packetcore import Backoff, CloseReason, Config, Handler, Packet, Session, encode
 from packetcore_gevent import ConnectionPool, GeventDriver, Server, Stream, connect, serve
-from packetcore_sockets import Dial, Listener
+from packetcore_sockets import Connecting, Listener
 
 DEADLINE = 10.0
 
@@ -251,14 +250,14 @@ def test_a_client_that_is_closed_while_it_connects_leaves_nothing_open() -> None
 
 def test_a_client_that_is_closed_just_when_it_has_connected_opens_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
     closing: list[gevent.Greenlet[..., None]] = []
-    connected = Dial._connected
+    writable = Connecting._writable
 
-    def close_first(dial: Dial, *args: Any) -> None:
+    def close_first(attempt: Connecting) -> None:
         if not closing:
             closing.append(gevent.spawn(client.close))
-            gevent.get_hub().loop.run_callback(connected, dial, *args)
+            gevent.get_hub().loop.run_callback(writable, attempt)
 
-    monkeypatch.setattr(Dial, "_connected", close_first)
+    monkeypatch.setattr(Connecting, "_writable", close_first)
     with serve(Handler()) as server:
         host, port = server.address
         client = connect(host, port, Handler(), reconnect=Backoff())

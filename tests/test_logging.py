@@ -7,7 +7,18 @@ from typing import NoReturn
 
 import pytest
 
-from packetcore import CloseReason, Config, DatagramEndpoint, Endpoint, Handler, Packet, Session, SessionPool, encode
+from packetcore import (
+    CloseReason,
+    Config,
+    DatagramEndpoint,
+    Endpoint,
+    Handler,
+    Packet,
+    Refusal,
+    Session,
+    SessionPool,
+    encode,
+)
 from tests.made_up_host import MadeUpDatagramHost, MadeUpHost, Recorder, open_on
 
 PEER = ("192.0.2.1", 5000)
@@ -51,6 +62,9 @@ def test_who_was_refused_and_what_could_not_be_reached_is_told_too(caplog: pytes
     endpoint.connect_failed(ConnectionRefusedError("nobody is there"))
     assert told(caplog)[1:] == [(0, OTHER, None), (0, None, None)]
     assert "refused" in caplog.messages[1]
+    endpoint.refused(OTHER, Refusal.PROXY_FAILED, "its port is 70000")
+    assert told(caplog)[-1] == (0, OTHER, None)
+    assert caplog.messages[-1].endswith(f"was refused: {Refusal.PROXY_FAILED.value}: its port is 70000")
     assert "nobody is there" in caplog.messages[2]
 
 

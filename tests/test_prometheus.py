@@ -84,6 +84,7 @@ def test_every_number_of_an_endpoint_is_told_once() -> None:
     assert samples["packetcore_connect_failures_total", "gateway"] == stats.closed[CloseReason.CONNECT_FAILED]
     assert samples["packetcore_malformed_total", "gateway", "noise"] == stats.malformed[Reason.NOISE]
     assert samples["packetcore_refused_total", "gateway", "tls_failed"] == stats.refusals[Refusal.TLS_FAILED]
+    assert samples["packetcore_refused_total", "gateway", "proxy_failed"] == stats.refusals[Refusal.PROXY_FAILED]
 
 
 def test_every_number_of_a_pool_is_told_once() -> None:

@@ -52,6 +52,7 @@ from packetcore_sockets import (
     Found,
     Handshake,
     Listener,
+    Records,
     Runtime,
     StreamSocket,
     Target,
@@ -695,7 +696,7 @@ class Conversation:
         self.peer.settimeout(PATIENCE)
         cleanup.callback(self.end)
 
-    def begin(self, tls: TLSRecords | None = None) -> Session:
+    def begin(self, tls: Records | None = None) -> Session:
         """Begin the session."""
         self.host = StreamSocket(self.loop, self.endpoint, self.sock, self.address, tls)
         return self.host.session
@@ -827,7 +828,7 @@ class Secure:
 
     def begin(self, talk: Conversation) -> Session:
         """Shake hands, then begin the session."""
-        agreed: list[TLSRecords | OSError] = []
+        agreed: list[Records | OSError] = []
         Handshake(talk.loop, talk.sock, self.context, agreed.append)
         talk.peer.setblocking(False)
 
@@ -865,7 +866,7 @@ def test_of_what_a_slow_tls_peer_leaves_only_a_small_part_is_encrypted(cleanup: 
 
 
 def secure_bytes_made(host: StreamSocket) -> int:
-    assert host._tls is not None
+    assert isinstance(host._tls, TLSRecords)
     return host._tls._sent
 
 
@@ -968,7 +969,7 @@ class Dialling:
         assert (host, port, kind, flags) == ("device.example", 7000, socket.SOCK_STREAM, 0)
         self.looked_up = done
 
-    def _begin(self, endpoint: Endpoint, sock: socket.socket, peer: Address, tls: TLSRecords | None) -> Session:
+    def _begin(self, endpoint: Endpoint, sock: socket.socket, peer: Address, tls: Records | None) -> Session:
         self.sock = sock
         return StreamSocket(self.loop, endpoint, sock, peer, tls).session
 
@@ -1061,7 +1062,7 @@ def test_nothing_is_told_before_who_dials_knows_what_to_cancel(outcome: str, cle
     kinds = {"session": Session, "refused": ConnectionRefusedError, "no name": UnicodeError, "too late": TimeoutError}
     dials: list[Dial] = []
 
-    def begin(endpoint: Endpoint, sock: socket.socket, peer: Address, tls: TLSRecords | None) -> Session:
+    def begin(endpoint: Endpoint, sock: socket.socket, peer: Address, tls: Records | None) -> Session:
         return StreamSocket(loop, endpoint, sock, peer, tls).session
 
     def done(result: Session | Exception) -> None:

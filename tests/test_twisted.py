@@ -14,18 +14,33 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trustme
 from twisted.internet import endpoints
+from twisted.internet.address import IPv4Address
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.logger import LogEvent, globalLogPublisher
 
-from packetcore import TLS, Backoff, CloseReason, Config, Handler, Packet, ServerBase, Session, SessionClosed, encode
+from packetcore import (
+    TLS,
+    Backoff,
+    CloseReason,
+    Config,
+    Handler,
+    LocalProtocolError,
+    Packet,
+    Refusal,
+    ServerBase,
+    Session,
+    SessionClosed,
+    encode,
+)
 from packetcore_twisted import (
     Client,
     ConnectionPool,
@@ -458,6 +473,8 @@ def test_a_reactor_that_takes_no_sockets_listens_in_its_own_way(driver: TwistedD
     assert driver.call(stream.request, Packet(1)) == Packet(1)
     with pytest.raises(OSError, match="in use"):
         driver.call(partial(serve, echo_one, port=server.address[1], reactor=Bare()))
+    with pytest.raises(TypeError, match="proxy_protocol= needs a reactor"):
+        driver.call(partial(serve, echo_one, proxy_protocol=("::1",), reactor=Bare()))
     driver.call(server.close)
     driver.call(stream.close)
     with pytest.raises(ConnectionRefusedError):
@@ -654,3 +671,66 @@ def until_closed(peer: socket.socket) -> None:
     with contextlib.suppress(ConnectionError, ssl.SSLError):
         while peer.recv(1 << 20):
             pass
+
+
+class ListeningClock(Clock):
+    """A reactor that listens, and watches no descriptors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factories: list[Any] = []
+
+    def listenTCP(self, port: int, factory: Any, backlog: int, interface: str) -> Any:  # noqa: N802
+        self.factories.append(factory)
+        return SimpleNamespace(getHost=lambda: IPv4Address("TCP", interface, port or 1), stopListening=lambda: None)
+
+
+def test_a_reactor_with_a_way_of_its_own_to_listen_reloads_its_certificate_too(
+    driver: TwistedDriver, server_tls: TLS
+) -> None:
+    options, other = (driver.tls_options(server_tls, server_side=True)["ssl"] for _ in range(2))
+
+    async def reload() -> None:
+        reactor: Any = ListeningClock()
+        plain, secured = [await serve(Recorder(), reactor=reactor, ssl=ssl) for ssl in (None, options)]
+        with pytest.raises(LocalProtocolError, match="speaks no TLS"):
+            plain.reload_tls(other)
+        with pytest.raises(TypeError, match="CertificateOptions"):
+            secured.reload_tls(driver.tls_options(server_tls, server_side=False)["ssl"])
+        _, factory = reactor.factories
+        assert factory.options is options
+        secured.reload_tls(other)
+        assert factory.options is other, "who connects from now on is shown the old certificate"
+        with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(TypeError, match="IReactorFDSet"):
+            await serve(Recorder(), reactor=reactor, socket=listener)
+
+    driver.call(reload)
+
+
+def is_refused(server: ServerBase) -> bool:
+    return server.stats.refusals[Refusal.TLS_FAILED] == 1
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="the system has no Unix sockets")
+def test_tls_over_a_unix_socket_that_is_given_takes_a_context_of_the_standard_library(
+    driver: TwistedDriver, server_tls: TLS, client_tls: TLS, tmp_path: Path
+) -> None:
+    for name, tls in (
+        ("secured", server_tls.context(server_side=True)),
+        ("refused", driver.tls_options(server_tls, server_side=True)["ssl"]),
+    ):
+        given = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        given.bind(path := str(tmp_path / name))
+        given.listen()
+        server = driver.start_server(Recorder(), socket=given, ssl=tls)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(DEADLINE)
+            sock.connect(path)
+            if name == "refused":
+                assert sock.recv(1) == b""
+                until(driver, partial(is_refused, server))
+                continue
+            context = client_tls.context(server_side=False)
+            with context.wrap_socket(sock, server_hostname="gateway.example") as peer:
+                peer.sendall(encode(Packet(1)))
+                assert peer.recv(64) == encode(Packet(1))

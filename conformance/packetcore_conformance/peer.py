@@ -51,6 +51,17 @@ class Peer:
             raise
         return cls(sock)
 
+    @classmethod
+    def connect_unix(cls, path: str) -> Peer:
+        """Connect to a server on a Unix socket."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(path)
+        except BaseException:
+            sock.close()
+            raise
+        return cls(sock)
+
     def send(self, data: bytes) -> None:
         """Send all of `data`."""
         self.sock.sendall(data)

@@ -76,6 +76,20 @@ def needs_udp(driver: Driver) -> None:
 
 
 @pytest.fixture
+def needs_unix(driver: Driver) -> None:
+    """Skip a case where the adapter, or the system, has no Unix sockets."""
+    if "unix" not in driver.capabilities():
+        pytest.skip("the adapter says that it has no Unix sockets")
+
+
+@pytest.fixture
+def needs_serial(driver: Driver) -> None:
+    """Skip a case where the adapter has no serial lines: for want of pyserial, or on Windows."""
+    if "serial" not in driver.capabilities():
+        pytest.skip("the adapter says that it has no serial lines: they need pyserial, and another system than Windows")
+
+
+@pytest.fixture
 def needs_reconnect(driver: Driver) -> None:
     """Skip a case where the adapter's clients do not come back."""
     if "reconnect" not in driver.capabilities():

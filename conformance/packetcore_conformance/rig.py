@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from packetcore import TLS, Address, Backoff, ClientBase, Config, Driver, Handler, ServerBase, Session, StreamBase
 from packetcore_conformance.datagram_peer import DatagramPeer
 from packetcore_conformance.peer import DEADLINE, Peer
+from packetcore_conformance.serial_peer import Cable, SerialPeer
 
 
 class Rig:
@@ -23,7 +24,7 @@ class Rig:
         self._clients: list[Session] = []
         self._returning: list[ClientBase] = []
         self._connection_pools: list[Any] = []
-        self._peers: list[Peer | DatagramPeer] = []
+        self._peers: list[Peer | DatagramPeer | SerialPeer | Cable] = []
         self._threads = ThreadPoolExecutor(512, thread_name_prefix="case")
 
     def serve(
@@ -39,6 +40,61 @@ class Rig:
         server = self.driver.start_server(handler, port=port, config=config, tls=tls, **options)
         self._servers.append(server)
         return server
+
+    def serve_unix(
+        self, path: str, handler: Handler | None = None, config: Config | None = None, **options: Any
+    ) -> ServerBase:
+        """A server of the adapter on a Unix socket."""
+        server = self.driver.start_unix_server(handler, path, config=config, **options)
+        self._servers.append(server)
+        return server
+
+    def connect_unix(self, path: str, handler: Any = None, config: Config | None = None, **options: Any) -> Any:
+        """A client of the adapter on a Unix socket, as what its `connect_unix` gives."""
+        connected = self.driver.connect_unix(path, handler, config=config, **options)
+        if isinstance(connected, ClientBase):
+            self._returning.append(connected)
+        else:
+            self._clients.append(getattr(connected, "session", connected))
+        return connected
+
+    def connect_url(
+        self, url: str, handler: Any = None, config: Config | None = None, *, tls: TLS | None = None, **options: Any
+    ) -> Any:
+        """A client of the adapter by WebSocket, as what its `connect` gives."""
+        connected = self.driver.connect(url, None, handler, config=config, tls=tls, **options)
+        if isinstance(connected, ClientBase):
+            self._returning.append(connected)
+        else:
+            self._clients.append(getattr(connected, "session", connected))
+        return connected
+
+    def connect_serial(self, device: str, handler: Any = None, config: Config | None = None, **options: Any) -> Any:
+        """A client of the adapter on a serial line, as what its `connect_serial` gives."""
+        connected = self.driver.connect_serial(device, handler, config=config, **options)
+        if isinstance(connected, ClientBase):
+            self._returning.append(connected)
+        else:
+            self._clients.append(getattr(connected, "session", connected))
+        return connected
+
+    def serial_peer(self) -> SerialPeer:
+        """The other end of a serial line."""
+        peer = SerialPeer()
+        self._peers.append(peer)
+        return peer
+
+    def cable(self, **options: Any) -> Cable:
+        """A cable between two serial lines."""
+        cable = Cable(**options)
+        self._peers.append(cable)
+        return cable
+
+    def unix_peer(self, path: str) -> Peer:
+        """A raw peer of a server on a Unix socket."""
+        peer = Peer.connect_unix(path)
+        self._peers.append(peer)
+        return peer
 
     def connect(
         self, server: ServerBase, handler: Handler, config: Config | None = None, *, tls: TLS | None = None
@@ -138,7 +194,7 @@ class Rig:
         handler: Handler | None = None,
         config: Config | None = None,
         *,
-        host: str | None = "127.0.0.1",
+        host: str | Sequence[str] | None = "127.0.0.1",
         port: int = 0,
         **options: Any,
     ) -> ServerBase:

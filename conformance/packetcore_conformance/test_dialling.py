@@ -1,6 +1,7 @@
 """Dialling.
 
-Each address of a name is tried, no look-up holds up the loop, and nothing is left of a failure.
+Each address of a name is tried, beside those that do not answer (RFC 8305), no look-up holds up the
+loop, and nothing is left of a failure.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from packetcore import Backoff, Config, Driver, Handler, Packet, ServerBase, encode
+from packetcore import Address, Backoff, Config, Driver, Handler, Packet, ServerBase, encode
 from packetcore_conformance.certificates import Certificates
 from packetcore_conformance.descriptors import are_listed, expect_at_most, open_descriptors
 from packetcore_conformance.peer import DEADLINE
@@ -47,6 +48,99 @@ def test_each_address_of_a_name_is_tried(rig: Rig, monkeypatch: pytest.MonkeyPat
     rig.call(session.send, Packet(1, b"ping"))
     assert handler.wait("packet_received") == [Packet(1, b"ping")]
     rig.call(session.abort)
+
+
+def connect_by_name(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, port: int, *hosts: str, **options: Any
+) -> Callable[[], Any]:
+    """What connects to a name that has these addresses."""
+    resolver = Resolver(monkeypatch, *hosts)
+    resolver.answers.set()
+
+    def connect() -> Any:
+        try:
+            return rig.driver.connect(NAME, port, Recorder(), **options)
+        except OSError:
+            if not resolver.asked:
+                pytest.skip("the runtime has a resolver of its own")
+            raise
+
+    return connect
+
+
+@contextmanager
+def deaf(*addresses: Address) -> Iterator[None]:
+    """Have addresses whose attempts to connect get no answer: their accept queues are full."""
+    with ExitStack() as cleanup:
+        for address in addresses:
+            server = cleanup.enter_context(socket.create_server(address[:2], backlog=0))
+            for _ in range(4):
+                clog = cleanup.enter_context(socket.socket())
+                clog.setblocking(False)
+                clog.connect_ex(server.getsockname())
+        yield
+
+
+def test_after_a_refusal_the_next_address_is_tried_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = rig.serve(echo()).address[1]
+    connect = connect_by_name(rig, monkeypatch, port, "127.0.0.2", "127.0.0.1", attempt_delay=2.0)
+    began = time.monotonic()
+    session = connect()
+    assert time.monotonic() - began < 1.5, "an address that refuses costs the delay of one that is silent"
+    assert rig.call(lambda: session.peer) == ("127.0.0.1", port)
+    rig.call(session.abort)
+
+
+@are_listed
+def test_an_address_that_never_answers_costs_a_delay_and_no_socket(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = rig.serve(echo()).address[1]
+    connect = connect_by_name(rig, monkeypatch, port, "127.0.0.2", "127.0.0.1", attempt_delay=0.1)
+    with deaf(("127.0.0.2", port)):
+
+        def reach() -> None:
+            began = time.monotonic()
+            session = connect()
+            assert 0.05 < time.monotonic() - began < DEADLINE / 2, "the silent address held up the other"
+            assert rig.call(lambda: session.peer) == ("127.0.0.1", port)
+            rig.call(session.abort)
+
+        reach()
+        before = open_descriptors()
+        for _ in range(6):
+            reach()
+        expect_at_most(before + 3, "an attempt that lost stayed open")
+
+
+def test_where_no_address_answers_the_error_names_each(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:
+        unused.bind(("0.0.0.0", 0))
+        port = unused.getsockname()[1]
+        refused = connect_by_name(rig, monkeypatch, port, "127.0.0.2", "127.0.0.3")
+        with pytest.raises(ConnectionRefusedError) as caught:
+            refused()
+        for host in ("127.0.0.2", "127.0.0.3"):
+            assert f"{host} port {port}: Connection refused" in str(caught.value)
+
+
+def test_connect_timeout_counts_the_attempts_together_and_tells_of_each(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    brief = Config(connect_timeout=0.4)
+    hosts = "127.0.0.2", "127.0.0.3"
+    late = connect_by_name(rig, monkeypatch, port, *hosts, attempt_delay=0.1, config=brief)
+    with deaf(*((host, port) for host in hosts)), pytest.raises(TimeoutError, match=r"connect_timeout=0\.4") as caught:
+        late()
+    for host in hosts:
+        assert f"{host} port {port}: no answer" in str(caught.value)
+
+
+@pytest.mark.parametrize("delay", [0.05, 3.0])
+def test_a_delay_that_the_rfc_advises_against_is_refused(rig: Rig, delay: float) -> None:
+    connect: Any = rig.driver.connect
+    with pytest.raises(ValueError, match=f"attempt_delay={delay}"):
+        connect("127.0.0.1", 1, Recorder(), attempt_delay=delay)
 
 
 @pytest.mark.parametrize("name", LOOK_UPS)

@@ -6,10 +6,13 @@ from packetcore_tornado._adapter import (
     Server,
     Stream,
     connect,
+    connect_serial,
     connect_udp,
+    connect_unix,
     request,
     serve,
     serve_udp,
+    serve_unix,
 )
 from packetcore_tornado._driver import TornadoDriver
 
@@ -20,8 +23,11 @@ __all__ = [
     "Stream",
     "TornadoDriver",
     "connect",
+    "connect_serial",
     "connect_udp",
+    "connect_unix",
     "request",
     "serve",
     "serve_udp",
+    "serve_unix",
 ]

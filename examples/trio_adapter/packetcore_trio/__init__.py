@@ -6,10 +6,13 @@ from packetcore_trio._adapter import (
     Server,
     Stream,
     connect,
+    connect_serial,
     connect_udp,
+    connect_unix,
     request,
     serve,
     serve_udp,
+    serve_unix,
 )
 from packetcore_trio._driver import TrioDriver
 
@@ -20,8 +23,11 @@ __all__ = [
     "Stream",
     "TrioDriver",
     "connect",
+    "connect_serial",
     "connect_udp",
+    "connect_unix",
     "request",
     "serve",
     "serve_udp",
+    "serve_unix",
 ]

@@ -13,6 +13,8 @@ Client = AsyncClient
 adapter = AsyncAdapter(EventLoop, Stream, Server, Client)
 serve, connect, request = adapter.serve, adapter.connect, adapter.request
 serve_udp, connect_udp = adapter.serve_udp, adapter.connect_udp
+serve_unix, connect_unix = adapter.serve_unix, adapter.connect_unix
+connect_serial = adapter.connect_serial
 
 
 class ConnectionPool(AsyncConnectionPool[AnyItem]):

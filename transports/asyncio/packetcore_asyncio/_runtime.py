@@ -14,9 +14,10 @@ from typing import Any
 
 from packetcore import Address, Dial, Endpoint, Handle, Session
 from packetcore_asyncio._opening import Opening
+from packetcore_asyncio._racing import connected
 from packetcore_asyncio._socket import SocketProtocol
 from packetcore_asyncio._tls import TLSProtocol
-from packetcore_sockets import Runtime, TLSRecords, prepare
+from packetcore_sockets import ATTEMPT_DELAY, Attempts, Records, Runtime, TLSRecords, checked_delay, is_address, prepare
 
 
 class EventLoop(Runtime):
@@ -70,12 +71,34 @@ class EventLoop(Runtime):
         context: SSLContext | None,
         done: Callable[[Session[Any] | Exception], object],
     ) -> Handle | None:
-        prepare(sock)
         try:
             tls = None if context is None else TLSRecords(context, server_side=True)
         except OSError:  # a context for the other side
             sock.close()
             raise
+        return self._accept(endpoint, sock, peer, tls, done)
+
+    def accept_over(
+        self,
+        endpoint: Endpoint[Any],
+        sock: socket.socket,
+        peer: Address,
+        records: SSLContext | Records,
+        done: Callable[[Session[Any] | Exception], object],
+    ) -> Handle:
+        """See `packetcore_sockets.Network`."""
+        over = records if isinstance(records, Records) else TLSRecords(records, server_side=True)
+        return self._accept(endpoint, sock, peer, over, done)
+
+    def _accept(
+        self,
+        endpoint: Endpoint[Any],
+        sock: socket.socket,
+        peer: Address,
+        tls: Records | None,
+        done: Callable[[Session[Any] | Exception], object],
+    ) -> Handle:
+        prepare(sock)
 
         async def reach(opening: Opening) -> None:
             protocol = self._protocol(endpoint, opening, peer, tls)
@@ -91,6 +114,7 @@ class EventLoop(Runtime):
         *,
         ssl: SSLContext | bool | None = None,
         server_hostname: str | None = None,
+        attempt_delay: float = ATTEMPT_DELAY,
         **options: Any,
     ) -> Dial:
         """See `packetcore_sockets.Network`.
@@ -98,25 +122,69 @@ class EventLoop(Runtime):
         Args:
             ssl: `True` means the default context.
             server_hostname: "" asks for none, as in asyncio.
-            options: what else `loop.create_connection` takes for plain TCP.
+            attempt_delay: for a name; see `packetcore_sockets.Attempts`.
+            options: what else `loop.create_connection` takes for plain TCP, which then goes its own way
+                about the addresses of a name, too.
+
+        Raises:
+            ValueError: `attempt_delay` is not within what RFC 8305 recommends.
         """
         name = (host if server_hostname is None else server_hostname) or None
 
-        async def reach(endpoint: Endpoint[Any], opening: Opening) -> None:
+        async def new_records() -> Records | None:
             # The default context reads files.
             context = await self.loop.run_in_executor(None, create_default_context) if ssl is True else ssl
-            tls = TLSRecords(context, server_hostname=name) if context else None
-            protocol = self._protocol(endpoint, opening, None, tls)
-            await self.loop.create_connection(lambda: protocol, host, port, **options)
+            return TLSRecords(context, server_hostname=name) if context else None
+
+        return self._dialler(host, port, new_records, attempt_delay, options)
+
+    def dialler_over(
+        self, host: str, port: int, new_records: Callable[[], Records], *, attempt_delay: float = ATTEMPT_DELAY
+    ) -> Dial:
+        """See `packetcore_sockets.Network`."""
+
+        async def at_once() -> Records:
+            return new_records()
+
+        return self._dialler(host, port, at_once, attempt_delay, {})
+
+    def _dialler(
+        self,
+        host: str,
+        port: int,
+        new_records: Callable[[], Coroutine[Any, Any, Records | None]],
+        attempt_delay: float,
+        options: dict[str, Any],
+    ) -> Dial:
+        delay = checked_delay(attempt_delay)
+        is_one = bool(options) or is_address(host)  # of which uvloop's look-up loses the scope
+
+        async def reach(endpoint: Endpoint[Any], told: list[Attempts], opening: Opening) -> None:
+            protocol = self._protocol(endpoint, opening, None, await new_records())
+            if is_one:
+                await self.loop.create_connection(lambda: protocol, host, port, **options)
+                return
+            infos: Any = await self.loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            told.append(Attempts(infos, delay))
+            sock = await connected(self.loop, self, told[0])
+            if sock is None:
+                raise told[0].error(host, port)
+            await self.loop.create_connection(lambda: protocol, sock=sock)
 
         def dial(endpoint: Endpoint[Any], done: Callable[[Session[Any] | Exception], object]) -> Handle:
-            limit, timed_out = endpoint.config.connect_timeout, partial(endpoint.connect_timed_out, host, port)
-            return Opening(self.loop, partial(reach, endpoint), limit, timed_out, done)
+            told: list[Attempts] = []
+
+            def timed_out() -> Exception:
+                error = endpoint.connect_timed_out(host, port)
+                return told[0].timed_out(error) if told else error
+
+            limit = endpoint.config.connect_timeout
+            return Opening(self.loop, partial(reach, endpoint, told), limit, timed_out, done)
 
         return dial
 
     def _protocol(
-        self, endpoint: Endpoint[Any], opening: Opening, peer: Address | None, tls: TLSRecords | None
+        self, endpoint: Endpoint[Any], opening: Opening, peer: Address | None, tls: Records | None
     ) -> SocketProtocol:
         if tls is None:
             return SocketProtocol(endpoint, self.loop, self.time, opening, peer)

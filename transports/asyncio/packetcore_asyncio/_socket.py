@@ -8,11 +8,12 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, cast
 
 from packetcore import Address, Carrier, Endpoint, Session
 from packetcore_asyncio._opening import Opening
-from packetcore_sockets import no_delay, read_rest, reset_on_close
+from packetcore_sockets import as_address, carrier_of, no_delay, read_rest, reset_on_close
 
 FAIR = 64 * 1024
 """Bytes after which others get their turn: uvloop reads up to 32 chunks of 250 KiB in one go,
@@ -75,7 +76,7 @@ class SocketProtocol(asyncio.Protocol):
     def _open_session(self) -> None:
         peer = self._peer or self._transport.get_extra_info("peername") or ("unknown", 0)
         self._is_open = True
-        self.session = Session(self._endpoint, self, peer, self._time())
+        self.session = self._endpoint.session_type(self._endpoint, self, peer, self._time())
         opening, self._opening = self._opening, None
         if opening is not None:
             opening.begun(self.session)
@@ -159,9 +160,10 @@ class SocketProtocol(asyncio.Protocol):
         self._loop.call_soon(lambda: self.session.flush(self._time()))
 
     def carrier(self) -> Carrier:
-        sock: Any = self._transport.get_extra_info("socket")
+        sock = self._transport.get_extra_info("socket")
+        carrier = Carrier("tcp") if sock is None else carrier_of(sock)
         local = self._transport.get_extra_info("sockname")
-        return Carrier("tcp", local, None if sock is None else int(sock.family))
+        return carrier if carrier.local or not local else replace(carrier, local=as_address(local))
 
     def _tick(self) -> None:
         self._timer = None

@@ -1,24 +1,23 @@
-"""TLS above a plain transport: on every event loop the same, and with an end that loses nothing,
+"""TLS or other records above a plain transport: on every event loop the same, and with an end that loses nothing,
 which asyncio's own transport has not."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from packetcore import Address, Carrier, Endpoint
 from packetcore_asyncio._opening import Opening
 from packetcore_asyncio._socket import FAIR, SocketProtocol
-from packetcore_sockets import TLSRecords
+from packetcore_sockets import Records
 
 
 class TLSProtocol(SocketProtocol):
     """A `SocketProtocol` whose session begins with the end of the handshake.
 
     Args:
-        tls: this side of it, new.
+        tls: this side of it, or of what else is carried in records, new.
     """
 
     def __init__(
@@ -28,10 +27,11 @@ class TLSProtocol(SocketProtocol):
         time: Callable[[], float],
         opening: Opening,
         peer: Address | None,
-        tls: TLSRecords,
+        tls: Records,
     ) -> None:
         super().__init__(endpoint, loop, time, opening, peer)
         self._tls = tls
+        self._ping_timer: asyncio.TimerHandle | None = None
 
     # What asyncio calls.
 
@@ -42,18 +42,22 @@ class TLSProtocol(SocketProtocol):
 
     def eof_received(self) -> bool:
         if not self._is_open:
-            self._fail(ConnectionResetError("the peer closed the connection during the TLS handshake"))
+            what = f"the {self._tls.protocol} handshake"
+            self._fail(ConnectionResetError(f"the peer closed the connection during {what}"))
             return False
         if not self._tls.at_end:
             self.session.eof(self._time(), truncated=True)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(exc or ConnectionResetError("the connection was lost during the TLS handshake"))
+        if self._ping_timer is not None:
+            self._ping_timer.cancel()
+        self._fail(exc or ConnectionResetError(f"the connection was lost during the {self._tls.protocol} handshake"))
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
         self._report()
+        self._put(self._tls.take())  # what it had to say may have waited for room
 
     # What the session calls.
 
@@ -64,14 +68,15 @@ class TLSProtocol(SocketProtocol):
 
     def write_eof(self) -> None:
         self._say_goodbye()
-        super().write_eof()
+        if self._tls.ends_socket:
+            super().write_eof()
 
     def close(self) -> None:
         self._say_goodbye()
         super().close()
 
     def carrier(self) -> Carrier:
-        return replace(super().carrier(), tls=self._tls.info())
+        return self._tls.carrier(super().carrier())
 
     # What both have done.
 
@@ -85,11 +90,16 @@ class TLSProtocol(SocketProtocol):
         self._put(tls.take())
         if tls.is_open and not self._is_open and tls.error is None:
             self._open_session()
+            self._ping_later()
         if plain:
             self.session.received(plain, self._time())
+        if tls.heard():
+            self.session.touch(self._time())
         if tls.at_end and not knew_end:
             self.session.eof(self._time())
         if tls.error is not None:
+            tls.close()
+            self._put(tls.take())
             self._break(tls.error)
 
     def _receive_rest(self, rest: bytes) -> None:
@@ -106,8 +116,18 @@ class TLSProtocol(SocketProtocol):
             self._opening.failed(error)
 
     def _say_goodbye(self) -> None:
-        self._tls.close()
+        self._tls.close(going_away=self._endpoint.draining)
         self._put(self._tls.take())
+
+    def _ping_later(self) -> None:
+        if self._tls.ping_interval is not None:
+            self._ping_timer = self._loop.call_later(self._tls.ping_interval, self._ping)
+
+    def _ping(self) -> None:
+        if not self._transport.get_write_buffer_size():  # else it would only wait behind that
+            self._tls.ping()
+            self._put(self._tls.take())
+        self._ping_later()
 
     def _put(self, records: bytes) -> None:
         if records and not self._transport.is_closing():

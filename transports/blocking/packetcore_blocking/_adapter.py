@@ -42,6 +42,8 @@ def _loop(loop: Loop | None = None) -> Loop:
 adapter = Adapter()
 serve, serve_udp = adapter.serve_and_wait, adapter.serve_udp_and_wait
 connect, connect_udp = adapter.connect_and_wait, adapter.connect_udp_and_wait
+serve_unix, connect_unix = adapter.serve_unix_and_wait, adapter.connect_unix_and_wait
+connect_serial = adapter.connect_serial_and_wait
 request = waiting(adapter.request)
 
 

@@ -19,8 +19,8 @@ from socket import socket, socketpair
 from time import monotonic
 from typing import Any, TypeVar
 
-from packetcore import Endpoint, Handle
-from packetcore_blocking._session import LockedDatagramSession, LockedSession
+from packetcore import Address, Endpoint, Handle, Host, Session
+from packetcore_blocking._session import LockedDatagramSession, LockedPacedSession, LockedSession
 from packetcore_blocking._thread import Cancelled, Thread
 from packetcore_sockets import SyncRuntime
 
@@ -63,7 +63,6 @@ class Loop(SyncRuntime):
         self.driver = 0
         """The ident of the thread that serves it now."""
         self.closed = False
-        self.new_session = partial(LockedSession, self)
         self.new_datagram_session = partial(LockedDatagramSession, self)
         self._held: set[Callback] = set()
         self._selector = DefaultSelector()
@@ -119,6 +118,11 @@ class Loop(SyncRuntime):
     def set_writer(self, sock: socket, callback: Callback | None) -> None:
         reader, _ = self._watched(sock)
         self._watch(sock, reader, callback or _nothing)
+
+    def new_session(self, endpoint: Endpoint[Any], host: Host, peer: Address, now: float) -> Session[Any]:
+        if endpoint.config.interframe_delay:
+            return LockedPacedSession(self, endpoint, host, peer, now)
+        return LockedSession(self, endpoint, host, peer, now)
 
     def bind(self, endpoint: Endpoint[Any]) -> None:
         endpoint.runs_by(self.post, any_thread=True)

@@ -7,7 +7,7 @@ from functools import wraps
 from threading import get_ident
 from typing import Any, Protocol
 
-from packetcore import Address, DatagramSession, Endpoint, Host, Session, speedups
+from packetcore import Address, DatagramSession, Endpoint, Host, PacedSession, Session, speedups
 
 
 class Lock(Protocol):
@@ -22,6 +22,16 @@ class Lock(Protocol):
 
 class LockedSession(Session[Any]):
     """A session of a stream."""
+
+    __slots__ = ("loop",)
+
+    def __init__(self, loop: Lock, endpoint: Endpoint[Any], host: Host, peer: Address, now: float) -> None:
+        super().__init__(endpoint, host, peer, now)
+        self.loop = loop
+
+
+class LockedPacedSession(PacedSession[Any]):
+    """A session of a stream with silence between its frames."""
 
     __slots__ = ("loop",)
 
@@ -58,7 +68,7 @@ _TO_LOCK = [
 ]
 
 _stats = _locked(lambda session: Session.stats.__get__(session))
-for _kind in (LockedSession, LockedDatagramSession):
+for _kind in (LockedSession, LockedPacedSession, LockedDatagramSession):
     for _name in _TO_LOCK:
         setattr(_kind, _name, _locked(getattr(_kind, _name)))
     setattr(_kind, "stats", property(_stats))  # noqa: B010

@@ -10,10 +10,13 @@ from packetcore_gevent._adapter import (
     Server,
     Stream,
     connect,
+    connect_serial,
     connect_udp,
+    connect_unix,
     request,
     serve,
     serve_udp,
+    serve_unix,
 )
 from packetcore_gevent._driver import GeventDriver
 
@@ -26,8 +29,11 @@ __all__ = [
     "Server",
     "Stream",
     "connect",
+    "connect_serial",
     "connect_udp",
+    "connect_unix",
     "request",
     "serve",
     "serve_udp",
+    "serve_unix",
 ]

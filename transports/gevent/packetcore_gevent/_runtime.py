@@ -92,6 +92,9 @@ class Hub(SyncRuntime):
 
         gevent.spawn(ask)
 
+    def tls_over_memory(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        return _over_memory(context)
+
     def accept(
         self,
         endpoint: Endpoint[Any],

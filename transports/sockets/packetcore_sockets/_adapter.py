@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
+from errno import EADDRNOTAVAIL
 from functools import partial
 from ssl import SSLContext
 from typing import Any, TypeVar, overload
@@ -28,13 +30,21 @@ from packetcore import (
     ask,
 )
 from packetcore.framings import Framing
+from packetcore_sockets._carrier import address_of
 from packetcore_sockets._datagram import DatagramSocket
+from packetcore_sockets._hosts import Hosts, check_each, hosts_of, names_of
+from packetcore_sockets._inherited import Given, given_datagram_sockets, given_listeners
 from packetcore_sockets._listener import BACKLOG, open_tcp_listeners
 from packetcore_sockets._listening import Listening
 from packetcore_sockets._look_up import Found
-from packetcore_sockets._network import live_on
+from packetcore_sockets._network import Network, live_on
 from packetcore_sockets._open import AddressInfo, open_udp_client, open_udp_servers
+from packetcore_sockets._proxied import Proxies, ProxyNetworks
 from packetcore_sockets._runtime import Runtime
+from packetcore_sockets._serial import Line, SerialDial
+from packetcore_sockets._unix import UnixDial, UnixListening, open_unix_listener, path_of
+from packetcore_sockets._websocket_dial import dialler_to
+from packetcore_sockets._websocket_options import WebSocket, WebSocketOptions, options_of
 
 T = TypeVar("T")
 
@@ -74,15 +84,19 @@ class Adapter:
     async def serve(
         self,
         handler: Handler[Any] | Callable[[Any], Any],
-        host: str | None = "127.0.0.1",
+        host: Hosts = "127.0.0.1",
         port: int = 0,
         *,
+        family: int = 0,
         config: Config | None = None,
         sessions: SessionPool[Session[Any]] | None = None,
         framing: Framing | None = None,
         codec: PacketCodec[Any] | None = None,
         ssl: SSLContext | None = None,
         backlog: int = BACKLOG,
+        socket: Given | None = None,
+        proxy_protocol: ProxyNetworks | None = None,
+        websocket: WebSocket = False,
         **where: Any,
     ) -> Any:
         """Listen on TCP and serve.
@@ -90,9 +104,10 @@ class Adapter:
         Args:
             handler: a `packetcore.Handler` for all sessions, or an `async def` function that
                 is run over a `Stream` for each.
-            host: the address to listen on, or a name: each of its addresses. `None` or "" means
-                every one of this machine, of both families.
+            host: the address to listen on, or a name: each of its addresses. `None`, "" or "::" means
+                every one of this machine, of both families. A sequence means each of these.
             port: 0 takes a free one, the same for all; `Server.addresses` tells which.
+            family: `socket.AF_INET` or `socket.AF_INET6` for addresses of that family alone; 0 for both.
             config: limits and timeouts.
             sessions: a register that other servers use too, of UDP for instance.
             framing: where frames begin and end, one of `packetcore.framings`; the default is that of
@@ -100,25 +115,44 @@ class Adapter:
             codec: what stands in the frames; then they have its packets.
             ssl: speak TLS as this says.
             backlog: how many connections may wait to be accepted.
+            socket: in place of host and port a stream socket that listens already, TCP or Unix, or several:
+                of a parent process, or of systemd, see `inherited_sockets`. It belongs to the server from
+                then on, which closes it and leaves the file of a Unix socket.
+            proxy_protocol: the networks of proxies, such as `("10.0.0.0/8", "::1")`, each of whose connections
+                begins with a header of the PROXY protocol, version 1 or 2, within `connect_timeout`.
+                `Session.peer` is then the device's address, and `Carrier.proxy` says what the proxy told. Who
+                connects from elsewhere is refused.
+            websocket: speak WebSocket (RFC 6455), by wsproto (extra `websocket`): `True`, or how, as
+                `WebSocketOptions` say; "auto" for frames without it by the same port, too. With `ssl` an
+                `SSLContext` on every adapter. `Session.carrier.websocket` says what was asked for.
             where: what the runtime needs to know, as a nursery.
 
         Raises:
-            OSError: the address is in use or not this machine's.
+            ImportError: `websocket` is asked for, and wsproto is not installed.
+            OSError: an address is in use, or a host has none that is this machine's.
+            TypeError: `socket` is no socket, or there is a host or port beside it; or with `websocket` `ssl`
+                is no `SSLContext`.
+            ValueError: it does not listen, is closed, or of another kind; it stays the caller's. Or
+                `proxy_protocol` names no networks. Or "auto" goes with a `framing` or `ssl`.
         """
+        proxies = None if proxy_protocol is None else Proxies(proxy_protocol)
+        carried_by = options_of(websocket)
         async with self.server_runtime(sessions, **where).held() as runtime:
-            infos = await look_up(runtime, host or None, port, socket.SOCK_STREAM, socket.AI_PASSIVE)
-            with _given_away(open_tcp_listeners(infos, port, backlog)) as sockets:
+            if carried_by is not None:
+                _check_websocket(runtime, carried_by, framing, ssl)
+            opened = await _stream_listeners(runtime, host, port, family, backlog, socket)
+            with _given_away(opened) as sockets:
                 endpoint = partial(Endpoint[Any], framing=framing, codec=codec)
                 server = self._server(runtime, self._new_stream, handler, config, endpoint=endpoint, sessions=sessions)
-            server.addresses = [sock.getsockname() for sock in sockets]
-            server.listening = Listening(runtime, server.endpoint, sockets, ssl)
+            server.addresses = [address_of(sock) for sock in sockets]
+            server.listening = Listening(runtime, server.endpoint, sockets, ssl, proxies, carried_by)
             return server
 
     @_typed_by_manner
     async def connect(
         self,
         host: str,
-        port: int,
+        port: int | None = None,
         handler: Handler[Any] | Callable[[Any], Any] | None = None,
         *,
         reconnect: Backoff | None = None,
@@ -131,8 +165,12 @@ class Adapter:
         """Connect to a server.
 
         Args:
-            host: a name or an address.
-            port: its port.
+            host: a name or an address, of IPv6 with a scope where it needs one, as "fe80::1%eth0". Of
+                a name with several addresses the first that answers is taken (Happy Eyeballs, RFC
+                8305): families take turns, and the next is tried once the one before has failed, or
+                beside it after `attempt_delay`. Or a URL of WebSocket, "ws://HOST:PORT/PATH" or over TLS
+                "wss://HOST:PORT/PATH".
+            port: its port; a URL needs none.
             handler: what hears of packets; with none you get a `Stream` to receive from.
             reconnect: connect again and again, waiting in between as this says. You get a `Client`
                 at once, and its handler may be a function over a `Stream`, run for each connection.
@@ -141,25 +179,160 @@ class Adapter:
             framing: see `serve`, and so `codec`.
             options: for TLS `ssl`, an `SSLContext` or what the runtime's own TLS takes, and with an
                 `SSLContext` `server_hostname`, the name in the server's certificate where it is not
-                `host`; what the runtime needs to know; and what else its transports take.
+                `host`; `attempt_delay`, from 0.1 to 2 seconds, by default 0.25; what the runtime needs
+                to know; and what else its transports take. For a URL: `ssl`, an `SSLContext`, without which
+                wss:// trusts the system's authorities; `server_hostname`; `subprotocol`, by default
+                "packetcore", `None` for none; `origin`; `headers`, a mapping; `ping_interval`, see
+                `WebSocketOptions`.
 
         Raises:
-            OSError: it was refused or not reached; `TimeoutError` after `connect_timeout`;
+            ImportError: there is a URL, and wsproto is not installed.
+            ValueError: the URL is none of WebSocket's.
+            OSError: it was refused or not reached, with why for each address; `TimeoutError` after `connect_timeout`;
                 `ssl.SSLError` where TLS failed. With `reconnect` these go to the log.
         """
         async with self.runtime(options).held() as runtime:
-            dial = runtime.dialler(host, port, **options)
-            if reconnect is not None and handler is not None:
-                runtime.start()
-                endpoint = partial(Endpoint[Any], framing=framing, codec=codec)
-                return self._client(runtime, self._new_stream, handler, config, reconnect, keep, dial, endpoint)
-            if handler is None and reconnect is None:
-                return await self.open_stream(runtime, dial, config, framing, codec)
-            if isinstance(handler, Handler) and reconnect is None:
-                session = await self.open_session(runtime, dial, handler, config, framing, codec)
-                runtime.start()
-                return session
+            dial = dialler_to(runtime, host, port, **options)
+            return await self._dialled(runtime, dial, handler, reconnect, keep, config, framing, codec)
+
+    async def _dialled(
+        self,
+        runtime: Runtime,
+        dial: Dial,
+        handler: Handler[Any] | Callable[[Any], Any] | None,
+        reconnect: Backoff | None,
+        keep: int,
+        config: Config | None,
+        framing: Framing | None,
+        codec: PacketCodec[Any] | None,
+    ) -> Any:
+        """What comes of connecting by a dial: of a handler a session, of none a stream, to come back a client."""
+        if reconnect is not None and handler is not None:
+            runtime.start()
+            endpoint = partial(Endpoint[Any], framing=framing, codec=codec)
+            return self._client(runtime, self._new_stream, handler, config, reconnect, keep, dial, endpoint)
+        if handler is None and reconnect is None:
+            return await self.open_stream(runtime, dial, config, framing, codec)
+        if isinstance(handler, Handler) and reconnect is None:
+            session = await self.open_session(runtime, dial, handler, config, framing, codec)
+            runtime.start()
+            return session
         raise TypeError("reconnect needs a handler, or a function over a stream; a function needs reconnect")
+
+    @_typed_by_manner
+    async def serve_unix(
+        self,
+        handler: Handler[Any] | Callable[[Any], Any],
+        path: str | os.PathLike[str],
+        *,
+        mode: int | None = None,
+        config: Config | None = None,
+        sessions: SessionPool[Session[Any]] | None = None,
+        framing: Framing | None = None,
+        codec: PacketCodec[Any] | None = None,
+        ssl: SSLContext | None = None,
+        backlog: int = BACKLOG,
+        **where: Any,
+    ) -> Any:
+        """Listen on a Unix socket and serve. Its file goes when the server is closed. A peer's address is
+        its path, mostly `("",)`, which no `max_sessions_per_host` counts; `session.carrier.credentials` says
+        whose process it is.
+
+        Args:
+            handler: see `serve`, and so `config`, `sessions`, `framing`, `codec` and `backlog`.
+            path: where. A socket that is there and on which nobody listens is replaced. One that begins
+                with a zero byte is of Linux's abstract namespace.
+            mode: the permissions of the socket's file, as 0o660, before anybody can connect; `None` leaves
+                them to the umask.
+            ssl: speak TLS as this `SSLContext` says.
+            where: what the runtime needs to know, as a nursery.
+
+        Raises:
+            OSError: somebody listens there, there is something else than a socket, or no directory.
+        """
+        async with self.server_runtime(sessions, **where).held() as runtime:
+            place = path_of(path)
+            with _given_away([open_unix_listener(place, mode, backlog)]) as (sock,):
+                endpoint = partial(Endpoint[Any], framing=framing, codec=codec)
+                server = self._server(runtime, self._new_stream, handler, config, endpoint=endpoint, sessions=sessions)
+            server.addresses = [(place,)]
+            server.listening = UnixListening(runtime, server.endpoint, sock, place, ssl)
+            return server
+
+    @_typed_by_manner
+    async def connect_unix(
+        self,
+        path: str | os.PathLike[str],
+        handler: Handler[Any] | Callable[[Any], Any] | None = None,
+        *,
+        reconnect: Backoff | None = None,
+        keep: int = 0,
+        config: Config | None = None,
+        framing: Framing | None = None,
+        codec: PacketCodec[Any] | None = None,
+        ssl: SSLContext | None = None,
+        server_hostname: str | None = None,
+        **where: Any,
+    ) -> Any:
+        """Connect to a server's Unix socket.
+
+        Args:
+            path: where; see `serve_unix`.
+            handler: see `connect`, and so `reconnect`, `keep`, `config`, `framing` and `codec`.
+            ssl: speak TLS as this `SSLContext` says.
+            server_hostname: the name in the server's certificate; needed where `ssl` checks names.
+            where: what the runtime needs to know, as a nursery.
+
+        Raises:
+            OSError: nobody listens there; `TimeoutError` after `connect_timeout`; `ssl.SSLError` where TLS
+                failed. With `reconnect` these go to the log.
+        """
+        async with self._current(**where).held() as runtime:
+            dial = partial(UnixDial, runtime, path_of(path), ssl, server_hostname)
+            return await self._dialled(runtime, dial, handler, reconnect, keep, config, framing, codec)
+
+    @_typed_by_manner
+    async def connect_serial(
+        self,
+        device: str | os.PathLike[str],
+        handler: Handler[Any] | Callable[[Any], Any] | None = None,
+        *,
+        baudrate: int = 115200,
+        reconnect: Backoff | None = None,
+        keep: int = 0,
+        config: Config | None = None,
+        framing: Framing | None = None,
+        codec: PacketCodec[Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Open a serial line, by pyserial (extra `serial`). Its session is as any other; an adapter that is
+        pulled ends it with RESET. A line says neither that its other end has gone nor that somebody is
+        there: `idle_timeout` does, or `None` for devices that are silent for long. What is sent goes as fast
+        as the line takes it; `close` waits for that, `close_timeout` at most. The address is `(device,)`.
+        Not on Windows, whose COM ports have no descriptor to be watched.
+
+        Args:
+            device: its path, as "/dev/ttyUSB0"; better a name that stays, of "/dev/serial/by-id".
+            handler: see `connect`, and so `keep`, `framing` and `codec`.
+            baudrate: bits a second.
+            reconnect: see `connect`: open the device again once it is there again.
+            config: limits and timeouts; `interframe_delay`, `max_requests_in_flight` and
+                `turnaround_delay` for a bus such as RS-485.
+            options: `bytesize`, `parity`, `stopbits`, `rtscts`, `xonxoff`, `dsrdtr` as `serial.Serial` takes
+                them; `exclusive`, `True` unless others may open the device too; `rs485`, a
+                `serial.rs485.RS485Settings`, where the system is to switch the transmitter; and
+                what the runtime needs to know, as a nursery.
+
+        Raises:
+            ImportError: pyserial is not installed.
+            OSError: the device is not there, is no serial line, is in use, or this user may not open it.
+                With `reconnect` this goes to the log.
+            TypeError: there is no such option.
+            ValueError: an option is out of its range, or the line has no such baud rate.
+        """
+        async with self.runtime(options).held() as runtime:
+            dial = partial(SerialDial, runtime, Line(device, baudrate, **options))
+            return await self._dialled(runtime, dial, handler, reconnect, keep, config, framing, codec)
 
     async def open_session(
         self,
@@ -189,15 +362,17 @@ class Adapter:
     async def serve_udp(
         self,
         handler: Handler[Any] | Callable[[Any], Any],
-        host: str | None = "127.0.0.1",
+        host: Hosts = "127.0.0.1",
         port: int = 0,
         *,
+        family: int = 0,
         config: Config | None = None,
         sessions: SessionPool[Session[Any]] | None = None,
         framing: Framing | None = None,
         codec: PacketCodec[Any] | None = None,
         broadcast: bool = False,
         multicast_group: str | None = None,
+        socket: Given | None = None,
         **where: Any,
     ) -> Any:
         """Receive on UDP and serve: each address that sends a packet has a session.
@@ -205,24 +380,26 @@ class Adapter:
         Args:
             handler: a `packetcore.Handler` for all sessions, or an `async def` function that
                 is run over a `Stream` for each.
-            host: the address to listen on, or a name: each of its addresses. `None` or "" means
-                every one of this machine, of both families. With a `multicast_group` the address
-                of the interface to join it on.
+            host: the address to listen on, or a name: each of its addresses. `None`, "" or "::" means
+                every one of this machine, of both families. A sequence means each of these. With a
+                `multicast_group` the address of the interface to join it on.
             port: 0 takes a free one, the same for all; `Server.addresses` tells which.
+            family: `socket.AF_INET` or `socket.AF_INET6` for addresses of that family alone; 0 for both.
             config: limits and timeouts.
             sessions: a register that other servers use too, of TCP for instance.
             framing: see `serve`, and so `codec`; each datagram holds whole frames.
             broadcast: let sessions send to broadcast addresses.
             multicast_group: the address of a group to join.
+            socket: see `serve`; it is bound, and has joined the groups that it should.
             where: what the runtime needs to know, as a nursery.
 
         Raises:
             OSError: the address is in use or not this machine's, or the group cannot be joined.
-            ValueError: `config` joins messages, or `multicast_group` is no multicast address.
+            TypeError: see `serve`.
+            ValueError: `config` joins messages, or `multicast_group` is no multicast address; see `serve`.
         """
         async with self.server_runtime(sessions, **where).held() as runtime:
-            infos = await look_up(runtime, host or None, port, socket.SOCK_DGRAM, socket.AI_PASSIVE)
-            opened = open_udp_servers(infos, port, broadcast=broadcast, multicast_group=multicast_group)
+            opened = await _datagram_sockets(runtime, host, port, family, broadcast, multicast_group, socket)
             endpoint = partial(runtime.new_datagram_endpoint, framing=framing, codec=codec)
             with _given_away(opened) as sockets:
                 server = self._server(runtime, self._new_stream, handler, config, endpoint=endpoint, sessions=sessions)
@@ -321,6 +498,82 @@ class Adapter:
     def server_runtime(self, sessions: SessionPool[Session[Any]] | None, **where: Any) -> Runtime:
         """The runtime of a server. Override it where those that share a register share a lock."""
         return self._current(**where)
+
+
+def _check_websocket(
+    runtime: Runtime, websocket: WebSocketOptions, framing: Framing | None, context: SSLContext | None
+) -> None:
+    if context is not None:
+        Network.check_tls(runtime, runtime.tls_over_memory(context))
+    if websocket.or_raw and framing is not None:
+        raise ValueError(f"websocket='auto' tells frames by their first byte, FE: it goes with no framing={framing!r}")
+    if websocket.or_raw and context is not None:
+        raise ValueError("websocket='auto' looks at a first byte that TLS would hide: it goes with no ssl")
+
+
+async def _stream_listeners(
+    runtime: Runtime, host: Hosts, port: int, family: int, backlog: int, given: Given | None
+) -> list[socket.socket]:
+    if given is not None:
+        _refuse_family(family)
+        return given_listeners(given, host, port)
+    found = await _look_up_each(runtime, host, port, family, socket.SOCK_STREAM)
+    return _opened(found, lambda infos: open_tcp_listeners(infos, port, backlog))
+
+
+async def _datagram_sockets(
+    runtime: Runtime,
+    host: Hosts,
+    port: int,
+    family: int,
+    broadcast: bool,
+    multicast_group: str | None,
+    given: Given | None,
+) -> list[socket.socket]:
+    if given is not None and multicast_group is not None:
+        text = f"multicast_group={multicast_group!r} is joined by a socket that is opened here: give no socket="
+        raise TypeError(text)
+    if given is not None:
+        _refuse_family(family)
+        return given_datagram_sockets(given, host, port, broadcast=broadcast)
+    if multicast_group is not None and len(hosts_of(host)) > 1:
+        raise ValueError(f"multicast_group={multicast_group!r} is joined on one interface: give one host, not {host!r}")
+    found = await _look_up_each(runtime, host, port, family, socket.SOCK_DGRAM)
+    return _opened(
+        found, lambda infos: open_udp_servers(infos, port, broadcast=broadcast, multicast_group=multicast_group)
+    )
+
+
+def _refuse_family(family: int) -> None:
+    if family:
+        raise TypeError(f"socket= has a family already: give no family={family}")
+
+
+async def _look_up_each(
+    runtime: Runtime, host: Hosts, port: int, family: int, kind: socket.SocketKind
+) -> list[tuple[str, list[AddressInfo]]]:
+    """The hosts to listen on and their addresses, of one family where `family` is not 0."""
+    found: list[tuple[str, list[AddressInfo]]] = []
+    for each in hosts_of(host):
+        infos: list[AddressInfo] = []
+        for name in names_of(each):
+            infos += await look_up(runtime, name, port, kind, socket.AI_PASSIVE)
+        wanted = [info for info in infos if family in (0, info[0])]
+        if not wanted:
+            raise OSError(EADDRNOTAVAIL, f"host {each!r} has no address of family {family}")
+        found.append((each, wanted))
+    return found
+
+
+def _opened(
+    found: list[tuple[str, list[AddressInfo]]], open_all: Callable[[list[AddressInfo]], list[socket.socket]]
+) -> list[socket.socket]:
+    """Sockets on each of several hosts; where one cannot be had, none."""
+    sockets = open_all([info for _, infos in found for info in infos])
+    if len(found) > 1:
+        with _given_away(sockets):
+            check_each(found, sockets)
+    return sockets
 
 
 @contextmanager

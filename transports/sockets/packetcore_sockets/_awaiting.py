@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from os import PathLike
 from typing import Any, NoReturn, Protocol, TypeVar, overload
 
 from packetcore import (
@@ -21,6 +22,7 @@ from packetcore import (
 from packetcore.framings import Framing
 from packetcore_sockets import _client, _server
 from packetcore_sockets._adapter import Adapter, Result
+from packetcore_sockets._hosts import Hosts
 from packetcore_sockets._pool import PoolOptions
 from packetcore_sockets._runtime import Runtime
 
@@ -51,6 +53,9 @@ class Client(_client.Client[AnyPacket]):
         await self.close()
 
 
+Place = str | PathLike[str]
+"""A path, or a device."""
+
 Function = Callable[[AsyncStream[AnyItem]], Any]
 """An application over a stream."""
 
@@ -60,15 +65,15 @@ class Serve(Protocol):
 
     # fmt: off
     @overload
-    def __call__(self, handler: Handler | Function, host: str | None = "127.0.0.1", port: int = 0, *,
+    def __call__(self, handler: Handler | Function, host: Hosts = "127.0.0.1", port: int = 0, *,
                  framing: None = None, codec: None = None, sessions: SessionPool[Session] | None = None,
                  config: Config | None = None, **options: Any) -> Result[Server]: ...
     @overload
-    def __call__(self, handler: Handler[bytes] | Function[bytes], host: str | None = "127.0.0.1", port: int = 0, *,
+    def __call__(self, handler: Handler[bytes] | Function[bytes], host: Hosts = "127.0.0.1", port: int = 0, *,
                  framing: Framing, codec: None = None, sessions: SessionPool[Session[bytes]] | None = None,
                  config: Config | None = None, **options: Any) -> Result[Server[bytes]]: ...
     @overload
-    def __call__(self, handler: Handler[T] | Function[T], host: str | None = "127.0.0.1", port: int = 0, *,
+    def __call__(self, handler: Handler[T] | Function[T], host: Hosts = "127.0.0.1", port: int = 0, *,
                  framing: Framing, codec: PacketCodec[T], sessions: SessionPool[Session[T]] | None = None,
                  config: Config | None = None, **options: Any) -> Result[Server[T]]: ...
     # fmt: on
@@ -114,6 +119,37 @@ class Connect(Protocol[Again]):
     def __call__(self, host: str, port: int, handler: Handler[T] | Function[T], *,
                  framing: Framing, codec: PacketCodec[T], reconnect: Again, keep: int = 0,
                  config: Config | None = None, **options: Any) -> Result[Client[T]]: ...
+    @overload
+    def __call__(self, url: str, *, handler: None = None, reconnect: None = None,
+                 **options: Any) -> Result[AsyncStream[Any]]: ...
+    @overload
+    def __call__(self, url: str, *, handler: Handler[T], reconnect: None = None,
+                 **options: Any) -> Result[Session[T]]: ...
+    @overload
+    def __call__(self, url: str, *, handler: Handler[Any] | Function[Any], reconnect: Again,
+                 **options: Any) -> Result[Client[Any]]: ...
+    # fmt: on
+
+
+class ServeAt(Protocol):
+    """How what serves at a place that is no host is typed."""
+
+    def __call__(self, handler: Handler[Any] | Function[Any], place: Place, **options: Any) -> Result[Server[Any]]: ...
+
+
+class ConnectAt(Protocol):
+    """How what connects to a place that is no host is typed."""
+
+    # fmt: off
+    @overload
+    def __call__(self, place: Place, handler: None = None, *, reconnect: None = None,
+                 **options: Any) -> Result[AsyncStream[Any]]: ...
+    @overload
+    def __call__(self, place: Place, handler: Handler[T], *, reconnect: None = None,
+                 **options: Any) -> Result[Session[T]]: ...
+    @overload
+    def __call__(self, place: Place, handler: Handler[Any] | Function[Any], *, reconnect: Backoff,
+                 **options: Any) -> Result[Client[Any]]: ...
     # fmt: on
 
 
@@ -124,6 +160,9 @@ class AsyncAdapter(Adapter):
     serve_udp: Serve
     connect: Connect[Backoff]
     connect_udp: Connect[NoReturn]
+    serve_unix: ServeAt
+    connect_unix: ConnectAt
+    connect_serial: ConnectAt
 
     def __init__(
         self,

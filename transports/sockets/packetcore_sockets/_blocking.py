@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial, wraps
+from os import PathLike
 from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from packetcore import (
@@ -28,6 +29,7 @@ from packetcore import (
 from packetcore.framings import Framing
 from packetcore_sockets import _client, _server
 from packetcore_sockets._adapter import Adapter
+from packetcore_sockets._hosts import Hosts
 from packetcore_sockets._pool import PoolOptions
 from packetcore_sockets._runtime import Runtime, Stopped
 
@@ -158,6 +160,12 @@ class Server(_server.Server[AnyPacket]):
         with self.lock:
             return super().stats
 
+    def reload_tls(self, context: Any) -> None:
+        with self.lock:
+            super().reload_tls(context)
+
+    reload_tls.__doc__ = _server.Server.reload_tls.__doc__
+
     def start(self) -> None:
         """Serve, where that takes a thread: `with` and `serve_forever` do so themselves. Idempotent."""
         self.runtime.start()
@@ -207,6 +215,9 @@ class Client(_client.Client[AnyPacket]):
         self.close()
 
 
+Place = str | PathLike[str]
+"""A path, or a device."""
+
 Function = Callable[[SyncStream[AnyItem]], Any]
 """An application over a stream."""
 
@@ -216,15 +227,15 @@ class Serve(Protocol):
 
     # fmt: off
     @overload
-    def __call__(self, handler: Handler | Function, host: str | None = "127.0.0.1", port: int = 0, *,
+    def __call__(self, handler: Handler | Function, host: Hosts = "127.0.0.1", port: int = 0, *,
                  framing: None = None, codec: None = None, sessions: SessionPool[Session] | None = None,
                  config: Config | None = None, **options: Any) -> Server: ...
     @overload
-    def __call__(self, handler: Handler[bytes] | Function[bytes], host: str | None = "127.0.0.1", port: int = 0, *,
+    def __call__(self, handler: Handler[bytes] | Function[bytes], host: Hosts = "127.0.0.1", port: int = 0, *,
                  framing: Framing, codec: None = None, sessions: SessionPool[Session[bytes]] | None = None,
                  config: Config | None = None, **options: Any) -> Server[bytes]: ...
     @overload
-    def __call__(self, handler: Handler[T] | Function[T], host: str | None = "127.0.0.1", port: int = 0, *,
+    def __call__(self, handler: Handler[T] | Function[T], host: Hosts = "127.0.0.1", port: int = 0, *,
                  framing: Framing, codec: PacketCodec[T], sessions: SessionPool[Session[T]] | None = None,
                  config: Config | None = None, **options: Any) -> Server[T]: ...
     # fmt: on
@@ -270,6 +281,37 @@ class Connect(Protocol[Again]):
     def __call__(self, host: str, port: int, handler: Handler[T] | Function[T], *,
                  framing: Framing, codec: PacketCodec[T], reconnect: Again, keep: int = 0,
                  config: Config | None = None, **options: Any) -> Client[T]: ...
+    @overload
+    def __call__(self, url: str, *, handler: None = None, reconnect: None = None,
+                 **options: Any) -> SyncStream[Any]: ...
+    @overload
+    def __call__(self, url: str, *, handler: Handler[T], reconnect: None = None,
+                 **options: Any) -> Session[T]: ...
+    @overload
+    def __call__(self, url: str, *, handler: Handler[Any] | Function[Any], reconnect: Again,
+                 **options: Any) -> Client[Any]: ...
+    # fmt: on
+
+
+class ServeAt(Protocol):
+    """How what serves at a place that is no host is typed."""
+
+    def __call__(self, handler: Handler[Any] | Function[Any], place: Place, **options: Any) -> Server[Any]: ...
+
+
+class ConnectAt(Protocol):
+    """How what connects to a place that is no host is typed."""
+
+    # fmt: off
+    @overload
+    def __call__(self, place: Place, handler: None = None, *, reconnect: None = None,
+                 **options: Any) -> SyncStream[Any]: ...
+    @overload
+    def __call__(self, place: Place, handler: Handler[T], *, reconnect: None = None,
+                 **options: Any) -> Session[T]: ...
+    @overload
+    def __call__(self, place: Place, handler: Handler[Any] | Function[Any], *, reconnect: Backoff,
+                 **options: Any) -> Client[Any]: ...
     # fmt: on
 
 
@@ -293,6 +335,9 @@ class SyncAdapter(Adapter):
         self.serve_udp_and_wait: Serve = untyped(self.serve_udp)
         self.connect_and_wait: Connect[Backoff] = untyped(self.connect)
         self.connect_udp_and_wait: Connect[NoReturn] = untyped(self.connect_udp)
+        self.serve_unix_and_wait: ServeAt = untyped(self.serve_unix)
+        self.connect_unix_and_wait: ConnectAt = untyped(self.connect_unix)
+        self.connect_serial_and_wait: ConnectAt = untyped(self.connect_serial)
 
 
 class ConnectionPool(PoolOptions[AnyItem], SyncConnectionPool[SyncStream[AnyItem]]):

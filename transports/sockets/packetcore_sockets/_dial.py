@@ -1,32 +1,43 @@
-"""Connecting: each address of a name in turn, by a socket that never waits, then TLS."""
+"""Connecting: to the first address of a name that answers, by sockets that never wait, then TLS."""
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from ssl import SSLContext
 from typing import Any
 
 from packetcore import Address, Endpoint, Handle, Session
+from packetcore_sockets._attempts import ATTEMPT_DELAY, Attempts, checked_delay
 from packetcore_sockets._handshake import Handshake
 from packetcore_sockets._look_up import Found
 from packetcore_sockets._loop import Loop
-from packetcore_sockets._open import AddressInfo
+from packetcore_sockets._race import Connected, Connecting, Race, discard
+from packetcore_sockets._records import Records
 from packetcore_sockets._tls import TLSRecords
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a client connects to, and by which TLS; `connect` says more."""
+    """Where a client connects to, and by which TLS; `connect` says more.
+
+    Raises:
+        ValueError: the `attempt_delay` is not within what RFC 8305 recommends.
+    """
 
     host: str
     port: int
     ssl: SSLContext | None = None
     server_hostname: str | None = None
+    attempt_delay: float = ATTEMPT_DELAY
+    """Seconds after which the next address of the host is tried beside the one before."""
+    new_records: Callable[[], Records] | None = None
+    """Makes what is spoken in the place of TLS."""
+
+    def __post_init__(self) -> None:
+        checked_delay(self.attempt_delay)
 
 
 class Dial:
@@ -47,7 +58,7 @@ class Dial:
         endpoint: Endpoint[Any],
         target: Target,
         look_up: Callable[[Callable[[Found], object], str, int, socket.SocketKind], object],
-        begin: Callable[[Endpoint[Any], socket.socket, Address, TLSRecords | None], Session[Any]],
+        begin: Callable[[Endpoint[Any], socket.socket, Address, Records | None], Session[Any]],
         done: Callable[[Session[Any] | Exception], object],
     ) -> None:
         self._loop = loop
@@ -55,8 +66,8 @@ class Dial:
         self._target = target
         self._begin = begin
         self._done = done
-        self._infos: list[AddressInfo] = []
-        self._sock: socket.socket | None = None  # while it connects
+        self._attempts: Attempts | None = None  # from the look-up on
+        self._race: Race[Connected] | None = None  # while it connects
         self._handshake: Handshake | None = None
         self._is_over = False
         limit = endpoint.config.connect_timeout
@@ -68,73 +79,56 @@ class Dial:
         self._end()
         if self._handshake is not None:
             self._handshake.cancel()
-        self._drop()
+        if self._race is not None:
+            self._race.cancel()
+            self._race = None
 
     def _looked_up(self, found: Found) -> None:
         if isinstance(found, Exception):
             self._fail(found)
-        else:
-            self._infos = [*found]
-            self._connect(OSError("the host has no address"))
+        elif not self._is_over:
+            self._attempts = attempts = Attempts(found, self._target.attempt_delay)
+            done = partial(self._connected, attempts)
+            self._race = Race(self._loop, attempts, partial(Connecting, self._loop), done, discard)
 
-    def _connect(self, refusal: OSError) -> None:
-        """Try the next address; if there is none, say what was wrong with the last."""
-        if self._is_over:
-            return
-        while self._infos:
-            family, kind, protocol, _, peer = self._infos.pop(0)
-            try:
-                self._sock = socket.socket(family, kind, protocol)
-                self._sock.setblocking(False)
-                with suppress(BlockingIOError):
-                    self._sock.connect(peer)
-            except OSError as error:
-                self._drop()
-                refusal = error
-            else:
-                self._loop.set_writer(self._sock, partial(self._connected, self._sock, peer))
-                return
-        self._fail(refusal)
-
-    def _connected(self, sock: socket.socket, peer: Address) -> None:
-        if sock is not self._sock:  # given up in the same turn
-            return
-        if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._drop()
-            self._connect(OSError(number, os.strerror(number)))
+    def _connected(self, attempts: Attempts, result: Connected | Exception | None) -> None:
+        self._race = None  # which knows this
+        if isinstance(result, tuple):
+            self._secure(*result)
         else:
-            self._loop.set_writer(sock, None)
-            self._sock = None
-            self._secure(sock, peer)
+            self._fail(result or attempts.error(self._target.host, self._target.port))
 
     def _secure(self, sock: socket.socket, peer: Address) -> None:
-        target = self._target
-        if target.ssl is None:
-            self._secured(sock, peer, None)
-            return
-        name = target.server_hostname or target.host
-        done = partial(self._secured, sock, peer)
         try:
-            self._handshake = Handshake(self._loop, sock, target.ssl, done, server_hostname=name)
+            if (records := self._new_records()) is not None:
+                done = partial(self._secured, sock, peer)
+                self._handshake = Handshake(self._loop, sock, records, done)
         except Exception as error:
+            sock.close()
             self._fail(error)
+        else:
+            if records is None:
+                self._secured(sock, peer, None)
 
-    def _secured(self, sock: socket.socket, peer: Address, result: TLSRecords | OSError | None) -> None:
+    def _new_records(self) -> Records | None:
+        target = self._target
+        if target.new_records is not None:
+            return target.new_records()
+        if target.ssl is None:
+            return None
+        return TLSRecords(target.ssl, server_hostname=target.server_hostname or target.host)
+
+    def _secured(self, sock: socket.socket, peer: Address, result: Records | OSError | None) -> None:
         if isinstance(result, OSError):
             self._fail(result)
         else:
             self._end()
             self._done(self._begin(self._endpoint, sock, peer, result))
 
-    def _drop(self) -> None:
-        if self._sock is not None:
-            self._loop.set_writer(self._sock, None)
-            self._sock.close()
-            self._sock = None
-
     def _time_out(self) -> None:
         self.cancel()
-        self._done(self._endpoint.connect_timed_out(self._target.host, self._target.port))
+        error = self._endpoint.connect_timed_out(self._target.host, self._target.port)
+        self._done(error if self._attempts is None else self._attempts.timed_out(error))
 
     def _fail(self, error: Exception) -> None:
         if not self._is_over:

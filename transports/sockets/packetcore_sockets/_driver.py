@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import socket
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from packetcore import AsyncStream, Driver, Handle, SyncStream
@@ -19,17 +21,27 @@ from packetcore_sockets._runtime import Runtime
 START_TIMEOUT = 30.0
 """Seconds that a runtime may take to start."""
 
+FUNCTIONS = ["serve", "connect", "serve_udp", "connect_udp"]
+"""What an adapter has, as far as this system goes, and what is installed."""
+if hasattr(socket, "AF_UNIX"):
+    FUNCTIONS += ["serve_unix", "connect_unix"]
+if find_spec("termios") and find_spec("serial"):
+    FUNCTIONS += ["connect_serial"]
+
 Started = Callable[[Any, Callable[[], object]], object]
 """`started(runtime, end)`: to be told a runtime, and what has it end, which is called there."""
 
 
 class ThreadDriver(Driver):
-    """What drivers of both kinds have; give it what `packetcore.Driver` takes, those first which the
-    runtime need not be told. A subclass says how its runtime runs."""
+    """What drivers of both kinds have. A subclass says how its runtime runs.
 
-    def __init__(
-        self, request: Any, echo: Any, serve: Any, connect: Any, serve_udp: Any, connect_udp: Any, new_pool: Any
-    ) -> None:
+    Args:
+        request: see `packetcore.Driver`.
+        echo: see `packetcore.Driver`.
+        functions: what else that takes, by its name; each is told where its runtime is.
+    """
+
+    def __init__(self, request: Any, echo: Any, **functions: Any) -> None:
         self._calls: dict[Future[Any], Handle] = {}
         started: Future[tuple[Any, Callable[[], object]]] = Future()
         self._thread = threading.Thread(target=self._run, args=(started,), name=type(self).__name__, daemon=True)
@@ -37,10 +49,8 @@ class ThreadDriver(Driver):
         self.runtime, self._end = started.result(START_TIMEOUT)
         where = self.where()
 
-        def bind(function: Any) -> Callable[..., Any]:
-            return partial(function, **where)
-
-        super().__init__(bind(serve), bind(connect), echo, bind(serve_udp), bind(connect_udp), bind(new_pool), request)
+        bound: dict[str, Any] = {name: partial(function, **where) for name, function in functions.items()}
+        super().__init__(echo=echo, request=request, **bound)
 
     def where(self) -> dict[str, Any]:
         """What the adapter's functions take that its runtime needs to know, as a nursery: asked once
@@ -51,6 +61,10 @@ class ThreadDriver(Driver):
     def run(self, started: Started) -> None:
         """Make a runtime, tell it and what ends it by `started(runtime, end)`, and run it until `end`
         was called, on the runtime: called on a thread of its own."""
+
+    def capabilities(self) -> frozenset[str]:
+        """See `packetcore.Driver`. WebSocket takes wsproto."""
+        return super().capabilities() - (set() if find_spec("wsproto") else {"websocket"})
 
     @abstractmethod
     def begin(self, function: Callable[[], Any], future: Future[Any]) -> Handle:
@@ -112,8 +126,8 @@ class AsyncDriver(ThreadDriver):
     runtime: Runtime
 
     def __init__(self, adapter: Adapter, new_pool: Callable[..., Any]) -> None:
-        functions = (adapter.serve, adapter.connect, adapter.serve_udp, adapter.connect_udp, new_pool)
-        super().__init__(adapter.request, _echo, *functions)
+        functions: dict[str, Any] = {name: getattr(adapter, name) for name in FUNCTIONS}
+        super().__init__(adapter.request, _echo, new_pool=new_pool, **functions)
 
     def begin(self, function: Callable[[], Any], future: Future[Any]) -> Handle:
         """See `ThreadDriver`."""
@@ -145,9 +159,8 @@ class SyncDriver(ThreadDriver):
     runtime: SyncRuntime
 
     def __init__(self, adapter: SyncAdapter, new_pool: Callable[..., Any]) -> None:
-        serve, serve_udp = adapter.serve_and_wait, adapter.serve_udp_and_wait
-        connect, connect_udp = adapter.connect_and_wait, adapter.connect_udp_and_wait
-        super().__init__(waiting(adapter.request), _echo_and_wait, serve, connect, serve_udp, connect_udp, new_pool)
+        functions: dict[str, Any] = {name: getattr(adapter, f"{name}_and_wait") for name in FUNCTIONS}
+        super().__init__(waiting(adapter.request), _echo_and_wait, new_pool=new_pool, **functions)
 
     def begin(self, function: Callable[[], Any], future: Future[Any]) -> Handle:
         """See `ThreadDriver`."""

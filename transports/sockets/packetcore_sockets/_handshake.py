@@ -1,4 +1,4 @@
-"""How a connected socket comes to speak TLS."""
+"""How a connected socket comes to speak TLS, or what else is carried in records."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ssl import SSLContext
 
 from packetcore_sockets._loop import Loop
+from packetcore_sockets._records import Records
 from packetcore_sockets._tcp import prepare
 from packetcore_sockets._tls import TLSRecords
 
@@ -16,13 +17,13 @@ _CHUNK = 16 * 1024
 
 
 class Handshake:
-    """One TLS handshake. It has the socket until it is over, and closes it where that fails.
+    """One handshake. It has the socket until it is over, and closes it where that fails.
 
     Args:
         loop: watches the socket.
         sock: connected.
-        context: certificates, and whom to trust.
-        done: called once, with the TLS agreed on or with what went wrong.
+        context: what to speak TLS by, or another kind of records, new.
+        done: called once, with the records agreed on or with what went wrong.
         until: when to give up, in the loop's time; `None` for never.
         server_hostname: on a client the server's name, to ask for and to verify; on a server
             `None`.
@@ -36,15 +37,19 @@ class Handshake:
         self,
         loop: Loop,
         sock: socket.socket,
-        context: SSLContext,
-        done: Callable[[TLSRecords | OSError], object],
+        context: SSLContext | Records,
+        done: Callable[[Records | OSError], object],
         *,
         until: float | None = None,
         server_hostname: str | None = None,
     ) -> None:
         try:
             prepare(sock)
-            self._tls = TLSRecords(context, server_side=server_hostname is None, server_hostname=server_hostname)
+            self._tls: Records = (
+                context
+                if isinstance(context, Records)
+                else TLSRecords(context, server_side=server_hostname is None, server_hostname=server_hostname)
+            )
             if self._tls.error is not None:
                 raise self._tls.error
         except BaseException:
@@ -77,7 +82,8 @@ class Handshake:
             self._fail(error)
             return
         if not data:
-            self._fail(ConnectionResetError(errno.ECONNRESET, "the peer left during the TLS handshake"))
+            what = f"the {self._tls.protocol} handshake"
+            self._fail(ConnectionResetError(errno.ECONNRESET, f"the peer left during {what}"))
             return
         self._tls.shake_hands(data)
         self._unsent += self._tls.take()

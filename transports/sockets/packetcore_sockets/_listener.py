@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from packetcore import Address, Handle
+from packetcore_sockets._carrier import address_of, address_text, as_address
 from packetcore_sockets._loop import Loop
 from packetcore_sockets._open import AddressInfo, open_each
 
@@ -66,18 +67,18 @@ class Listener:
             except OSError as error:
                 self._fail(error)
                 return
-            self._accepted(sock, peer)
+            self._accepted(sock, as_address(peer))
         else:
             return
         if self._is_failing:
             self._is_failing = False
-            log.warning("accepting on %s port %s again", *self._sock.getsockname()[:2])
+            log.warning("accepting on %s again", address_text(address_of(self._sock)))
 
     def _fail(self, error: OSError) -> None:
         if not self._is_failing:
             self._is_failing = True
-            where = self._sock.getsockname()[:2]
-            log.error("accepting on %s port %s failed, trying again: %s", *where, error)
+            where = address_text(address_of(self._sock))
+            log.error("accepting on %s failed, trying again: %s", where, error)
         self._loop.set_reader(self._sock, None)
         self._pause = self._loop.call_at(self._loop.time() + ACCEPT_PAUSE, self._watch)
 

@@ -27,9 +27,9 @@ class Loop(Protocol):
         raise NotImplementedError
 
     def set_reader(self, sock: socket.socket, callback: Callback | None) -> object:
-        """Call something whenever a socket has something to read, its end and errors included, in
-        place of what was set before; `None` for nothing any more. The next thing may be that the
-        socket is closed."""
+        """Call something whenever a socket, or what stands in its place and has a `fileno` as a serial line
+        does, has something to read, its end and errors included, in place of what was set before; `None`
+        for nothing any more. The next thing may be that the socket is closed."""
 
     def set_writer(self, sock: socket.socket, callback: Callback | None) -> object:
         """The same for a socket that has room to write."""

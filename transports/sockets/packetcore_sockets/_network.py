@@ -20,9 +20,11 @@ from packetcore import (
     Session,
 )
 from packetcore_sockets import _dial
+from packetcore_sockets._attempts import ATTEMPT_DELAY
 from packetcore_sockets._handshake import Handshake
 from packetcore_sockets._look_up import Found, look_up
 from packetcore_sockets._loop import Loop
+from packetcore_sockets._records import Records
 from packetcore_sockets._stream import StreamSocket
 from packetcore_sockets._tls import TLSRecords
 
@@ -31,14 +33,15 @@ class Network(Loop):
     """What all that is above a loop asks for. It works as it is over the five verbs; a runtime
     overrides what it does in its own way."""
 
-    new_session: Callable[[Endpoint[Any], Host, Address, float], Session[Any]] = Session
-    """Makes the session of a stream."""
-
     new_datagram_session: Callable[[Endpoint[Any], Host, Address, float], DatagramSession[Any]] = DatagramSession
     """Makes the session of a UDP peer."""
 
     log_exception: Callable[[str], object] = staticmethod(logging.getLogger("packetcore").exception)
     """See `packetcore.Endpoint`."""
+
+    def new_session(self, endpoint: Endpoint[Any], host: Host, peer: Address, now: float) -> Session[Any]:
+        """Make the session of a stream."""
+        return endpoint.session_type(endpoint, host, peer, now)
 
     def bind(self, endpoint: Endpoint[Any]) -> None:
         """Tell an endpoint how to reach the loop's thread."""
@@ -72,10 +75,8 @@ class Network(Loop):
         before this returns."""
         look_up(self, done, host, port, kind, flags)
 
-    def begin(
-        self, endpoint: Endpoint[Any], sock: socket.socket, peer: Address, tls: TLSRecords | None
-    ) -> Session[Any]:
-        """Begin the session of a connected socket."""
+    def begin(self, endpoint: Endpoint[Any], sock: socket.socket, peer: Address, tls: Records | None) -> Session[Any]:
+        """Begin the session of a connected socket, over TLS or other records where there are some."""
         return StreamSocket(self, endpoint, sock, peer, tls, self.new_session).session
 
     def accept(
@@ -99,12 +100,43 @@ class Network(Loop):
         if context is None:
             self.begin(endpoint, sock, peer, None)
             return None
+        return Network.accept_over(self, endpoint, sock, peer, context, done)
 
-        def secured(result: TLSRecords | OSError) -> None:
+    def accept_over(
+        self,
+        endpoint: Endpoint[Any],
+        sock: socket.socket,
+        peer: Address,
+        records: SSLContext | Records,
+        done: Callable[[Session[Any] | Exception], object],
+    ) -> Handle:
+        """Begin the session of a connection that came in, over records once they are open within
+        `connect_timeout`; see `accept`.
+
+        Args:
+            records: which, new; or what to speak TLS by.
+        """
+
+        def opened(result: Records | OSError) -> None:
             done(result if isinstance(result, OSError) else self.begin(endpoint, sock, peer, result))
 
         limit = endpoint.config.connect_timeout
-        return Handshake(self, sock, context, secured, until=None if limit is None else self.time() + limit)
+        return Handshake(self, sock, records, opened, until=None if limit is None else self.time() + limit)
+
+    def check_tls(self, context: Any) -> None:
+        """See that a server can speak TLS by this.
+
+        Raises:
+            TypeError: it is no `SSLContext`, or what the runtime has in its place.
+            ssl.SSLError: it is for clients.
+        """
+        if not isinstance(context, SSLContext):
+            raise TypeError(f"an SSLContext is needed for TLS, not {context!r}")
+        TLSRecords(context, server_side=True)
+
+    def tls_over_memory(self, context: SSLContext) -> SSLContext:
+        """Make a context fit for `TLSRecords`, where the runtime has contexts of its own."""
+        return context
 
     def dialler(self, host: str, port: int, **options: Any) -> Dial:
         """What connects to a place, each time that it is called.
@@ -117,6 +149,17 @@ class Network(Loop):
         """
         target = _dial.Target(host, port, **options)
         return lambda endpoint, done: _dial.Dial(self, endpoint, target, self.look_up, self.begin, done)
+
+    def dialler_over(
+        self, host: str, port: int, new_records: Callable[[], Records], *, attempt_delay: float = ATTEMPT_DELAY
+    ) -> Dial:
+        """What connects to a place and speaks by records there, each time that it is called.
+
+        Args:
+            new_records: makes them.
+            attempt_delay: see `Attempts`.
+        """
+        return Network.dialler(self, host, port, new_records=new_records, attempt_delay=attempt_delay)
 
     def new_datagram_endpoint(
         self, handler: Handler[Any] | Callable[[], Handler[Any]], *args: Any, **options: Any

@@ -123,6 +123,13 @@ def open_udp_client(
     return _first(infos, connect)
 
 
+def keep_errors(sock: socket.socket) -> None:
+    """Have Linux keep for each error of a UDP socket the address that it is about."""
+    _set_on_linux(sock, _IP_RECVERR, 1)
+    if sock.family == socket.AF_INET6:
+        _set_on_linux(sock, _IPV6_RECVERR, 1)
+
+
 def _open_all(
     addresses: Sequence[tuple[int, Address]], port: int, bind: Callable[[int, Address], socket.socket]
 ) -> list[socket.socket]:
@@ -186,10 +193,7 @@ def _opening(family: int, broadcast: bool, what: str) -> Iterator[socket.socket]
         sock.setblocking(False)
         if broadcast:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        # Have Linux keep for each error the address that it is about.
-        _set_on_linux(sock, _IP_RECVERR, 1)
-        if family == socket.AF_INET6:
-            _set_on_linux(sock, _IPV6_RECVERR, 1)
+        keep_errors(sock)
         yield sock
     except BaseException as error:
         sock.close()

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, overload
 from packetcore import AnyItem, Config, FrameDecoder, PacketCodec
 from packetcore.framings import Framing
 from packetcore_sockets._adapter import Adapter
+from packetcore_sockets._websocket_dial import dialler_to
 
 
 class FramingOf(Protocol[AnyItem]):
@@ -26,8 +27,8 @@ class PoolOptions(Generic[AnyItem]):
     the same over the pool closes it at the end. Both are `async with` where calls are awaited.
 
     Args:
-        host: a name or an address.
-        port: its port.
+        host: a name or an address, or a URL of WebSocket: see `connect`.
+        port: its port; a URL needs none.
         config: limits and timeouts of each stream.
         max_size: how many streams there may be.
         max_idle: how long one is kept unused, in seconds; `None` for ever.
@@ -45,22 +46,22 @@ class PoolOptions(Generic[AnyItem]):
 
     # fmt: off
     @overload
-    def __init__(self, host: str, port: int, *, framing: None = None, codec: None = None,
+    def __init__(self, host: str, port: int | None = None, *, framing: None = None, codec: None = None,
                  config: Config | None = None, max_size: int = 10, max_idle: float | None = 60.0,
                  max_lifetime: float | None = None, max_waiting: int | None = None, **options: Any) -> None: ...
     @overload
-    def __init__(self, host: str, port: int, *, framing: FramingOf[AnyItem], codec: None = None,
+    def __init__(self, host: str, port: int | None = None, *, framing: FramingOf[AnyItem], codec: None = None,
                  config: Config | None = None, max_size: int = 10, max_idle: float | None = 60.0,
                  max_lifetime: float | None = None, max_waiting: int | None = None, **options: Any) -> None: ...
     @overload
-    def __init__(self, host: str, port: int, *, framing: Framing, codec: PacketCodec[AnyItem],
+    def __init__(self, host: str, port: int | None = None, *, framing: Framing, codec: PacketCodec[AnyItem],
                  config: Config | None = None, max_size: int = 10, max_idle: float | None = 60.0,
                  max_lifetime: float | None = None, max_waiting: int | None = None, **options: Any) -> None: ...
     # fmt: on
     def __init__(
         self,
         host: str,
-        port: int,
+        port: int | None = None,
         *,
         config: Config | None = None,
         max_size: int = 10,
@@ -76,7 +77,7 @@ class PoolOptions(Generic[AnyItem]):
         limits = {"max_size": max_size, "max_idle": max_idle, "max_lifetime": max_lifetime, "max_waiting": max_waiting}
 
         def connector() -> Callable[[], Any]:
-            dial = self.runtime.dialler(host, port, **options)
+            dial = dialler_to(self.runtime, host, port, **options)
             return partial(self.adapter.open_stream, self.runtime, dial, config, framing, codec)
 
         self.begin(connector, limits)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from packetcore import AnyPacket, AsyncCondition, Config, Endpoint, Handler, Inbox, ServerBase, Session, SessionPool
+from packetcore import (
+    AnyPacket,
+    AsyncCondition,
+    Config,
+    Endpoint,
+    Handler,
+    Inbox,
+    LocalProtocolError,
+    ServerBase,
+    Session,
+    SessionPool,
+)
 from packetcore_sockets._functions import Functions
 from packetcore_sockets._listening import Listening
 from packetcore_sockets._runtime import Runtime
@@ -80,6 +91,16 @@ class Server(ServerBase[AnyPacket]):
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+    def reload_tls(self, context: Any) -> None:
+        """See `packetcore.ServerBase`.
+
+        Args:
+            context: what `serve` takes as `ssl`.
+        """
+        if self.listening is None:
+            raise LocalProtocolError("reload_tls: this server speaks no TLS")
+        self.listening.reload_tls(context)
 
     def _emptied(self) -> None:
         self._is_empty = True

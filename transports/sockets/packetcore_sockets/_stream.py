@@ -1,9 +1,9 @@
-"""One TCP connection, with TLS or without: readiness becomes a session's inputs, the session's
+"""One TCP connection, with TLS, WebSocket or neither: readiness becomes a session's inputs, the session's
 verbs become calls on a socket that never waits. Nothing is decided here.
 
-What the application sends waits in one place, or over TLS in two: as it came, and as records. So
+What the application sends waits in one place, or where there are records in two: as it came, and as records. So
 many records are made as the socket may take in a turn, so that of what a slow peer leaves only a
-small part lies here encrypted.
+small part lies here made up.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from contextlib import suppress
 from typing import Any
 
 from packetcore import Address, Carrier, Endpoint, Handle, Host, Session
+from packetcore_sockets._carrier import carrier_of
 from packetcore_sockets._loop import Loop
+from packetcore_sockets._records import Records
 from packetcore_sockets._tcp import prepare, read_rest, reset_on_close
-from packetcore_sockets._tls import TLSRecords
 
 READ_SIZE = 64 * 1024
 """The most that one turn reads from one socket: what an `Inbox` holds."""
@@ -36,8 +37,8 @@ class StreamSocket:
         endpoint: whose session it is.
         sock: connected.
         peer: its other end, as `accept` gave it: of a peer that has gone the socket knows none.
-        tls: agreed on; `None` for plain TCP.
-        new_session: makes the session, where that is of another kind.
+        tls: TLS, or other records, agreed on; `None` for plain TCP.
+        new_session: makes the session, where that is of another kind than its endpoint says.
     """
 
     def __init__(
@@ -46,17 +47,18 @@ class StreamSocket:
         endpoint: Endpoint[Any],
         sock: socket.socket,
         peer: Address,
-        tls: TLSRecords | None = None,
-        new_session: Callable[[Endpoint[Any], Host, Address, float], Session[Any]] = Session,
+        tls: Records | None = None,
+        new_session: Callable[[Endpoint[Any], Host, Address, float], Session[Any]] | None = None,
     ) -> None:
         prepare(sock)
         self._loop = loop
         self._time = loop.time
         self._sock = sock
         self._tls = tls
-        self._plain = bytearray()  # over TLS: what is to be encrypted
+        self._plain = bytearray()  # where there are records: what they are to be made of
         self._unsent = bytearray()  # what is to be sent as it is
         self._timer: Handle | None = None
+        self._ping_timer: Handle | None = None
         self._is_reading = False
         self._is_writing = False  # or waits for room to
         self._has_ended = False  # the peer has
@@ -65,10 +67,11 @@ class StreamSocket:
         self._has_said_goodbye = False
         self._is_gone = False
         self._error: OSError | None = None  # that broke it
-        self.session = new_session(endpoint, self, peer, loop.time())
+        self.session: Session[Any] = (new_session or endpoint.session_type)(endpoint, self, peer, loop.time())
         self.resume_reading()
         self.session.opened(loop.time())
         if tls is not None:
+            self._ping_later(tls)
             self._decrypt(tls, b"")  # what came with the end of the handshake
 
     # What the session calls.
@@ -128,11 +131,8 @@ class StreamSocket:
 
     def carrier(self) -> Carrier:
         """See `packetcore.Host`."""
-        tls = None if self._tls is None else self._tls.info()
-        try:
-            return Carrier("tcp", self._sock.getsockname(), int(self._sock.family), tls)
-        except OSError:
-            return Carrier("tcp", tls=tls)
+        carrier = carrier_of(self._sock)
+        return carrier if self._tls is None else self._tls.carrier(carrier)
 
     # What the loop calls. Another callback of the same turn may have called it off.
 
@@ -147,7 +147,7 @@ class StreamSocket:
             self._lose(error)
             return
         if not data:
-            self._end(truncated=self._tls is not None)  # else TLS had said so, and nothing more was read
+            self._end(truncated=self._tls is not None)  # else the records had said so, and nothing more was read
         elif self._tls is None:
             self.session.received(data, self._time())
         else:
@@ -167,18 +167,35 @@ class StreamSocket:
 
     # What both have done.
 
-    def _decrypt(self, tls: TLSRecords, data: bytes) -> None:
+    def _decrypt(self, tls: Records, data: bytes) -> None:
         if plain := tls.receive(data):
             self.session.received(plain, self._time())
+        if tls.heard():
+            self.session.touch(self._time())
         if self._is_gone:
             return
-        if records := tls.take():  # TLS has something to say itself
-            self._unsent += records
-            self._send_on()
+        if tls.error is not None:
+            tls.close()
+        self._say(tls)  # it may have something to say itself
         if tls.error is not None:
             self._lose(tls.error)
         elif tls.at_end:
             self._end(truncated=False)
+
+    def _say(self, tls: Records) -> None:
+        if records := tls.take():
+            self._unsent += records
+            self._send_on()
+
+    def _ping_later(self, tls: Records) -> None:
+        if tls.ping_interval is not None and not self._is_gone:
+            self._ping_timer = self._loop.call_at(self._time() + tls.ping_interval, lambda: self._ping(tls))
+
+    def _ping(self, tls: Records) -> None:
+        if not (self._unsent or self._plain):  # else it would only wait behind that
+            tls.ping()
+            self._say(tls)
+        self._ping_later(tls)
 
     def _end(self, *, truncated: bool) -> None:
         if not (self._has_ended or self._is_gone):
@@ -198,6 +215,9 @@ class StreamSocket:
     def _send_on(self) -> None:
         if gone := self._push():
             self.session.sent_bytes(gone, self._time())
+        if self._tls is not None and not (self._unsent or self._is_gone) and (records := self._tls.take()):
+            self._unsent += records  # what it had to say waited for room
+            self._push()
 
     def _push(self) -> int:
         """Send what the socket takes. Returns how many bytes of the application's have gone."""
@@ -235,15 +255,16 @@ class StreamSocket:
         """End what is to be ended, once nothing is unsent."""
         if self._tls is not None and not self._has_said_goodbye and self._may_finish():
             self._has_said_goodbye = True
-            self._tls.close()
+            self._tls.close(going_away=self.session.endpoint.draining)
             self._unsent += self._tls.take()
             self._send_on()
         if not self._may_finish():
             return
         if self._is_closing:
             self._lose(None)
-        else:
-            self._is_finishing = False
+            return
+        self._is_finishing = False
+        if self._tls is None or self._tls.ends_socket:
             with suppress(OSError):  # the peer has gone: reading will tell
                 self._sock.shutdown(socket.SHUT_WR)
 
@@ -274,8 +295,9 @@ class StreamSocket:
         self._is_reading = False
         self._loop.set_reader(self._sock, None)
         self._loop.set_writer(self._sock, None)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in self._timer, self._ping_timer:
+            if timer is not None:
+                timer.cancel()
         if self._unsent or self._plain:
             reset_on_close(self._sock)
         self._sock.close()

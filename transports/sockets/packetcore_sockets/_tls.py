@@ -10,19 +10,18 @@ from __future__ import annotations
 import ssl
 from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from packetcore import TLSInfo
+from packetcore import Carrier, TLSInfo
+from packetcore_sockets._records import Records
 
 RECORD = 16 * 1024
 """Bytes of plaintext that one record holds (RFC 8446, section 5.1)."""
 
 
-class TLSRecords:
+class TLSRecords(Records):
     """One side of one TLS connection.
-
-    After each call of anything, write what `take` gives; tell `went` how much of it has gone, that
-    of the handshake too.
 
     Args:
         context: certificates, and whom to trust.
@@ -33,6 +32,8 @@ class TLSRecords:
         ValueError: the context checks names and there is none.
     """
 
+    protocol = "TLS"
+
     def __init__(
         self, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str | None = None
     ) -> None:
@@ -42,13 +43,7 @@ class TLSRecords:
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
         )
-        self.is_open = False
-        """Whether the handshake is done, so that `send` may be called."""
-        self.at_end = False
-        """Whether the peer has said that it has finished sending."""
-        self.error: ssl.SSLError | None = None
-        """What went wrong, in the handshake or after it: nothing more can be received then, but
-        what the call before has given still counts. `take` may have an alert for the peer."""
+        self._error: ssl.SSLError | None = None
         self._is_closing = self._is_deaf = False
         self._waiting = bytearray()  # plaintext that cannot go while the peer renews the handshake
         self._sent = 0  # bytes of records made
@@ -56,16 +51,19 @@ class TLSRecords:
         self._ends: deque[tuple[int, int]] = deque()  # for each piece sent: where its records end, its size
         self._try_to_agree()
 
+    @property
+    def error(self) -> ssl.SSLError | None:
+        """See `Records`; `take` may have an alert."""
+        return self._error
+
     def shake_hands(self, data: bytes) -> None:
-        """Take what the socket received until `is_open`. What the application's part of it may
-        be, `receive` gives."""
+        """See `Records`."""
         self._incoming.write(data)
         self._try_to_agree()
 
     def receive(self, data: bytes) -> bytes:
-        """Take what the socket received, and give the application's part of it. See then whether
-        `is_open`, `at_end` or `error` has changed."""
-        if self.error is not None or self._is_deaf:
+        """See `Records`."""
+        if self._error is not None or self._is_deaf:
             return b""
         self._incoming.write(data)
         if not self.is_open:
@@ -85,14 +83,14 @@ class TLSRecords:
             if self._is_closing:  # of what comes after our own end only the peer's end counts
                 self._is_deaf = True
             else:
-                self.error = error
+                self._error = error
         if self._waiting:
             waiting, self._waiting = self._waiting, bytearray()
             self.send(waiting)
         return bytes(plain)
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt what the application sends."""
+        """Encrypt what the application sends: see `Records`."""
         if self._waiting:
             self._waiting += data
             return
@@ -105,27 +103,30 @@ class TLSRecords:
                     return
                 self._ends.append((self._sent + self._outgoing.pending, size))
 
-    def close(self) -> None:
-        """Say that this side has finished sending. Idempotent."""
-        if self.is_open and not self._is_closing:
+    def close(self, *, going_away: bool = False) -> None:
+        """Say that this side has finished sending: see `Records`. TLS has no word for why."""
+        if self.is_open and not self._is_closing and self._error is None:
             self._is_closing = True
             with suppress(ssl.SSLError, ValueError):  # the peer's own word is to come, or it sends on
                 self._tls.unwrap()
 
     def take(self) -> bytes:
-        """Take the records to write, `b""` if there are none."""
+        """See `Records`."""
         records = self._outgoing.read()
         self._sent += len(records)
         return records
 
     def went(self, size: int) -> int:
-        """The system took `size` more bytes of records: how many more bytes of the
-        application's have gone by that?"""
+        """See `Records`."""
         self._went += size
         gone = 0
         while self._ends and self._ends[0][0] <= self._went:
             gone += self._ends.popleft()[1]
         return gone
+
+    def carrier(self, below: Carrier) -> Carrier:
+        """See `Records`."""
+        return replace(below, tls=self.info())
 
     def info(self) -> TLSInfo:
         """What the handshake came to, once it is done."""
@@ -146,4 +147,4 @@ class TLSRecords:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
-            self.error = error
+            self._error = error

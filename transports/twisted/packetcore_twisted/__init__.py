@@ -7,10 +7,13 @@ from packetcore_twisted._adapter import (
     PacketFactory,
     Server,
     connect,
+    connect_serial,
     connect_udp,
+    connect_unix,
     request,
     serve,
     serve_udp,
+    serve_unix,
 )
 from packetcore_twisted._driver import TwistedDriver
 from packetcore_twisted._protocol import PacketProtocol
@@ -27,8 +30,11 @@ __all__ = [
     "Stream",
     "TwistedDriver",
     "connect",
+    "connect_serial",
     "connect_udp",
+    "connect_unix",
     "request",
     "serve",
     "serve_udp",
+    "serve_unix",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from os import PathLike
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
@@ -22,6 +23,7 @@ from packetcore import (
     Endpoint,
     Handler,
     Inbox,
+    LocalProtocolError,
     PacketCodec,
     Refusal,
     Session,
@@ -35,6 +37,10 @@ from packetcore_sockets import (
     AsyncClient,
     AsyncConnectionPool,
     AsyncServer,
+    Given,
+    Hosts,
+    ProxyNetworks,
+    WebSocket,
 )
 from packetcore_twisted._protocol import PacketProtocol, address_of
 from packetcore_twisted._reactor import Reactor, current
@@ -81,7 +87,9 @@ class PacketFactory(AsyncServer[AnyPacket]):
         """What tells the time and keeps timers."""
         self.port: Any = None
         """By which connections come, where that is not another's."""
-        self.listening: Any = SimpleNamespace(close=self._turn_away)
+        self.tls: Any = None
+        """What puts TLS beneath the protocols of `port`; `None` for nothing."""
+        self.listening: Any = SimpleNamespace(close=self._turn_away, reload_tls=self._reload_tls)
         self._shaking_hands: set[PacketProtocol] = set()
 
     def buildProtocol(self, addr: object) -> PacketProtocol:  # noqa: N802
@@ -94,6 +102,12 @@ class PacketFactory(AsyncServer[AnyPacket]):
         """Nothing to prepare before a port or a connector uses it, nothing to clean up after."""
 
     doStop = doStart  # noqa: N815
+
+    def _reload_tls(self, context: Any) -> None:
+        if self.tls is None:
+            raise LocalProtocolError("reload_tls: this server speaks no TLS of its own")
+        self.runtime.check_tls(context)
+        self.tls.options = context
 
     def _turn_away(self) -> None:
         port, self.port = self.port, None
@@ -128,15 +142,15 @@ class Serve(Protocol):
 
     # fmt: off
     @overload
-    def __call__(self, handler: Handler | StreamFunction, host: str | None = "127.0.0.1", port: int = 0,
+    def __call__(self, handler: Handler | StreamFunction, host: Hosts = "127.0.0.1", port: int = 0,
                  *, framing: None = None, codec: None = None, sessions: SessionPool[Session] | None = None,
                  config: Config | None = None, **options: Any) -> Deferred[Server]: ...
     @overload
-    def __call__(self, handler: Handler[bytes] | StreamFunction[bytes], host: str | None = "127.0.0.1", port: int = 0,
+    def __call__(self, handler: Handler[bytes] | StreamFunction[bytes], host: Hosts = "127.0.0.1", port: int = 0,
                  *, framing: Framing, codec: None = None, sessions: SessionPool[Session[bytes]] | None = None,
                  config: Config | None = None, **options: Any) -> Deferred[Server[bytes]]: ...
     @overload
-    def __call__(self, handler: Handler[T] | StreamFunction[T], host: str | None = "127.0.0.1", port: int = 0,
+    def __call__(self, handler: Handler[T] | StreamFunction[T], host: Hosts = "127.0.0.1", port: int = 0,
                  *, framing: Framing, codec: PacketCodec[T], sessions: SessionPool[Session[T]] | None = None,
                  config: Config | None = None, **options: Any) -> Deferred[Server[T]]: ...
     # fmt: on
@@ -182,6 +196,39 @@ class Connect(Protocol[Again]):
     def __call__(self, host: str, port: int, handler: Handler[T] | StreamFunction[T], *,
                  framing: Framing, codec: PacketCodec[T], reconnect: Again, keep: int = 0,
                  config: Config | None = None, **options: Any) -> Deferred[Client[T]]: ...
+    @overload
+    def __call__(self, url: str, *, handler: None = None, reconnect: None = None,
+                 **options: Any) -> Deferred[Stream[Any]]: ...
+    @overload
+    def __call__(self, url: str, *, handler: Handler[T], reconnect: None = None,
+                 **options: Any) -> Deferred[Session[T]]: ...
+    @overload
+    def __call__(self, url: str, *, handler: Handler[Any] | StreamFunction[Any], reconnect: Again,
+                 **options: Any) -> Deferred[Client[Any]]: ...
+    # fmt: on
+
+
+class ServeAt(Protocol):
+    """How what serves at a place that is no host is typed."""
+
+    def __call__(
+        self, handler: Handler[Any] | StreamFunction[Any], place: str | PathLike[str], **options: Any
+    ) -> Deferred[Server[Any]]: ...
+
+
+class ConnectAt(Protocol):
+    """How what connects to a place that is no host is typed."""
+
+    # fmt: off
+    @overload
+    def __call__(self, place: str | PathLike[str], handler: None = None, *, reconnect: None = None,
+                 **options: Any) -> Deferred[Stream[Any]]: ...
+    @overload
+    def __call__(self, place: str | PathLike[str], handler: Handler[T], *, reconnect: None = None,
+                 **options: Any) -> Deferred[Session[T]]: ...
+    @overload
+    def __call__(self, place: str | PathLike[str], handler: Handler[Any] | StreamFunction[Any], *, reconnect: Backoff,
+                 **options: Any) -> Deferred[Client[Any]]: ...
     # fmt: on
 
 
@@ -190,6 +237,9 @@ untyped: Any = deferred  # a type checker would take the first overload for all
 request = deferred(adapter.request)
 connect_udp: Connect[NoReturn] = untyped(adapter.connect_udp)
 connect: Connect[Backoff] = untyped(adapter.connect)
+serve_unix: ServeAt = untyped(adapter.serve_unix)
+connect_unix: ConnectAt = untyped(adapter.connect_unix)
+connect_serial: ConnectAt = untyped(adapter.connect_serial)
 """`ssl` is what `twisted.internet.ssl.optionsForClientTLS` gives, or a function that makes it from
 `host`, such as `optionsForClientTLS` itself; there is no `server_hostname`."""
 
@@ -206,32 +256,49 @@ serve_udp = serving(adapter.serve_udp)
 @serving
 async def serve(
     handler: Handler[Any] | StreamFunction[Any],
-    host: str | None = "127.0.0.1",
+    host: Hosts = "127.0.0.1",
     port: int = 0,
     *,
+    family: int = 0,
     config: Config | None = None,
     sessions: SessionPool[Session[Any]] | None = None,
     framing: Framing | None = None,
     codec: PacketCodec[Any] | None = None,
     ssl: Any = None,
     backlog: int = BACKLOG,
+    socket: Given | None = None,
+    proxy_protocol: ProxyNetworks | None = None,
+    websocket: WebSocket = False,
     reactor: Any = None,
 ) -> Server[Any]:
     """Listen on TCP and serve, as `packetcore_sockets.AsyncAdapter.serve` says.
 
     Args:
-        ssl: for TLS, `twisted.internet.ssl.CertificateOptions` or the like.
+        ssl: for TLS, `twisted.internet.ssl.CertificateOptions` or the like; with `websocket`, and where
+            `socket` is a Unix socket, an `ssl.SSLContext`.
         reactor: the global one by default. One that is no `IReactorFDSet` listens in its own
-            way: on one address, and out of descriptors it may close who waits.
+            way: on one address, on no `socket`, without `proxy_protocol` and `websocket`, and out of descriptors it may
+            close who waits.
     """
     runtime = current(reactor)
     if IReactorFDSet.providedBy(runtime.reactor):
-        options: Any = {"framing": framing, "codec": codec, "ssl": ssl, "backlog": backlog, "reactor": runtime.reactor}
+        options: Any = {"framing": framing, "codec": codec, "ssl": ssl, "backlog": backlog}
+        options |= {"socket": socket, "proxy_protocol": proxy_protocol, "reactor": runtime.reactor}
+        options |= {"family": family, "websocket": websocket}
         server: Server[Any] = await adapter.serve(handler, host, port, config=config, sessions=sessions, **options)
         return server
+    if socket is not None:
+        raise TypeError(f"socket= needs a reactor that watches descriptors (IReactorFDSet), not {runtime.reactor!r}")
+    if websocket is not False:
+        raise TypeError(f"websocket= needs a reactor that watches descriptors, not {runtime.reactor!r}")
+    if proxy_protocol is not None:
+        raise TypeError(f"proxy_protocol= needs a reactor that watches descriptors, not {runtime.reactor!r}")
+    if family or not isinstance(host, str | None):
+        raise TypeError(f"several hosts or family= need a reactor that watches descriptors, not {runtime.reactor!r}")
     endpoint = partial(Endpoint[Any], framing=framing, codec=codec)
     server = Server(runtime, new_stream, handler, config, endpoint=endpoint, sessions=sessions)
-    factory = server if ssl is None else runtime.over_tls(ssl, server, is_client=False)
+    server.tls = None if ssl is None else runtime.over_tls(ssl, server, is_client=False)
+    factory = server.tls or server
     try:
         server.port = runtime.reactor.listenTCP(port, factory, backlog, host or "")
     except CannotListenError as refused:

@@ -30,16 +30,18 @@ class PacketProtocol(Protocol):
     Args:
         endpoint: the server or client that it belongs to; a `PacketFactory` has one.
         reactor: what tells the time and keeps timers: a reactor or a `Clock`.
+        peer: the peer's address, where another is known than the transport's.
     """
 
     session: Session[Any]
     """Once connected; over TLS, once the handshake is done."""
 
-    def __init__(self, endpoint: Endpoint[Any], reactor: Any) -> None:
+    def __init__(self, endpoint: Endpoint[Any], reactor: Any, peer: Address | None = None) -> None:
         self.opened: Deferred[Session[Any]] = Deferred(lambda _: self.abort())
         """Fires with the session before its handler hears of it, or fails with why there is none."""
         self._endpoint = endpoint
         self._reactor = reactor
+        self._peer = peer
         self._time = clock_of(reactor)
         self._timer: Any = None
         self._transport: Any = None
@@ -74,7 +76,8 @@ class PacketProtocol(Protocol):
         if self._is_tls and self._transport.disconnecting:
             return  # the certificate bears another name: some versions say so only now
         self.set_timer(None)
-        self.session = Session(self._endpoint, self, address_of(self._transport.getPeer()), self._time())
+        peer = self._peer or address_of(self._transport.getPeer())
+        self.session = self._endpoint.session_type(self._endpoint, self, peer, self._time())
         self._is_open = True
         self.opened.callback(self.session)
         self.session.opened(self._time())

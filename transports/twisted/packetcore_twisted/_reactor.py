@@ -5,20 +5,21 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Coroutine
 from inspect import ismethod
+from ssl import SSLContext, SSLError
 from threading import get_ident
 from typing import Any
 from weakref import WeakMethod
 
-from twisted.internet import error, tcp
-from twisted.internet.abstract import FileDescriptor, isIPAddress, isIPv6Address
+from twisted.internet import tcp
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from packetcore import Address, Dial, Endpoint, Handle, Session
-from packetcore_sockets import Runtime
+from packetcore import Address, Dial, Endpoint, Handle, ProxiedAddress, Session
+from packetcore_sockets import ATTEMPT_DELAY, Attempts, Runtime, checked_delay
+from packetcore_twisted._connecting import addresses_of, connect_first
 from packetcore_twisted._protocol import PacketProtocol
 from packetcore_twisted._waiting import Event, Timer, clock_of
 
@@ -40,8 +41,7 @@ def current(reactor: Any = None) -> Reactor:
 
 
 class Reactor(Runtime):
-    """A reactor, or a clock in its place. It has sockets watched for what they have to read, and never
-    for room: what needs that are streams, which have Twisted's transports."""
+    """A reactor, or a clock in its place."""
 
     log_exception = staticmethod(lambda message: _log.failure("{message}", message=message))
 
@@ -74,13 +74,20 @@ class Reactor(Runtime):
         return self.call_at(self.time() + delay, callback)
 
     def set_reader(self, sock: socket.socket, callback: Callback | None) -> None:
-        if sock in self._watched:
-            self.reactor.removeReader(self._watched.pop(sock))
-        if callback is not None:
-            self._watched[sock] = _Watched(sock, callback, self.reactor)
+        self._watch(sock, "on_read", callback)
 
     def set_writer(self, sock: socket.socket, callback: Callback | None) -> None:
-        raise NotImplementedError
+        self._watch(sock, "on_write", callback)
+
+    def _watch(self, sock: socket.socket, which: str, callback: Callback | None) -> None:
+        watched = self._watched.get(sock)
+        if watched is None and callback is not None:
+            watched = self._watched[sock] = _Watched(sock, self.reactor)
+        if watched is not None:
+            setattr(watched, which, callback)
+            watched.watch()
+            if watched.on_read is None and watched.on_write is None:
+                del self._watched[sock]
 
     def bind(self, endpoint: Endpoint[Any]) -> None:
         if not self._is_clock:
@@ -113,29 +120,35 @@ class Reactor(Runtime):
     def accept(
         self, endpoint: Endpoint[Any], sock: socket.socket, peer: Address, context: Any, done: Done
     ) -> Handle | None:
-        protocol = PacketProtocol(endpoint, self.reactor)
+        if sock.family == getattr(socket, "AF_UNIX", None):
+            if not isinstance(context, SSLContext | None):
+                sock.close()
+                raise SSLError(f"TLS over a Unix socket takes an SSLContext, not {context!r}")
+            return super().accept(endpoint, sock, peer, context, done)
+        protocol = PacketProtocol(endpoint, self.reactor, peer)
         top: Any = protocol
         if context is not None:
             top = self._factory(protocol, context, is_client=False).buildProtocol(None)
         sock.setblocking(False)
         # Twisted's `adoptStreamConnection` asks the socket who its peer is: one that was reset knows no more.
         no_port: Any = None
-        transport = tcp.Server(sock, top, peer, no_port, sock.fileno(), self.reactor)
-        transport.repstr = f"<{type(top).__name__} with {peer[0]} port {peer[1]}>"
+        client = peer.proxy.address if isinstance(peer, ProxiedAddress) else peer
+        transport = tcp.Server(sock, top, client, no_port, sock.fileno(), self.reactor)
+        transport.repstr = f"<{type(top).__name__} with {client[0]} port {client[1]}>"
         top.makeConnection(transport)
         return None if context is None else _tell(protocol.opened, done)
 
-    def dialler(self, host: str, port: int, *, ssl: Any = None) -> Dial:  # type: ignore[override]
-        new_endpoint: Any = TCP4ClientEndpoint if isIPAddress(host) or isIPv6Address(host) else HostnameEndpoint
+    def dialler(  # type: ignore[override]
+        self, host: str, port: int, *, ssl: Any = None, attempt_delay: float = ATTEMPT_DELAY
+    ) -> Dial:
+        delay = checked_delay(attempt_delay)
 
-        async def connect(protocol: PacketProtocol) -> None:
+        async def connect(protocol: PacketProtocol, told: list[Attempts]) -> None:
             await deferLater(self.reactor, 0)
             factory = self._factory(protocol, ssl(host) if callable(ssl) else ssl, is_client=True)
-            try:
-                await new_endpoint(self.reactor, host, port, None).connect(factory)
-            except error.ConnectError as refused:
-                text = f"connecting to {host} port {port}: {refused}"
-                raise (OSError(refused.osError, text) if refused.osError else OSError(text)) from None
+            told.append(Attempts(await addresses_of(self.reactor, host, port), delay))
+            if not await connect_first(self.reactor, self, told[0], factory):
+                raise told[0].error(host, port)
 
         def dial(endpoint: Endpoint[Any], done: Done) -> Handle:
             def failed(reason: Any) -> None:
@@ -146,14 +159,25 @@ class Reactor(Runtime):
                 connecting.cancel()
                 return reason
 
+            def timed_out(*_: object) -> Any:
+                error = endpoint.connect_timed_out(host, port)
+                return fail(told[0].timed_out(error) if told else error)
+
             protocol = PacketProtocol(endpoint, self.reactor)
             opened: Any = protocol.opened
-            connecting = Deferred.fromCoroutine(connect(protocol)).addErrback(failed)
+            told: list[Attempts] = []
+            connecting = Deferred.fromCoroutine(connect(protocol, told)).addErrback(failed)
             if (limit := endpoint.config.connect_timeout) is not None:
-                opened.addTimeout(limit, self, lambda *_: fail(endpoint.connect_timed_out(host, port)))
+                opened.addTimeout(limit, self, timed_out)
             return _tell(opened.addErrback(give_up), done)
 
         return dial
+
+    def check_tls(self, context: Any) -> None:
+        """See `packetcore_sockets.Network`; `context` is what `serve` takes as `ssl`."""
+        from packetcore_twisted._tls import check  # pyOpenSSL need not be installed
+
+        check(context)
 
     def over_tls(self, ssl: Any, factory: Any, *, is_client: bool) -> Any:
         """Put TLS beneath the protocols of a factory."""
@@ -182,15 +206,34 @@ def _tell(opened: Any, done: Done) -> Handle:
 
 
 class _Watched(FileDescriptor):
-    """A socket, as a reactor watches it."""
+    """A socket, as a reactor watches it: one for both ways, since some reactors know one for each descriptor."""
 
-    def __init__(self, sock: socket.socket, callback: Callback, reactor: Any) -> None:
+    on_read: Callback | None = None
+    on_write: Callback | None = None
+
+    def __init__(self, sock: socket.socket, reactor: Any) -> None:
         super().__init__(reactor)
         self.fileno = sock.fileno  # type: ignore[method-assign]
-        self.doRead = self._callback = callback  # type: ignore[method-assign]
-        self._watch: Callable[[object], object] = reactor.addReader
-        self._watch(self)
+
+    def watch(self) -> None:
+        """Have the reactor do so for what is set."""
+        reactor: Any = self.reactor
+        (reactor.removeReader if self.on_read is None else reactor.addReader)(self)
+        (reactor.removeWriter if self.on_write is None else reactor.addWriter)(self)
+
+    def doRead(self) -> None:  # noqa: N802
+        if self.on_read is not None:
+            self.on_read()
+
+    def doWrite(self) -> None:  # noqa: N802
+        if self.on_write is not None:
+            self.on_write()
 
     def readConnectionLost(self, reason: object) -> None:  # noqa: N802
-        self._watch(self)  # a reactor that polls takes a socket with an error and nothing else for one to close
-        self._callback()
+        self.connectionLost(reason)
+
+    def connectionLost(self, reason: object) -> None:  # noqa: N802
+        # A reactor that polls takes a socket with an error and nothing else for one to close.
+        self.watch()
+        self.doRead()
+        self.doWrite()

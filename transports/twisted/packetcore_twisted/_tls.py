@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from cryptography.x509 import load_pem_x509_certificates
+from cryptography.x509 import load_pem_x509_certificates, load_pem_x509_crl
 from cryptography.x509.oid import NameOID
-from OpenSSL.crypto import X509
+from OpenSSL.crypto import X509, X509StoreFlags
 from OpenSSL.SSL import VERIFY_PEER, Connection, Error, WantReadError, ZeroReturnError
 from twisted.internet import ssl
 from twisted.internet.interfaces import (
@@ -53,7 +54,8 @@ class TLSFactory(TLSMemoryBIOFactory):
     noisy = False
 
     def __init__(self, options: Any, is_client: bool, factory: Any, reactor: Any) -> None:
-        self._options = options
+        self.options = options
+        """What `serve` or `connect` was given, or another in its place, for those who come then."""
         itself: Any = self
         super().__init__(itself, is_client, factory, reactor)
 
@@ -64,9 +66,9 @@ class TLSFactory(TLSMemoryBIOFactory):
         return self._create("serverConnectionForTLS", transport)
 
     def _create(self, method: str, transport: TLSTransport) -> _HalfCloseable:
-        create = getattr(self._options, method, None)
+        create = getattr(self.options, method, None)
         # Without, it is a context factory, as older programs have it.
-        connection = Connection(self._options.getContext(), None) if create is None else create(transport)
+        connection = Connection(self.options.getContext(), None) if create is None else create(transport)
         return _HalfCloseable(connection, transport)
 
 
@@ -117,12 +119,33 @@ _LONG_NAMES = {
 """As OpenSSL has them, "commonName" for one, which is how the standard library gives a subject."""
 
 
+def check(options: Any) -> None:
+    """See that a server can speak TLS by these options.
+
+    Raises:
+        TypeError: they are for clients, or none.
+    """
+    if not any(hasattr(options, method) for method in ("serverConnectionForTLS", "getContext")):
+        raise TypeError(f"CertificateOptions or the like are needed for the TLS of a server, not {options!r}")
+
+
+def _revoke(store: Any, lists: bytes) -> None:
+    blocks = re.findall(rb"-----BEGIN X509 CRL-----[^-]*-----END X509 CRL-----", lists)
+    if not blocks:
+        raise ValueError("there is no list of revoked certificates")
+    for block in blocks:
+        store.add_crl(load_pem_x509_crl(block))
+    store.set_flags(X509StoreFlags.CRL_CHECK)
+
+
 def options_from_files(tls: TLS, *, server_side: bool) -> Any:
     """What `serve` or `connect` takes as `ssl`.
 
     Raises:
-        OSError: a file is missing, or holds no certificate or key.
+        OSError: a file is missing, or holds no certificate, key or list.
+        ValueError: see `TLS.check`.
     """
+    tls.check(server_side=server_side)
     own: dict[str, Any] = {}
     shared: dict[str, Any] = {"acceptableProtocols": [name.encode() for name in tls.alpn] or None}
     untyped: Any = ssl
@@ -136,9 +159,23 @@ def options_from_files(tls: TLS, *, server_side: bool) -> Any:
             trusted = [untyped.Certificate(X509.from_cryptography(root)) for root in roots]
             shared["trustRoot"] = untyped.trustRootFromCertificates(trusted)
         options = ssl.CertificateOptions(**own, **shared)
-        options.getContext()  # finds out now whether the files fit together
+        context = options.getContext()  # finds out now whether the files fit together
+        if tls.crl is not None:
+            _revoke(context.get_cert_store(), Path(tls.crl).read_bytes())
     except (TypeError, ValueError, Error) as error:  # TypeError: the key needs a password
-        raise OSError(f"no certificate or no key in the files of {tls}: {error}") from None
+        raise OSError(f"no certificate, key or list in the files of {tls}: {error}") from None
     if server_side:
+        if tls.names:
+            others = {
+                name: options_from_files(other, server_side=True).getContext() for name, other in tls.by_name().items()
+            }
+
+            def by_server_name(connection: Connection) -> None:
+                name = connection.get_servername()
+                other = TLS.choose(others, None if name is None else name.decode("ascii", "replace"))
+                if other is not None:
+                    connection.set_context(other)
+
+            context.set_tlsext_servername_callback(by_server_name)
         return options
     return lambda host: ssl.optionsForClientTLS(tls.server_name or host, extraCertificateOptions=own, **shared)
