@@ -37,6 +37,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "echo": ("echo.py",),
     "echo_tls": ("echo.py", "--tls"),
     "echo_udp": ("echo_udp.py",),
+    "websocket": ("websocket.py",),
     "pool": ("pool.py",),
     "memory": ("memory.py",),
     "connections_asyncio": ("connections.py", "--connections", "10000", "--transport", "asyncio"),
@@ -54,6 +55,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "framings.py": ("--rounds", "1"),
     "echo.py": ("--rounds", "1"),
     "echo_udp.py": ("--rounds", "1"),
+    "websocket.py": ("--rounds", "1"),
     "pool.py": ("--rounds", "1"),
     "connections.py": ("--connections", "200"),
 }
