@@ -29,11 +29,11 @@ from packetcore_conformance.websocket_peer import (
     request,
 )
 from packetcore_sockets import TLSRecords, WebSocketError, WebSocketOptions
-from packetcore_sockets._upgrade import HEADER_SIZE, ClientUpgrade, ServerUpgrade
-from packetcore_sockets._websocket import MAX_UNSENT, MESSAGE, WebSocketRecords, client_records, server_records
-from packetcore_sockets._websocket_dial import dialler_to
-from packetcore_sockets._websocket_frames import FrameError, FrameReader, make_frame
-from packetcore_sockets._websocket_options import WebSocketURL, options_of
+from packetcore_sockets._websocket.dial import dialler_to
+from packetcore_sockets._websocket.frames import FrameError, FrameReader, make_frame
+from packetcore_sockets._websocket.options import WebSocketURL, options_of
+from packetcore_sockets._websocket.records import MAX_UNSENT, MESSAGE, WebSocketRecords, client_records, server_records
+from packetcore_sockets._websocket.upgrade import HEADER_SIZE, ClientUpgrade, ServerUpgrade
 
 NAME = "server.example"
 OPEN = WebSocketOptions(path=None, origins=None)
@@ -368,7 +368,7 @@ def test_options_are_looked_at() -> None:
 
 
 def test_without_wsproto_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("packetcore_sockets._websocket_options.find_spec", lambda name: None)
+    monkeypatch.setattr("packetcore_sockets._websocket.options.find_spec", lambda name: None)
     network: object = None
     for ask in (lambda: options_of(True), lambda: dialler_to(network, "ws://server.example/", None)):  # type: ignore[arg-type]
         with pytest.raises(ImportError, match=r"packetcore-sockets\[websocket\]"):

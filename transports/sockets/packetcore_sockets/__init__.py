@@ -40,7 +40,7 @@ from packetcore_sockets._systemd import Notifier, has_inherited_sockets, inherit
 from packetcore_sockets._task import Event, Task
 from packetcore_sockets._tcp import no_delay, prepare, read_rest, reset_on_close
 from packetcore_sockets._tls import TLSRecords
-from packetcore_sockets._websocket_options import WebSocket, WebSocketError, WebSocketOptions
+from packetcore_sockets._websocket.options import WebSocket, WebSocketError, WebSocketOptions
 
 __version__ = "0.1.0"
 

@@ -43,8 +43,8 @@ from packetcore_sockets._proxied import Proxies, ProxyNetworks
 from packetcore_sockets._runtime import Runtime
 from packetcore_sockets._serial import Line, SerialDial
 from packetcore_sockets._unix import UnixDial, UnixListening, open_unix_listener, path_of
-from packetcore_sockets._websocket_dial import dialler_to
-from packetcore_sockets._websocket_options import WebSocket, WebSocketOptions, options_of
+from packetcore_sockets._websocket.dial import dialler_to
+from packetcore_sockets._websocket.options import WebSocket, WebSocketOptions, options_of
 
 T = TypeVar("T")
 

@@ -9,11 +9,11 @@ from ssl import SSLContext
 from typing import Any
 
 from packetcore import Address, Endpoint, Handle, LocalProtocolError, Refusal, Session
-from packetcore_sockets._first_byte import FirstByte
 from packetcore_sockets._listener import Listener
 from packetcore_sockets._network import Network
 from packetcore_sockets._proxied import HeaderReading, Proxies
-from packetcore_sockets._websocket_options import WebSocketOptions
+from packetcore_sockets._websocket.first_byte import FirstByte
+from packetcore_sockets._websocket.options import WebSocketOptions
 
 
 class Listening:
@@ -105,7 +105,7 @@ class Listening:
             self._begin_raw(sock, peer)
 
     def _begin_websocket(self, websocket: WebSocketOptions, sock: socket.socket, peer: Address) -> None:
-        from packetcore_sockets._websocket import server_records  # wsproto need not be installed
+        from packetcore_sockets._websocket.records import server_records  # wsproto need not be installed
 
         context = self._context and self._network.tls_over_memory(self._context)
         try:

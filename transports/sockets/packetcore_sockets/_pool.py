@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, overload
 from packetcore import AnyItem, Config, FrameDecoder, PacketCodec
 from packetcore.framings import Framing
 from packetcore_sockets._adapter import Adapter
-from packetcore_sockets._websocket_dial import dialler_to
+from packetcore_sockets._websocket.dial import dialler_to
 
 
 class FramingOf(Protocol[AnyItem]):

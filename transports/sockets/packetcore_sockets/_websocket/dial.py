@@ -9,7 +9,7 @@ from typing import Any
 from packetcore import Dial
 from packetcore_sockets._attempts import ATTEMPT_DELAY
 from packetcore_sockets._network import Network
-from packetcore_sockets._websocket_options import WebSocketURL, is_url, need_wsproto
+from packetcore_sockets._websocket.options import WebSocketURL, is_url, need_wsproto
 
 
 def dialler_to(network: Network, host: str, port: int | None, **options: Any) -> Dial:
@@ -67,7 +67,7 @@ def websocket_dialler(
     if ssl and not place.is_secure:
         raise ValueError(f"{url!r} is without TLS: wss:// goes with ssl={ssl!r}")
     context = ssl if isinstance(ssl, SSLContext) else create_default_context() if place.is_secure else None
-    from packetcore_sockets._websocket import client_records  # wsproto need not be installed
+    from packetcore_sockets._websocket.records import client_records  # wsproto need not be installed
 
     new_records = partial(client_records, place, context and network.tls_over_memory(context), server_hostname)
     new_records()  # what cannot be asked for is told now

@@ -14,8 +14,7 @@ from ssl import SSLContext
 from packetcore import Carrier
 from packetcore_sockets._records import Records
 from packetcore_sockets._tls import TLSRecords
-from packetcore_sockets._upgrade import ClientUpgrade, ServerUpgrade
-from packetcore_sockets._websocket_frames import (
+from packetcore_sockets._websocket.frames import (
     BINARY,
     CLOSE,
     PING,
@@ -25,7 +24,8 @@ from packetcore_sockets._websocket_frames import (
     FrameReader,
     make_frame,
 )
-from packetcore_sockets._websocket_options import WebSocketError, WebSocketOptions, WebSocketURL
+from packetcore_sockets._websocket.options import WebSocketError, WebSocketOptions, WebSocketURL
+from packetcore_sockets._websocket.upgrade import ClientUpgrade, ServerUpgrade
 
 MESSAGE = 64 * 1024
 """Bytes of payload in one message that is sent: others take far more, but not all without end."""

@@ -16,7 +16,7 @@ from wsproto.handshake import H11Handshake
 from wsproto.utilities import RemoteProtocolError
 
 from packetcore import WebSocketInfo
-from packetcore_sockets._websocket_options import WebSocketError, WebSocketOptions, WebSocketURL
+from packetcore_sockets._websocket.options import WebSocketError, WebSocketOptions, WebSocketURL
 
 HEADER_SIZE = 16 * 1024
 """Bytes that a handshake's request or answer may have."""
