@@ -40,7 +40,8 @@ static int
 module_exec(PyObject *module)
 {
 #ifdef USE_AVX2
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+        __builtin_cpu_supports("bmi2")) {
         read_payload = read_payload_avx2;
         find_flag = find_flag_avx2;
         unescape_any = unescape_two = unescape_avx2;
@@ -50,8 +51,11 @@ module_exec(PyObject *module)
     }
 #endif
 #ifdef USE_AVX512
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vbmi2") &&
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vbmi2") &&
         __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi")) {
+        count_special_long = count_special_avx512;
+        escape_bytes_long = escape_bytes_avx512;
+        read_payload = read_payload_avx512;
         find_flag = find_flag_avx512;
         unescape_two = unescape_avx512;
     }

@@ -181,8 +181,6 @@ find_flag_avx2(const uint8_t *data, const uint8_t *end, uint8_t flag, uint8_t es
 #endif
 
 #ifdef USE_AVX512
-#define FOR_AVX512 __attribute__((target("avx512f,avx512bw,avx512vbmi2,popcnt,bmi")))
-
 FOR_AVX512 static const uint8_t *
 find_flag_avx512(const uint8_t *data, const uint8_t *end, uint8_t flag, uint8_t escape, bool *is_escaped)
 {
@@ -235,9 +233,6 @@ end_open_run(RunDecoder *self, PyObject *events, const uint8_t *data, size_t siz
 static inline int
 give_run(RunDecoder *self, PyObject *events, const WholeRun *run)
 {
-    if (run->size == 0) {
-        return 0;
-    }
     return run->size <= self->bound ? self->judge(self, events, run) : end_open_run(self, events, run->bytes, run->size);
 }
 
@@ -259,6 +254,11 @@ feed_run_bytes(RunDecoder *self, PyObject *events, const uint8_t *data, size_t s
         }
     }
     while (data < end) {
+        if (*data == self->flag) { /* nothing between two flags is nothing */
+            self->shared = false;
+            data++;
+            continue;
+        }
         bool is_escaped = false;
         flag = find_flag(data, end, self->flag, self->escape, &is_escaped);
         if (flag == NULL) {

@@ -42,6 +42,10 @@ specials_in_avx2(const uint8_t *block)
 }
 #endif
 
+#ifdef USE_AVX512
+#define FOR_AVX512 __attribute__((target("avx512f,avx512bw,avx512vbmi2,popcnt,bmi,bmi2")))
+#endif
+
 /* How many bytes of a block come before its first special one; all of them without one. */
 static inline size_t
 plain_bytes(uint32_t specials)
