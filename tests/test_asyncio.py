@@ -17,6 +17,7 @@ import uvloop
 from packetcore import (
     Backoff,
     CloseReason,
+    Endpoint,
     Handler,
     Packet,
     Refusal,
@@ -25,6 +26,7 @@ from packetcore import (
     encode,
 )
 from packetcore_asyncio import AsyncioDriver, Server, Stream, connect, serve
+from packetcore_asyncio._runtime import EventLoop
 
 Main = Callable[[Coroutine[Any, Any, None]], None]
 DEADLINE = 10.0
@@ -340,3 +342,28 @@ def test_a_driver_serves_tools_on_other_threads(
     finally:
         driver.stop()
         driver.stop()
+
+
+@pytest.mark.parametrize("new_event_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("turns", range(4))
+def test_a_connection_that_is_given_up_at_any_moment_leaves_no_socket_open(
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop], turns: int
+) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            endpoint = Endpoint(Recorder(), is_server=True)
+            opening = EventLoop().accept(endpoint, ours, ("",), None, lambda result: None)
+            assert opening is not None
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            opening.cancel()
+            endpoint.abort(0.0)
+            theirs.setblocking(False)
+            assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 1), DEADLINE) == b""
+
+    loop = new_event_loop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()

@@ -105,7 +105,10 @@ class EventLoop(Runtime):
             await self.loop.connect_accepted_socket(lambda: protocol, sock)
 
         limit = None if tls is None else endpoint.config.connect_timeout
-        return Opening(self.loop, reach, limit, TimeoutError, done)
+        opening = Opening(self.loop, reach, limit, TimeoutError, done)
+        if opening.drop is None:  # its task has not begun, and may be given up before it does
+            opening.drop = sock.close
+        return opening
 
     def dialler(
         self,
