@@ -80,7 +80,7 @@ class Connection(Receiver, Generic[AnyPacket]):
         self._config = config
         self._decoder = spoken.decoder()
         # Another framing than this format may send what is no `Packet`, and checks that itself.
-        self.output = Output(spoken.encode, config.max_payload, getattr(spoken, "check", None))
+        self.output = Output(spoken.encode, config.max_payload, not getattr(spoken, "sends_any", False))
         """What `send` has put and `bytes_to_send` has not given; for a caller who has no time
         to lose, and who looks at `state` by himself."""
         self._joiner = (

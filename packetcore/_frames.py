@@ -55,6 +55,9 @@ class FrameCodec(Generic[AnyPacket]):
             should not have raised.
     """
 
+    sends_any = True
+    """Whether packets may be of any type, and `encode` says what is wrong with them."""
+
     def __init__(
         self,
         framing: Framing,
@@ -66,9 +69,6 @@ class FrameCodec(Generic[AnyPacket]):
         self._codec = codec
         self._max_frame = max_frame
         self._log_exception = log_exception
-
-    def check(self, packet: object, max_payload: int) -> None:
-        """Nothing: `encode` does."""
 
     def encode(self, packet: AnyPacket, /) -> bytes:
         """One packet as the bytes to send.
@@ -180,11 +180,13 @@ class DatagramFrames(Generic[AnyPacket]):
         max_datagram: the longest datagram sent or accepted, in bytes.
     """
 
+    sends_any = True
+    """See `FrameCodec`."""
+
     pending = 0
     """Nothing is left of a datagram once it is decoded."""
 
     def __init__(self, codec: FrameCodec[AnyPacket], max_datagram: int) -> None:
-        self.check = codec.check
         self._codec = codec
         self._decoder = codec.decoder()
         self._max_datagram = max_datagram

@@ -15,19 +15,14 @@ class Output:
     Args:
         encode: makes a packet's frame.
         max_payload: the longest payload it takes, in bytes.
-        check: raises what is wrong with what is no `Packet`, or has a longer payload, if anything is.
+        checks: whether to see that what is sent is a `Packet`, and no longer; not where `encode` does.
     """
 
-    __slots__ = ("_check", "_encode", "_frames", "_max_payload", "bytes", "packets", "size", "taken")
+    __slots__ = ("_checks", "_encode", "_frames", "_max_payload", "bytes", "packets", "size", "taken")
 
-    def __init__(
-        self,
-        encode: Callable[[Any], bytes],
-        max_payload: int,
-        check: Callable[[object, int], object] | None = None,
-    ) -> None:
+    def __init__(self, encode: Callable[[Any], bytes], max_payload: int, checks: bool = True) -> None:
         self._encode = encode
-        self._check = check_packet if check is None else check
+        self._checks = checks
         self._max_payload = max_payload
         self._frames: list[bytes] = []
         self.size = 0
@@ -49,8 +44,8 @@ class Output:
             LocalProtocolError: the payload exceeds `max_payload`.
             TypeError: it is no packet.
         """
-        if packet.__class__ is not Packet or len(packet.payload) > self._max_payload:
-            self._check(packet, self._max_payload)
+        if (packet.__class__ is not Packet or len(packet.payload) > self._max_payload) and self._checks:
+            check_packet(packet, self._max_payload)
         frame = self._encode(packet)
         self._frames.append(frame)
         self.packets += 1
@@ -69,8 +64,8 @@ class Output:
             TypeError: one is no packet.
         """
         for packet in packets:
-            if packet.__class__ is not Packet or len(packet.payload) > self._max_payload:
-                self._check(packet, self._max_payload)
+            if (packet.__class__ is not Packet or len(packet.payload) > self._max_payload) and self._checks:
+                check_packet(packet, self._max_payload)
         frames = [self._encode(packet) for packet in packets]
         size = sum(map(len, frames))
         self._frames += frames

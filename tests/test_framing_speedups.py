@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from packetcore import Malformed, Reason
-from packetcore.framings import Check, _stuffing
+from packetcore.framings import COBS, HDLC, SLIP, Check, Framing, LengthPrefix, _stuffing
 
 speedups = pytest.importorskip("packetcore._speedups", reason="the extension in C is not built")
 
@@ -108,3 +108,19 @@ def test_a_feed_of_no_bytes_is_refused_and_changes_nothing(wrong: object) -> Non
         with pytest.raises(TypeError, match="bytes-like"):
             decoder.feed(wrong)
         assert decoder.pending == pending
+
+
+def test_a_decoder_takes_no_more_memory_than_its_framing_says() -> None:
+    framings: list[tuple[Framing, int]] = [
+        (SLIP(), 2 * 1000 + 1),
+        (HDLC(), 2 * (1000 + 4) + 1),
+        (COBS(), 1000 + 1000 // 254 + 2),
+        (LengthPrefix(), 4 + 1000),
+    ]
+    for framing, most in framings:
+        decoder = framing.decoder(1000)
+        empty = sys.getsizeof(decoder)
+        for byte in framing.encode(b"a" * 1000)[:-1]:
+            decoder.feed(bytes([byte]))
+            assert sys.getsizeof(decoder) - empty <= most
+        assert decoder.pending >= 1000

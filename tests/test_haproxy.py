@@ -13,14 +13,13 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from packetcore import Carrier, Driver, Packet, ProxyInfo, Session, encode, load_driver
+from packetcore import Driver, Packet, ProxyInfo, encode, load_driver
 from packetcore_conformance.certificates import Certificates
 from packetcore_conformance.peer import DEADLINE, Peer
-from packetcore_conformance.recorder import Recorder, send_back
+from packetcore_conformance.recorder import Seeing
 from packetcore_conformance.rig import Rig
 
 HAPROXY = shutil.which("haproxy")
@@ -38,17 +37,6 @@ listen gateway
 """
 
 pytestmark = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
-
-
-class Seeing(Recorder):
-    """Echoes, and notes what a session knows of its peer when it begins."""
-
-    def __init__(self) -> None:
-        super().__init__(packet_received=send_back, connected=self._see)
-        self.seen: list[tuple[Any, Carrier]] = []
-
-    def _see(self, session: Session) -> None:
-        self.seen.append((session.peer, session.carrier))
 
 
 @pytest.fixture(scope="module", params=["asyncio", "blocking", "gevent", "twisted"])

@@ -85,7 +85,7 @@ def test_the_frames_of_the_rfc() -> None:
     assert make_frame(BINARY, bytes(256), is_client=False) == b"\x82\x7e\x01\x00" + bytes(256)
     assert make_frame(BINARY, bytes(65536), is_client=False) == b"\x82\x7f\0\0\0\0\0\1\0\0" + bytes(65536)
     assert bytes(masked(b"Hello", MASK)) == b"\x7f\x9f\x4d\x51\x58"
-    stream: list[bytes | bytearray] = []
+    stream: list[bytes] = []
     control: list[tuple[int, bytes]] = []
     FrameReader(False).receive(b"\x8a\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", stream, control)
     assert (stream, control) == ([], [(PONG, b"Hello")])
@@ -231,7 +231,7 @@ def test_fragments_with_control_frames_between_make_the_stream_that_wsproto_make
     other.receive_bytes(wire)
     wanted = b"".join(each.payload for each in other.received_frames() if each.opcode is Opcode.BINARY)  # type: ignore[misc]
     reader = FrameReader(False)
-    stream: list[bytes | bytearray] = []
+    stream: list[bytes] = []
     control: list[tuple[int, bytes]] = []
     at = 0
     for end in [*accumulate(sizes), len(wire)]:
@@ -244,7 +244,7 @@ def test_fragments_with_control_frames_between_make_the_stream_that_wsproto_make
 @given(st.booleans(), st.lists(st.binary(max_size=40), max_size=8))
 def test_what_wsproto_refuses_is_refused_and_nothing_else(is_client: bool, chunks: list[bytes]) -> None:
     reader, other = FrameReader(is_client), FrameProtocol(is_client, [])
-    stream: list[bytes | bytearray] = []
+    stream: list[bytes] = []
     control: list[tuple[int, bytes]] = []
     wanted, is_over = b"", False
     for chunk in chunks:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from packetcore import AnyPacket, CloseReason, Handler, Malformed, Message, Session
+from packetcore import AnyPacket, Carrier, CloseReason, Handler, Malformed, Message, Session
 from packetcore_conformance.peer import DEADLINE
 
 Action = Callable[..., object]
@@ -119,3 +119,14 @@ def send_back(session: Session[AnyPacket], packet: AnyPacket) -> None:
 def echo() -> Recorder:
     """A recorder that echoes."""
     return Recorder(packet_received=send_back)
+
+
+class Seeing(Recorder):
+    """Echoes, and notes what a session knows of its peer when it begins."""
+
+    def __init__(self) -> None:
+        super().__init__(packet_received=send_back, connected=self._see)
+        self.seen: list[tuple[Any, Carrier]] = []
+
+    def _see(self, session: Session) -> None:
+        self.seen.append((session.peer, session.carrier))

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from packetcore import Carrier, Config, Driver, Packet, ProxyInfo, Refusal, ServerBase, Session, encode
+from packetcore import Config, Driver, Packet, ProxyInfo, Refusal, ServerBase, encode
 from packetcore_conformance.certificates import SERVER_NAME, Certificates
 from packetcore_conformance.peer import Peer
-from packetcore_conformance.recorder import Recorder, send_back
+from packetcore_conformance.recorder import Recorder, Seeing, send_back
 from packetcore_conformance.rig import Rig
 from packetcore_conformance.tls_peer import TLSPeer
 
@@ -51,17 +51,6 @@ BLOCK_UNIX = block(1, 0x31, b"/run/device".ljust(108, b"\0") + b"/run/gateway".l
 def needs_proxy(driver: Driver) -> None:
     if "proxy" not in driver.capabilities():
         pytest.skip("the adapter says that it does not know the PROXY protocol")
-
-
-class Seeing(Recorder):
-    """Echoes, and notes what a session knows of its peer when it begins."""
-
-    def __init__(self) -> None:
-        super().__init__(packet_received=send_back, connected=self._see)
-        self.seen: list[tuple[Any, Carrier]] = []
-
-    def _see(self, session: Session) -> None:
-        self.seen.append((session.peer, session.carrier))
 
 
 def is_echoed(peer: Peer | TLSPeer) -> bool:

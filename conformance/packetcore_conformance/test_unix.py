@@ -152,6 +152,15 @@ def test_what_cannot_be_listened_on_is_left_alone(rig: Rig, path: str) -> None:
         rig.serve_unix("")
 
 
+def test_a_server_that_cannot_be_leaves_no_file(rig: Rig, path: str) -> None:
+    with pytest.raises(TypeError, match="no Packet"):
+        rig.serve_unix(path, config=Config(keepalive_packet=b"beat"))
+    assert not os.path.exists(path)
+    with pytest.raises((OverflowError, TypeError)):
+        rig.serve_unix(path, mode=1 << 70)
+    assert not os.path.exists(path)
+
+
 def test_a_client_says_where_nobody_listens(rig: Rig, path: str) -> None:
     with pytest.raises(FileNotFoundError, match="socket"):
         rig.connect_unix(path)

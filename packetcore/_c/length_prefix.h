@@ -154,7 +154,7 @@ feed_held(LengthDecoder *self, PyObject *events, const uint8_t *data, size_t siz
     while (self->held.size && taken < size) {
         size_t want = self->need > self->held.size ? self->need - self->held.size : 1;
         want = want < size - taken ? want : size - taken;
-        if (hold(&self->held, data + taken, want) < 0) {
+        if (hold(&self->held, data + taken, want, self->bound) < 0) {
             return -1;
         }
         taken += want;
@@ -173,7 +173,7 @@ feed_held(LengthDecoder *self, PyObject *events, const uint8_t *data, size_t siz
             count_bytes(&self->dropped, held.bytes + at, rest);
         }
         else if (!failed) {
-            failed = hold(&self->held, held.bytes + at, rest);
+            failed = hold(&self->held, held.bytes + at, rest, self->bound);
         }
         let_go(&held);
         if (failed) {
@@ -198,7 +198,7 @@ feed_length_bytes(LengthDecoder *self, PyObject *events, const uint8_t *data, si
         count_bytes(&self->dropped, data + at, size - (size_t)at);
         return 0;
     }
-    return hold(&self->held, data + at, size - (size_t)at);
+    return hold(&self->held, data + at, size - (size_t)at, self->bound);
 }
 
 /* All that is pending, if there is noise in it: no frame is begun then. */

@@ -3,9 +3,9 @@
 typedef struct {
     PyObject_HEAD
     PyObject *encode; /* NULL for the function above */
-    PyObject *check;  /* NULL for that of _output.py */
     PyObject *frames; /* NULL while there are none: most connections are idle */
     uint64_t max_payload;
+    bool checks; /* what is sent; else `encode` does */
     Py_ssize_t size;
     uint64_t packets;
     uint64_t bytes;
@@ -20,10 +20,10 @@ PyDoc_STRVAR(put_doc,
 static PyObject *
 prepare(Output *self, State *state, PyObject *packet)
 {
-    if (Py_TYPE(packet) != state->packet ||
-        (uint64_t)PyBytes_GET_SIZE(((Packet *)packet)->payload) > self->max_payload) {
-        PyObject *check =
-            self->check != NULL ? Py_NewRef(self->check) : import_from("packetcore._output", "check_packet");
+    bool is_sound = Py_TYPE(packet) == state->packet &&
+                    (uint64_t)PyBytes_GET_SIZE(((Packet *)packet)->payload) <= self->max_payload;
+    if (!is_sound && self->checks) {
+        PyObject *check = import_from("packetcore._output", "check_packet");
         PyObject *nothing =
             check == NULL ? NULL : PyObject_CallFunction(check, "OK", packet, (unsigned long long)self->max_payload);
         Py_XDECREF(check);
@@ -173,10 +173,11 @@ output_join(Output *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 output_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"encode", "max_payload", "check", NULL};
-    PyObject *given, *check = NULL;
+    static char *names[] = {"encode", "max_payload", "checks", NULL};
+    PyObject *given;
+    int checks = true;
     unsigned long long max_payload;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OK|O:Output", names, &given, &max_payload, &check)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OK|p:Output", names, &given, &max_payload, &checks)) {
         return NULL;
     }
     Output *self = (Output *)type->tp_alloc(type, 0);
@@ -185,7 +186,7 @@ output_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     State *state = PyType_GetModuleState(type);
     self->encode = given == state->encode ? NULL : Py_NewRef(given);
-    self->check = check == Py_None ? NULL : Py_XNewRef(check);
+    self->checks = checks;
     self->max_payload = max_payload;
     return (PyObject *)self;
 }
@@ -195,7 +196,6 @@ output_traverse(Output *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->encode);
-    Py_VISIT(self->check);
     Py_VISIT(self->frames);
     return 0;
 }
@@ -206,7 +206,6 @@ output_dealloc(Output *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     Py_XDECREF(self->encode);
-    Py_XDECREF(self->check);
     Py_XDECREF(self->frames);
     type->tp_free(self);
     Py_DECREF(type);
@@ -229,7 +228,7 @@ static PyMemberDef output_members[] = {
 };
 
 PyDoc_STRVAR(output_doc,
-"Output(encode, max_payload, check=None)\n--\n\n"
+"Output(encode, max_payload, checks=True)\n--\n\n"
 "Frames in the order in which they are to be sent.");
 
 static PyType_Slot output_slots[] = {

@@ -42,12 +42,14 @@ typedef struct {
     size_t room;
 } Held;
 
-/* Keep bytes. The room grows by doubling, so that what is moved stays in proportion to what comes. */
+/* Keep bytes, of which there are never more than `most`. The room grows by doubling up to that, so that what is
+   moved stays in proportion to what comes. */
 static int
-hold(Held *held, const uint8_t *data, size_t size)
+hold(Held *held, const uint8_t *data, size_t size, size_t most)
 {
     if (size > held->room - held->size) {
-        size_t room = held->size + size < 2 * held->room ? 2 * held->room : held->size + size;
+        size_t needed = held->size + size, room = 2 * held->room < most ? 2 * held->room : most;
+        room = room < needed ? needed : room;
         uint8_t *bytes = PyMem_Realloc(held->bytes, room);
         if (bytes == NULL) {
             PyErr_NoMemory();
@@ -145,7 +147,7 @@ hold_open(RunDecoder *self, PyObject *events, const uint8_t *data, size_t size)
         return 0;
     }
     if (size <= self->bound - self->run.size) {
-        return hold(&self->run, data, size);
+        return hold(&self->run, data, size, self->bound);
     }
     self->in_frame = false;
     return give_too_long(self, events, data, size);
@@ -217,7 +219,7 @@ end_open_run(RunDecoder *self, PyObject *events, const uint8_t *data, size_t siz
     if (size > self->bound - self->run.size) {
         return give_too_long(self, events, data, size) < 0 ? -1 : give_noise(self, events);
     }
-    if (hold(&self->run, data, size) < 0) {
+    if (hold(&self->run, data, size, self->bound) < 0) {
         return -1;
     }
     Held held = self->run; /* what is made of it can run anything */

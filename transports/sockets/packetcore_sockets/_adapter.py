@@ -42,7 +42,7 @@ from packetcore_sockets._open import AddressInfo, open_udp_client, open_udp_serv
 from packetcore_sockets._proxied import Proxies, ProxyNetworks
 from packetcore_sockets._runtime import Runtime
 from packetcore_sockets._serial import Line, SerialDial
-from packetcore_sockets._unix import UnixDial, UnixListening, open_unix_listener, path_of
+from packetcore_sockets._unix import UnixDial, UnixListening, path_of, unix_listener
 from packetcore_sockets._websocket.dial import dialler_to
 from packetcore_sockets._websocket.options import WebSocket, WebSocketOptions, options_of
 
@@ -252,7 +252,7 @@ class Adapter:
         """
         async with self.server_runtime(sessions, **where).held() as runtime:
             place = path_of(path)
-            with _given_away([open_unix_listener(place, mode, backlog)]) as (sock,):
+            with unix_listener(place, mode, backlog) as sock:
                 endpoint = partial(Endpoint[Any], framing=framing, codec=codec)
                 server = self._server(runtime, self._new_stream, handler, config, endpoint=endpoint, sessions=sessions)
             server.addresses = [(place,)]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Callable
 from ssl import SSLContext
 
 from packetcore_sockets._loop import Loop
+from packetcore_sockets._prelude import Prelude
 from packetcore_sockets._records import Records
 from packetcore_sockets._tcp import prepare
 from packetcore_sockets._tls import TLSRecords
@@ -16,15 +16,13 @@ from packetcore_sockets._tls import TLSRecords
 _CHUNK = 16 * 1024
 
 
-class Handshake:
-    """One handshake. It has the socket until it is over, and closes it where that fails.
+class Handshake(Prelude):
+    """One handshake.
 
     Args:
-        loop: watches the socket.
-        sock: connected.
+        loop: see `Prelude`, and so `sock` and `until`.
         context: what to speak TLS by, or another kind of records, new.
         done: called once, with the records agreed on or with what went wrong.
-        until: when to give up, in the loop's time; `None` for never.
         server_hostname: on a client the server's name, to ask for and to verify; on a server
             `None`.
 
@@ -55,21 +53,11 @@ class Handshake:
         except BaseException:
             sock.close()
             raise
-        self._loop = loop
-        self._sock = sock
-        self._done = done
+        super().__init__(loop, sock, done, until)
         self._unsent = self._tls.take()
-        self._is_over = False
-        self._timer = None if until is None else loop.call_at(until, self._time_out)
         loop.set_reader(sock, self._readable)
         if self._unsent:
             loop.set_writer(sock, self._writable)
-
-    def cancel(self) -> None:
-        """Close the socket and tell nobody. Idempotent."""
-        if not self._is_over:
-            self._leave()
-            self._sock.close()
 
     def _readable(self) -> None:
         if self._is_over:
@@ -109,21 +97,8 @@ class Handshake:
         elif self._unsent or not self._tls.is_open:
             self._loop.set_writer(self._sock, self._writable if self._unsent else None)
         else:
-            self._leave()
-            self._done(self._tls)
-
-    def _time_out(self) -> None:
-        self._fail(TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
-
-    def _fail(self, error: OSError) -> None:
-        if not self._is_over:
-            self._leave()
-            self._sock.close()
-            self._done(error)
+            self._end(self._tls)
 
     def _leave(self) -> None:
-        self._is_over = True
-        if self._timer is not None:
-            self._timer.cancel()
-        self._loop.set_reader(self._sock, None)
+        super()._leave()
         self._loop.set_writer(self._sock, None)

@@ -11,6 +11,7 @@ from typing import Any
 
 from packetcore import Address, ProxiedAddress
 from packetcore_sockets._loop import Loop
+from packetcore_sockets._prelude import Prelude
 from packetcore_sockets._proxy import MAX_HEADER, ProxyHeader, read_proxy_header
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -56,16 +57,13 @@ def _network_of(network: Any) -> IPNetwork:
         raise ValueError(f"proxy_protocol: {network!r} is no network: {error}") from None
 
 
-class HeaderReading:
-    """Reads the PROXY header of an accepted socket, and not one byte more. It has the socket until then, and
-    closes it where that fails.
+class HeaderReading(Prelude):
+    """Reads the PROXY header of an accepted socket, and not one byte more.
 
     Args:
-        loop: watches the socket.
-        sock: accepted.
+        loop: see `Prelude`, and so `sock` and `until`.
         peer: the proxy's address.
         done: called once, with the device's address or with what went wrong.
-        until: when to give up, in the loop's time; `None` for never.
     """
 
     def __init__(
@@ -77,20 +75,10 @@ class HeaderReading:
         until: float | None,
     ) -> None:
         sock.setblocking(False)
-        self._loop = loop
-        self._sock = sock
+        super().__init__(loop, sock, done, until)
         self._peer = peer
-        self._done = done
         self._taken = bytearray()
-        self._is_over = False
-        self._timer = None if until is None else loop.call_at(until, self._time_out)
         loop.set_reader(sock, self._readable)
-
-    def cancel(self) -> None:
-        """Close the socket and tell nobody. Idempotent."""
-        if not self._is_over:
-            self._leave()
-            self._sock.close()
 
     def _readable(self) -> None:
         if self._is_over:
@@ -104,12 +92,11 @@ class HeaderReading:
             return
         if header is None:
             return
-        self._leave()
         if header.is_local:
-            self._done(self._peer)
+            self._end(self._peer)
         else:
             proxy = replace(header.proxy, address=self._peer)
-            self._done(ProxiedAddress(header.source or self._peer, proxy))
+            self._end(ProxiedAddress(header.source or self._peer, proxy))
 
     def _read(self) -> ProxyHeader | None:
         """Look at what has come, and take what belongs to the header: what were only looked at would wake the
@@ -124,15 +111,3 @@ class HeaderReading:
 
     def _time_out(self) -> None:
         self._fail(TimeoutError(errno.ETIMEDOUT, f"{len(self._taken)} bytes of a PROXY header came within the time"))
-
-    def _fail(self, error: Exception) -> None:
-        if not self._is_over:
-            self._leave()
-            self._sock.close()
-            self._done(error)
-
-    def _leave(self) -> None:
-        self._is_over = True
-        if self._timer is not None:
-            self._timer.cancel()
-        self._loop.set_reader(self._sock, None)

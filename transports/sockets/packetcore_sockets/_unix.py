@@ -6,8 +6,8 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from ssl import SSLContext
 from typing import Any
@@ -34,8 +34,10 @@ def path_of(path: str | os.PathLike[str]) -> str:
     return text
 
 
-def open_unix_listener(path: str, mode: int | None, backlog: int) -> socket.socket:
-    """Listen on a path. A socket that is there and on which nobody listens is replaced.
+@contextmanager
+def unix_listener(path: str, mode: int | None, backlog: int) -> Iterator[socket.socket]:
+    """Listen on a path. A socket that is there and on which nobody listens is replaced. Where the block fails,
+    the socket is closed and its file removed.
 
     Args:
         path: where; one that begins with a zero byte is of Linux's abstract namespace, which has no files.
@@ -48,21 +50,27 @@ def open_unix_listener(path: str, mode: int | None, backlog: int) -> socket.sock
             (`EEXIST`), or the path is too long or its directory not there.
     """
     has_file = not path.startswith("\0")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if has_file:
-            _remove_stale(path)
-        sock.bind(path)
-        if has_file and mode is not None:
-            os.chmod(path, mode)
-        sock.listen(backlog)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        if error.filename is None:
+    if has_file:
+        _remove_stale(path)
+    with ExitStack() as opened:
+        sock = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        try:
+            sock.bind(path)
+            if has_file:
+                opened.callback(_unlink, path)
+            if has_file and mode is not None:
+                os.chmod(path, mode)
+            sock.listen(backlog)
+            sock.setblocking(False)
+        except OSError as error:
             raise OSError(error.errno, f"listening on {path!r}: {error.strerror or error}") from None
-        raise
-    return sock
+        yield sock
+        opened.pop_all()
+
+
+def _unlink(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
 
 
 def _remove_stale(path: str) -> None:
@@ -77,8 +85,7 @@ def _remove_stale(path: str) -> None:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+            _unlink(path)
             return
         except BlockingIOError:  # one whose backlog is full
             pass

@@ -83,7 +83,7 @@ class FrameReader:
         self._key: bytes | None = None  # what masks them
         self._in_message = False  # its last frame is to come
 
-    def receive(self, data: bytes, stream: list[bytes | bytearray], control: list[tuple[int, bytes]]) -> None:
+    def receive(self, data: bytes, stream: list[bytes], control: list[tuple[int, bytes]]) -> None:
         """Take what came.
 
         Args:
@@ -114,7 +114,7 @@ class FrameReader:
             if size - body < length:
                 break
             at = body + length
-            payload = data[body:at] if key is None else bytes(masked(data[body:at], key))
+            payload = data[body:at] if key is None else masked(data[body:at], key)
             control.append((opcode, payload))
             if opcode == CLOSE:
                 _check_close(payload)
@@ -122,12 +122,12 @@ class FrameReader:
                 break
         self._waiting = data[at:]
 
-    def _read_payload(self, data: bytes, at: int, stream: list[bytes | bytearray]) -> int:
+    def _read_payload(self, data: bytes, at: int, stream: list[bytes]) -> int:
         end = min(len(data), at + self._left)
         length = end - at
         if not length:
             return at
-        piece: bytes | bytearray = data if length == len(data) else data[at:end]
+        piece = data if length == len(data) else data[at:end]
         self._left -= length
         if self._key is not None:
             piece = masked(piece, self._key)

@@ -191,7 +191,7 @@ class WebSocketRecords(Records):
         return plain
 
     def _unpack(self, data: bytes) -> bytes:
-        stream: list[bytes | bytearray] = []
+        stream: list[bytes] = []
         control: list[tuple[int, bytes]] = []
         try:
             self._reader.receive(data, stream, control)
@@ -203,7 +203,7 @@ class WebSocketRecords(Records):
                 self._pong = payload
             elif opcode == CLOSE and self._error is None:
                 self.at_end = True
-        return bytes(stream[0]) if len(stream) == 1 else b"".join(stream)
+        return b"".join(stream)
 
     def _fail(self, error: FrameError) -> None:
         if self._is_closing:  # of what comes after our own end only the peer's end counts
