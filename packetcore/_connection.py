@@ -16,7 +16,6 @@ those for people who do not want to drive it by hand.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic
 
 from packetcore._codec import Codec
@@ -102,10 +101,19 @@ class Connection(Receiver, Generic[AnyPacket]):
     @property
     def stats(self) -> Stats:
         """What has passed through until now: a copy of the counters."""
-        stats = Stats() if self._seldom is None else replace(self._seldom, malformed=self._seldom.malformed.copy())
-        stats.packets_received, stats.bytes_received = self._packets_received, self._bytes_received
-        stats.packets_sent, stats.bytes_sent = self.output.packets, self.output.bytes
+        stats = Stats()
+        self.add_to(stats)
         return stats
+
+    def add_to(self, total: Stats) -> None:
+        """Add what has passed through until now to what others have counted."""
+        output = self.output
+        total.packets_received += self._packets_received
+        total.bytes_received += self._bytes_received
+        total.packets_sent += output.packets
+        total.bytes_sent += output.bytes
+        if self._seldom is not None:
+            total.add(self._seldom)
 
     @property
     def _stats(self) -> Stats:

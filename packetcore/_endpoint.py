@@ -169,7 +169,7 @@ class Endpoint(Generic[AnyPacket]):
         total.add(counted.total)
         outstanding = 0
         for session in self.own_sessions():
-            total.add(session.stats)
+            session.add_to(total)
             outstanding += session.outstanding
         return replace(
             counted,
@@ -283,17 +283,17 @@ class Endpoint(Generic[AnyPacket]):
     def left(self, session: Session[AnyPacket]) -> None:
         """A session is over: take it from the pool, and keep what it has counted."""
         self.sessions.remove(session.id)
-        self._stats.total.add(session.stats)
+        session.add_to(self._stats.total)
 
     def finished(self, session: Session[AnyPacket], reason: CloseReason) -> None:
         """The handler of a session has heard that it is over; it says so itself."""
         self._stats.closed[reason] += 1
         self._stats.sessions -= 1
         if session.bytes_received or not self.is_server:
-            _log_event(logging.INFO, session, "session %d with %s closed: %s", reason.name)
+            _log_event(logging.INFO, session, "session %d with %s closed: %s", reason)
         else:
             level = logging.DEBUG if reason in _OF_A_PROBE else logging.INFO
-            _log_event(level, session, "session %d with %s closed without a byte from it: %s", reason.name)
+            _log_event(level, session, "session %d with %s closed without a byte from it: %s", reason)
         if not session.bytes_received:
             self._stats.silent[reason] += 1
         if self.on_finished is not None:
@@ -313,7 +313,8 @@ class Endpoint(Generic[AnyPacket]):
             self._on_empty.pop()()
 
 
-def _log_event(level: int, session: Session[Any], message: str, *values: object) -> None:
+def _log_event(level: int, session: Session[Any], message: str, reason: CloseReason | None = None) -> None:
     if logger.isEnabledFor(level):
+        values = () if reason is None else (reason.name,)
         about = {"session": session.id, "peer": session.peer, "identity": session.identity}
         logger.log(level, message, session.id, session.peer, *values, extra=about)

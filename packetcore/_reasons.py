@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import enum
 
+# Their members are keys of counters; `Enum.__hash__` is a function in Python that hashes a name.
+
 
 class Reason(enum.Enum):
     """Why bytes from the peer did not become a packet or a message."""
+
+    __hash__ = object.__hash__
 
     NOISE = "bytes outside any frame"
     BAD_ESCAPE = "an escape byte that no code follows"
@@ -27,6 +31,8 @@ class Reason(enum.Enum):
 class Refusal(enum.Enum):
     """Why a peer got no session."""
 
+    __hash__ = object.__hash__
+
     MAX_SESSIONS = "the server holds as many sessions as it may"
     MAX_SESSIONS_PER_HOST = "the peer's host has as many sessions as it may"
     SHUTDOWN = "the server is shutting down"
@@ -37,6 +43,8 @@ class Refusal(enum.Enum):
 
 class CloseReason(enum.Enum):
     """Why a session ended: the same words on every adapter."""
+
+    __hash__ = object.__hash__
 
     LOCAL = "this side closed it"
     PEER = "the peer closed it"

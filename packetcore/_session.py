@@ -212,10 +212,15 @@ class Session(Pump, Generic[AnyPacket]):
     @property
     def stats(self) -> Stats:
         """What has passed through until now: a copy of the counters."""
-        stats = self._connection.stats
-        if self._requests is not None:
-            stats.late_replies = self._requests.late
+        stats = Stats()
+        self.add_to(stats)
         return stats
+
+    def add_to(self, total: Stats) -> None:
+        """Add what has passed through until now to what others have counted."""
+        self._connection.add_to(total)
+        if self._requests is not None:
+            total.late_replies += self._requests.late
 
     @property
     def bytes_received(self) -> int:

@@ -22,6 +22,8 @@ import enum
 class State(enum.Enum):
     """Where a conversation stands."""
 
+    __hash__ = object.__hash__  # an enum's own is Python, and most of what a look into TRANSITIONS costs
+
     OPEN = enum.auto()
     HALF_CLOSED = enum.auto()
     CLOSING = enum.auto()
@@ -30,6 +32,8 @@ class State(enum.Enum):
 
 class Input(enum.Enum):
     """What can happen to it."""
+
+    __hash__ = object.__hash__
 
     DATA = enum.auto()
     """Bytes came from the peer."""
