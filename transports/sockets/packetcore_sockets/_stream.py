@@ -78,8 +78,12 @@ class StreamSocket:
 
     def write(self, data: bytes) -> int:
         """See `packetcore.Host`."""
-        if self._unsent or self._plain or self._tls is not None or not data:
+        tls = self._tls
+        if self._unsent or self._plain or not data or (tls is not None and len(data) > PIECE):
             return self._write_behind(data)
+        if tls is not None:
+            tls.send(data)
+            data = tls.take()
         try:
             sent = self._sock.send(data)
         except BlockingIOError:
@@ -90,7 +94,7 @@ class StreamSocket:
         if sent < len(data):
             self._unsent += memoryview(data)[sent:]
             self._watch_room()
-        return sent
+        return sent if tls is None else tls.went(sent)
 
     def write_eof(self) -> None:
         """See `packetcore.Host`."""

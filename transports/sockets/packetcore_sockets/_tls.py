@@ -68,13 +68,15 @@ class TLSRecords(Records):
         self._incoming.write(data)
         if not self.is_open:
             self._try_to_agree()
-        plain = bytearray()
+        pieces: list[bytes] = []
         try:
             while self.is_open and not self.at_end:
-                piece = self._tls.read(4 * RECORD)
+                piece = self._tls.read(RECORD)
                 if not piece:
                     self.at_end = True
-                plain += piece
+                pieces.append(piece)
+                if not (self._incoming.pending or self._tls.pending()):
+                    break  # another read would only raise, which costs more than a read that does not
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
@@ -87,21 +89,30 @@ class TLSRecords(Records):
         if self._waiting:
             waiting, self._waiting = self._waiting, bytearray()
             self.send(waiting)
-        return bytes(plain)
+        return b"".join(pieces)
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt what the application sends: see `Records`."""
         if self._waiting:
             self._waiting += data
             return
+        if len(data) <= RECORD:
+            self._make_record(data)
+            return
         with memoryview(data) as view:
             for at in range(0, len(view), RECORD):
-                try:
-                    size = self._tls.write(view[at : at + RECORD])
-                except ssl.SSLWantReadError:  # TLS 1.2 only
+                if self._waiting:
                     self._waiting += view[at:]
                     return
-                self._ends.append((self._sent + self._outgoing.pending, size))
+                self._make_record(view[at : at + RECORD])
+
+    def _make_record(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            size = self._tls.write(data)
+        except ssl.SSLWantReadError:  # TLS 1.2 only
+            self._waiting += data
+            return
+        self._ends.append((self._sent + self._outgoing.pending, size))
 
     def close(self, *, going_away: bool = False) -> None:
         """Say that this side has finished sending: see `Records`. TLS has no word for why."""
