@@ -12,6 +12,10 @@ from packetcore_asyncio._opening import Opening
 from packetcore_asyncio._socket import FAIR, SocketProtocol
 from packetcore_sockets import Records
 
+READ_SIZE = 64 * 1024
+"""The most that asyncio's own transport is to read at once, where it lets itself be told. By itself it makes room for
+256 KiB for each read: so much the allocator asks the system for each time, which costs more than the read."""
+
 
 class TLSProtocol(SocketProtocol):
     """A `SocketProtocol` whose session begins with the end of the handshake.
@@ -56,14 +60,19 @@ class TLSProtocol(SocketProtocol):
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
-        self._report()
+        super().resume_writing()
         self._put(self._tls.take())  # what it had to say may have waited for room
 
     # What the session calls.
 
     def write(self, data: bytes) -> int:
         self._tls.send(data)
-        self._put(self._tls.take())
+        records = self._tls.take()
+        had_gone = not self._unreported
+        self._put(records)
+        if had_gone and not self._is_behind:
+            self._unreported = 0
+            return self._tls.went(len(records))
         return self._gone()
 
     def write_eof(self) -> None:
@@ -81,13 +90,16 @@ class TLSProtocol(SocketProtocol):
     # What both have done.
 
     def _connected(self) -> None:
+        if hasattr(self._transport, "max_size"):
+            self._transport.max_size = READ_SIZE
         self._put(self._tls.take())
 
     def _decrypt(self, data: bytes) -> None:
         tls = self._tls
         knew_end = tls.at_end
         plain = tls.receive(data)
-        self._put(tls.take())
+        if records := tls.take():
+            self._put(records)
         if tls.is_open and not self._is_open and tls.error is None:
             self._open_session()
             self._ping_later()
@@ -97,10 +109,10 @@ class TLSProtocol(SocketProtocol):
             self.session.touch(self._time())
         if tls.at_end and not knew_end:
             self.session.eof(self._time())
-        if tls.error is not None:
+        if (error := tls.error) is not None:
             tls.close()
             self._put(tls.take())
-            self._break(tls.error)
+            self._break(error)
 
     def _receive_rest(self, rest: bytes) -> None:
         self._decrypt(rest)
