@@ -46,8 +46,9 @@ class PacketProtocol(Protocol):
         self._timer: Any = None
         self._transport: Any = None
         self._socket: Any = None  # beneath TLS and other wrappers; None where there is none
-        self._write_some: Callable[[bytes], object] | None = None  # of a TCP socket with nothing above
+        self._write_some: Callable[[bytes], object] | None = None  # of a TCP socket with nothing above, or TLS
         self._is_open = self._is_tls = self._producing = self._has_ended = False
+        self._is_behind = False  # over TLS: the socket was given records that it has not sent all
         self._error: OSError | None = None  # that broke it
         self._unsent = bytearray()  # what the transport was not given yet
         self._piece = 0  # how many bytes it was given and has not sent all
@@ -69,7 +70,11 @@ class PacketProtocol(Protocol):
         if not self._is_tls:
             self._write_some = getattr(socket, "writeSomeData", None) if socket is self.transport else None
             self.handshakeCompleted()
-        elif (limit := self._endpoint.config.connect_timeout) is not None:
+            return
+        if isinstance(socket, tcp.Connection) and socket is self.transport.transport:
+            self._write_some = socket.writeSomeData
+            self._socket.write = self._write_records
+        if (limit := self._endpoint.config.connect_timeout) is not None:
             self._timer = Timer(self._reactor, self._time() + limit, self.abort)
 
     def handshakeCompleted(self) -> None:  # noqa: N802
@@ -104,6 +109,8 @@ class PacketProtocol(Protocol):
             self.opened.addErrback(lambda _: None)  # nobody need have asked
 
     def resumeProducing(self) -> None:  # noqa: N802
+        if not self._producing:  # it was given something before it was asked to pull
+            return
         sent, self._piece = self._piece, 0
         if sent:
             self.session.sent_bytes(sent, self._time())
@@ -114,7 +121,7 @@ class PacketProtocol(Protocol):
             self._piece = len(piece)
             self._transport.write(piece)
         else:
-            self._producing = False
+            self._producing = self._is_behind = False
             self._socket.unregisterProducer()
             if self._when_sent is not None:
                 self._when_sent()
@@ -136,6 +143,10 @@ class PacketProtocol(Protocol):
         sent = 0
         if self._write_some is not None and not self._producing:
             # At once, while nothing waits before it: else it would wait for the reactor's next turn.
+            if self._is_tls:
+                if not self._is_behind and len(data) <= PIECE:
+                    return self._write_tls(data)
+                return self._write_behind(data)
             result = self._write_some(data)
             if not isinstance(result, int):
                 self._break()
@@ -143,14 +154,36 @@ class PacketProtocol(Protocol):
             sent = result
             if sent == len(data):
                 return sent
+        self._write_behind(memoryview(data)[sent:])
+        return sent
+
+    def _write_behind(self, data: bytes | memoryview) -> int:
         # All that Twisted tells in public of what the system took is that a buffer is empty:
         # to a pull producer always, to a push producer only after more than 64 KiB. Pieces
         # make it exact to one piece. TLS would pull in a busy loop, so ask the socket below.
-        self._unsent += memoryview(data)[sent:]
+        self._unsent += data
         if not self._producing:
             self._producing = True
             self._socket.registerProducer(self, False)  # pulls at once
-        return sent
+        return 0
+
+    def _write_tls(self, data: bytes) -> int:
+        self._transport.write(data)
+        if not self._is_behind:
+            return len(data)
+        self._socket.registerProducer(self, False)
+        self._producing, self._piece = True, len(data)
+        return 0
+
+    def _write_records(self, records: bytes) -> None:
+        """In the place of the `write` of a socket beneath TLS: at once, while nothing waits before it."""
+        socket, sent = self._socket, 0
+        if not (self._producing or self._is_behind) and socket.connected and self._write_some is not None:
+            result = self._write_some(records)
+            sent = result if isinstance(result, int) else 0  # that it is broken, the reactor finds out
+        if sent < len(records):
+            self._is_behind = True
+            type(socket).write(socket, records[sent:])
 
     def write_eof(self) -> None:
         self._after_sending(self._finish)
