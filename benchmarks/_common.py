@@ -105,6 +105,18 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     Console().print(table)
 
 
+def verdict(ratio: float, goal: float | None, *, at_most: bool = False) -> str:
+    """A ratio, and if there is a goal for it, whether that is met, and the goal.
+
+    Args:
+        at_most: whether the goal is the most that the ratio may be, rather than the least.
+    """
+    if goal is None:
+        return f"{ratio:.2f}"
+    is_met = ratio <= goal if at_most else ratio >= goal
+    return f"{ratio:.2f} {'✓' if is_met else '✗'} {'≤' if at_most else '≥'} {goal:.2f}"
+
+
 def save(path: Path | None, benchmark: str, unit: str, results: Results) -> None:
     """Write all values with their medians, and where they were measured."""
     if path is None:

@@ -24,7 +24,6 @@ from _processes import Child
 
 from packetcore import Packet, encode
 
-CONNECTIONS = 50
 PAYLOAD = 64
 """Bytes of payload in each packet, random ones: two of five frames hold an escape."""
 WARM_UP = 0.05
@@ -112,7 +111,14 @@ def cycle_for(server: str, depth: int) -> bytes:
 
 
 def measure(
-    child: Child, port: int, server: str, depth: int, seconds: float, context: ssl.SSLContext | None
+    child: Child,
+    port: int,
+    server: str,
+    depth: int,
+    seconds: float,
+    context: ssl.SSLContext | None = None,
+    *,
+    connections: int,
 ) -> Measured:
     """Drive a server for some seconds.
 
@@ -121,6 +127,7 @@ def measure(
         server: its name, which tells how it frames packets.
         depth: packets in flight on each connection.
         context: to speak TLS with.
+        connections: on how many.
     """
     cycle = cycle_for(server, depth)
     with ExitStack() as stack:
@@ -131,7 +138,7 @@ def measure(
             poller = select.poll()
             poll = partial(poller.poll, PATIENCE * 1000)
         turns, ends = {}, {}
-        for _ in range(CONNECTIONS):
+        for _ in range(connections):
             sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is None:
@@ -147,7 +154,7 @@ def measure(
         echoed = _drive(poll, turns, until=begin + seconds)
         elapsed = time.perf_counter() - begin
         used = child.ask("processor_time") - used
-        _drive(poll, ends, most=CONNECTIONS * len(cycle))
+        _drive(poll, ends, most=connections * len(cycle))
     if not echoed:
         raise RuntimeError(f"the {server} server echoed nothing in {elapsed:.1f} s")
     packets = echoed / len(cycle) * depth

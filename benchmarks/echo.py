@@ -2,7 +2,8 @@
 
 Each server runs in a process of its own, on another CPU than the raw client that drives
 all of them: 50 connections with 32 packets of 64 bytes in flight on each, then with one. With
---tls, packetcore's handler and the runtime's own raw echo over TLS instead.
+--tls, packetcore's handler and the runtime's own raw echo over TLS instead: 32 packets in flight on
+each of 50 connections, then on a single one.
 
 Where the client is the slower of the two, all servers look alike. So the tables tell what a
 packet cost a server in processor time too, the kernel's part included, and how busy it was.
@@ -17,15 +18,20 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import trustme
-from _common import Results, arguments, interleave, pin, save, show
-from _echo_client import CONNECTIONS, PAYLOAD, Measured, measure
+from _common import Results, arguments, interleave, pin, save, show, verdict
+from _echo_client import PAYLOAD, Measured, measure
 from _echo_servers import SERVERS, SERVERS_TLS, installed, run
 from _processes import TRANSPORTS, Child
 
 MANY, ONE = 32, 1
 """Packets in flight on each connection."""
+CONNECTIONS = 50
+LOADS = ((MANY, CONNECTIONS), (ONE, CONNECTIONS))
+LOADS_TLS = ((MANY, CONNECTIONS), (MANY, 1))
+"""Packets in flight on each connection, and connections."""
 SATURATED = 0.9
 """The part of the time for which a server must run for its rate to say how fast it is."""
 
@@ -34,6 +40,8 @@ RAW_BARS = {
     ONE: dict.fromkeys(TRANSPORTS, 0.85),
 }
 """What a handler's rate must be at least, as a part of the same transport's raw echo."""
+RAW_BAR_TLS = 0.8
+"""The same over TLS, on every transport."""
 
 PEER_BARS = {
     ("uvloop handler 32", "uvloop readuntil 32"): 10.0,
@@ -44,6 +52,8 @@ PEER_BARS = {
     ("gevent handler 32", "gevent by hand 32"): None,
     ("gevent handler 32", "gevent raw greenlet 32"): None,
     ("blocking stream 32", "blocking raw thread 32"): None,
+    ("uvloop handler TLS 32", "asyncio handler TLS 32"): 1.0,
+    ("uvloop handler TLS 32, 1 connection", "asyncio handler TLS 32, 1 connection"): 1.0,
     **{
         (f"{transport} stream {depth}", f"{transport} handler {depth}"): 0.5
         for depth in (MANY, ONE)
@@ -52,13 +62,20 @@ PEER_BARS = {
 }
 """How many times as fast the first of two is to be at least."""
 
-Key = tuple[str, str, int]
-"""Transport, server, depth."""
 
+class Key(NamedTuple):
+    """One case."""
 
-def name(key: Key) -> str:
-    """As the JSON file has it."""
-    return " ".join(map(str, key))
+    transport: str
+    server: str
+    depth: int
+    """Packets in flight on each connection."""
+    connections: int
+
+    def __str__(self) -> str:
+        """As the JSON file has it."""
+        name = f"{self.transport} {self.server} {self.depth}"
+        return name if self.connections == CONNECTIONS else f"{name}, {self.connections} connection"
 
 
 def thousands(rate: float) -> str:
@@ -66,24 +83,21 @@ def thousands(rate: float) -> str:
     return f"{rate / 1000:,.{0 if rate >= 100_000 else 1}f}"
 
 
-def verdict(ratio: float, bar: float | None) -> str:
-    """A ratio, and if there is a bar, whether it is met."""
-    return f"{ratio:.2f}" if bar is None else f"{ratio:.2f} {'✓' if ratio >= bar else '✗'} {bar:.2f}"
-
-
-def show_depth(depth: int, measured: Mapping[Key, Sequence[Measured]], *, tls: bool) -> None:
-    """A table of all servers with so many packets in flight."""
+def show_load(depth: int, connections: int, measured: Mapping[Key, Sequence[Measured]], *, tls: bool) -> None:
+    """A table of all servers under one of the loads."""
     rows = []
-    for (transport, server, at), values in measured.items():
-        if at != depth:
+    for key, values in measured.items():
+        if (key.depth, key.connections) != (depth, connections):
             continue
-        raw = measured[transport, "raw TLS" if tls else "raw", depth]
+        raw = measured[key._replace(server="raw TLS" if tls else "raw")]
         rate, cost = median(one.rate for one in values), median(one.cost for one in values)
         of_raw = rate / median(one.rate for one in raw)
-        bar = RAW_BARS[depth].get(transport) if server == "handler" else None
+        bar = None
+        if key.server.startswith("handler"):
+            bar = RAW_BAR_TLS if tls else RAW_BARS[depth].get(key.transport)
         rows.append(
             (
-                f"{transport} {server}",
+                f"{key.transport} {key.server}",
                 f"{thousands(rate)} ({thousands(max(one.rate for one in values))})",
                 "" if values is raw else verdict(of_raw, bar),
                 f"{cost:.2f}",
@@ -92,10 +106,10 @@ def show_depth(depth: int, measured: Mapping[Key, Sequence[Measured]], *, tls: b
             )
         )
     show(
-        f"echo over {'TLS' if tls else 'TCP'}, {CONNECTIONS} connections, {depth} packet{'s' * (depth > 1)} of "
-        f"{PAYLOAD} bytes in flight on each: thousands of packets a second, median (best), and which part of raw's; "
-        "the server's microseconds for one, and which part of them raw takes",
-        ("server", "1000/s (best)", "of raw, bar", "µs", "raw/µs", "busy"),
+        f"echo over {'TLS' if tls else 'TCP'}, {connections} connection{'s' * (connections > 1)}, {depth} "
+        f"packet{'s' * (depth > 1)} of {PAYLOAD} bytes in flight on each: thousands of packets a second, median "
+        "(best), and which part of raw's; the server's microseconds for one, and which part of them raw takes",
+        ("server", "1000/s (best)", "of raw, goal", "µs", "raw/µs", "busy"),
         rows,
     )
 
@@ -108,7 +122,7 @@ def show_peers(rates: Results) -> None:
             ratio = median(rates[case]) / median(rates[base])
             rows.append((case, base, verdict(ratio, bar)))
     if rows:
-        show("how many times as fast", ("server", "as", "median, bar"), rows)
+        show("how many times as fast", ("server", "as", "median, goal"), rows)
 
 
 def certify(folder: Path) -> tuple[str, ssl.SSLContext]:
@@ -129,7 +143,7 @@ def main() -> None:
     options = parser.parse_args()
     transports = [transport for transport in installed() if transport in (options.only or TRANSPORTS)]
     servers: Mapping[str, Mapping[str, object]] = SERVERS_TLS if options.tls else SERVERS
-    depths = (MANY,) if options.tls else (MANY, ONE)
+    loads = LOADS_TLS if options.tls else LOADS
     cases: dict[str, Callable[[], Measured]] = {}
     keys: list[Key] = []
     with ExitStack() as stack:
@@ -143,16 +157,18 @@ def main() -> None:
         }
         ports = {which: child.ask("start") for which, child in children.items()}
         pin(1)
-        for depth in depths:
+        for depth, connections in loads:
             for (transport, server), child in children.items():
-                keys.append((transport, server, depth))
+                keys.append(key := Key(transport, server, depth, connections))
                 port = ports[transport, server]
-                cases[name(keys[-1])] = partial(measure, child, port, server, depth, options.seconds, context)
+                cases[str(key)] = partial(
+                    measure, child, port, server, depth, options.seconds, context, connections=connections
+                )
         results = interleave(cases, options.rounds)
-    measured = {key: results[name(key)] for key in keys}
+    measured = {key: results[str(key)] for key in keys}
     rates = {case: [one.rate for one in values] for case, values in results.items()}
-    for depth in depths:
-        show_depth(depth, measured, tls=options.tls)
+    for load in loads:
+        show_load(*load, measured, tls=options.tls)
     show_peers(rates)
     if any(median(one.busy for one in values) < SATURATED for values in results.values()):
         print(
