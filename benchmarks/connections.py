@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
 from _bare_servers import BARE
-from _common import Results, save, show
+from _common import Results, save, show, verdict
 from _processes import TRANSPORTS, Child, Echo, Memory, answer, begin_child, load, memory, raise_file_limit
 
 from packetcore import Config, Packet, encode
@@ -40,6 +40,8 @@ PATIENCE = 30.0
 """Seconds without an answer after which a server is given up."""
 BAR = 4096
 """Bytes of USS for each connection beyond the bare runtime's."""
+GOALS = {"asyncio": 2560}
+"""Bytes of USS that a connection may take in all, by transport."""
 OURS = "packetcore"
 
 
@@ -68,7 +70,10 @@ def run(pipe: Pipe, transport: str, server: str, connections: int, trace: bool) 
 
     if trace:
         tracemalloc.start()
-    answer(pipe, {"start": start, "begin": begin, "memory": memory, "lines": lines})
+    answer(
+        pipe,
+        {"start": start, "begin": begin, "memory": memory, "lines": lines, "processor_time": time.process_time},
+    )
 
 
 def _traced() -> Counter[str]:
@@ -156,6 +161,7 @@ def main() -> None:
         measured = {server: measure(transport, server, count) for server in (*BARE[transport], OURS)}
         results |= {f"{server} {transport}": [one.uss] for server, one in measured.items()}
         ours, leanest = measured[OURS], measured[next(iter(BARE[transport]))]
+        goal = GOALS.get(transport)
         if ours.uss - leanest.uss > BAR:
             missed.append(transport)
         rows += [
@@ -164,7 +170,8 @@ def main() -> None:
                 f"{one.rss:,.0f}",
                 f"{one.uss:,.0f}",
                 "" if server == OURS else f"{ours.uss - one.uss:+,.0f}",
-                f"{BAR:,}" if one is leanest else "",
+                verdict((ours.uss - one.uss) / BAR, 1.0, at_most=True) if one is leanest else "",
+                verdict(one.uss / goal, 1.0, at_most=True) if server == OURS and goal is not None else "",
                 f"{one.seconds:.1f}",
             )
             for server, one in measured.items()
@@ -175,8 +182,9 @@ def main() -> None:
             show(f"{transport}: bytes for each connection by the line that allocated them", ("line", "bytes"), each)
     show(
         f"{count:,} TCP connections held and served: bytes of the server's memory for each, and how many packetcore "
-        "takes beyond the bare runtime",
-        ("server", "RSS", "USS", "packetcore", "bar", "seconds to open"),
+        f"takes beyond the bare runtime, as a part of {BAR:,}, and in all, as a part of "
+        + ", ".join(f"{goal:,} on {transport}" for transport, goal in GOALS.items()),
+        ("server", "RSS", "USS", "packetcore", "beyond", "in all", "seconds to open"),
         rows,
     )
     save(options.json, "connections", "bytes of USS per connection", results)

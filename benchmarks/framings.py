@@ -3,7 +3,7 @@
 Every case has the same frames, in one process and in turns; a figure is the median of the rounds.
 Streams are fed 64 KiB at a time. Where the extension was built, the default format is in C, and so are
 byte stuffing, COBS and length prefixes; delimiters and fixed lengths are in Python. `cobs` and
-`msgpack` are in C; sliplib, simplehdlc and Twisted's `Int32StringReceiver` are not.
+`msgpack` are in C; sliplib, simplehdlc, Twisted's `Int32StringReceiver` and `construct`, compiled, are not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
+from io import BytesIO
 from statistics import median
 from typing import Any
 
@@ -117,6 +118,32 @@ def of_msgpack(frames: list[bytes]) -> float:
     return timed(feed, b"".join(map(msgpack.packb, frames)), len(frames))
 
 
+def construct_frame() -> Any:
+    """The default format's fields without flags and escapes, as one declares them for `construct`."""
+    construct = import_module("construct")
+    fields = (
+        "id" / construct.Int16ub,
+        "type" / construct.Int8ub,
+        "count" / construct.Int16ub,
+        "payload" / construct.Prefixed(construct.Int32ub, construct.GreedyBytes),
+    )
+    return construct.Struct(*fields).compile()
+
+
+def of_construct(frames: list[bytes]) -> float:
+    """All of the stream at once: of one that is cut anywhere it knows nothing."""
+    frame = construct_frame()
+    stream = BytesIO(b"".join(frame.build({"id": 1, "type": 0, "count": 1, "payload": one}) for one in frames))
+    begin = time.perf_counter()
+    for _ in frames:
+        frame.parse_stream(stream)
+    return len(frames) / (time.perf_counter() - begin)
+
+
+def encode_construct(frames: list[bytes]) -> float:
+    return each(construct_frame().build, [{"id": 1, "type": 0, "count": 1, "payload": one} for one in frames])
+
+
 def of_int32(frames: list[bytes]) -> float:
     class Receiver(Int32StringReceiver):
         def stringReceived(self, string: bytes) -> None:  # noqa: N802
@@ -162,6 +189,7 @@ BESIDE = {
     "HDLC fcs32": ("simplehdlc",),
     "COBS": ("cobs package",),
     "u32": ("msgpack bin", "Twisted Int32"),
+    "default format": ("construct",),
 }
 """What one would use instead."""
 
@@ -174,6 +202,7 @@ TABLES: dict[str, dict[str, Measure]] = {
         "cobs package": other(of_cobs),
         "msgpack bin": other(of_msgpack),
         "Twisted Int32": other(of_int32),
+        "construct": other(of_construct),
     },
     "decoding one by one": {"COBS": other(alone_cobs), "cobs package": other(alone_others)},
     "encoding": {
@@ -181,6 +210,7 @@ TABLES: dict[str, dict[str, Measure]] = {
         "default format": other(encode_default),
         "cobs package": other(partial(encode_others, "cobs.cobs", "encode")),
         "msgpack bin": other(partial(encode_others, "msgpack", "packb")),
+        "construct": other(encode_construct),
     },
 }
 

@@ -1,10 +1,11 @@
-"""WebSocket echo side by side: packetcore, and the `websockets` library with packetcore's codec by hand.
+"""WebSocket echo side by side: packetcore, and `websockets` and `picows` with packetcore's codec by hand.
 
 Server and client are of the same library, each in a process of its own on one CPU: 10 connections with 32
 packets in flight on each, as many in a message as leave together, and with one. All speak asyncio, without
 compression. `websockets` runs with its C extension, without limits and pings; its server decodes each message
 and encodes the packets again, its client decodes what comes back, as packetcore does. "bytes" is `websockets`
-alone, which sends each message back as it is and decodes nothing.
+alone, which sends each message back as it is and decodes nothing. `picows` is all in C, has no limits, backpressure
+or timeouts of its own, and gives each frame to a callback; its server and its client decode and encode too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import asyncio
 import logging
 import multiprocessing
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, closing
 from functools import partial
 from importlib.util import find_spec
@@ -22,9 +23,10 @@ from random import Random
 from statistics import median
 from typing import Any
 
+import picows
 import websockets.asyncio.client
 import websockets.asyncio.server
-from _common import Results, arguments, interleave, pin, save, serving, show
+from _common import Results, arguments, interleave, pin, save, serving, show, verdict
 from _processes import begin_child
 
 import packetcore_asyncio
@@ -42,7 +44,7 @@ BAR = 1.0
 """What packetcore's rate must be at least, as a part of that of `websockets` with the codec, where packets
 leave together."""
 
-PACKETCORE, BY_HAND, BYTES = "packetcore", "websockets", "bytes"
+PACKETCORE, BY_HAND, BYTES, PICOWS = "packetcore", "websockets", "bytes", "picows"
 LOOPS = ("asyncio", *(("uvloop",) if find_spec("uvloop") is not None else ()))
 NO_LIMITS: dict[str, Any] = {"compression": None, "max_size": None, "max_queue": None, "ping_interval": None}
 
@@ -77,12 +79,41 @@ async def echo_bytes(socket: websockets.asyncio.server.ServerConnection) -> None
         await socket.send(message)
 
 
+class PicoEcho(picows.WSListener):
+    """The same over `picows`; and its client, which sends first and counts.
+
+    Args:
+        sent: what to send first.
+    """
+
+    def __init__(self, sent: Sequence[Packet] = ()) -> None:
+        super().__init__()
+        self.count = 0
+        self._sent = sent
+        self._decoder = Decoder()
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        if self._sent:
+            transport.send(picows.WSMsgType.BINARY, b"".join(map(encode, self._sent)))
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        if frame.msg_type == picows.WSMsgType.BINARY:
+            data = frame.get_payload_as_memoryview()
+            found = [packet for packet in self._decoder.feed(data) if isinstance(packet, Packet)]
+            self.count += len(found)
+            transport.send(picows.WSMsgType.BINARY, b"".join(map(encode, found)))
+
+
 async def serve(server: str, pipe: Pipe) -> None:
     """Serve until the process is ended."""
     if server == PACKETCORE:
         ours = await packetcore_asyncio.serve(Echo(), websocket=True)
         pipe.send(ours.address[1])
         await ours.serve_forever()
+    elif server == PICOWS:
+        pico = await picows.ws_create_server(lambda request: PicoEcho(), "127.0.0.1", 0)
+        pipe.send(pico.sockets[0].getsockname()[1])
+        await pico.serve_forever()
     else:
         echo = echo_by_hand if server == BY_HAND else echo_bytes
         theirs = await websockets.asyncio.server.serve(echo, "127.0.0.1", 0, **NO_LIMITS)
@@ -151,7 +182,7 @@ class Messages:
                 await socket.send(message)
 
 
-async def count(name: str, port: int, sent: list[Packet]) -> float:
+async def count(name: str, port: int, sent: list[Packet], seconds: float) -> float:
     """Drive a server. Returns the packets echoed a second."""
     url = f"ws://127.0.0.1:{port}/"
     async with AsyncExitStack() as stack:
@@ -162,40 +193,48 @@ async def count(name: str, port: int, sent: list[Packet]) -> float:
                 stack.callback(session.abort)
                 for packet in sent:
                     session.send(packet)
-            return await rate(lambda: returning.count)
+            return await rate(lambda: returning.count, seconds)
+        if name == PICOWS:
+            listeners = []
+            for _ in range(CONNECTIONS):
+                transport, listener = await picows.ws_connect(lambda: PicoEcho(sent), url)
+                stack.callback(transport.disconnect)
+                assert isinstance(listener, PicoEcho)
+                listeners.append(listener)
+            return await rate(lambda: sum(listener.count for listener in listeners), seconds)
         messages = Messages(name == BY_HAND)
         for _ in range(CONNECTIONS):
             socket = await websockets.asyncio.client.connect(url, **NO_LIMITS)
             driving = asyncio.create_task(messages.drive(socket, sent))
             stack.callback(socket.transport.abort)
             stack.callback(driving.cancel)
-        return await rate(lambda: messages.count)
+        return await rate(lambda: messages.count, seconds)
 
 
-async def rate(count: Callable[[], int]) -> float:
-    """By how much a count grows in a second."""
+async def rate(count: Callable[[], int], seconds: float) -> float:
+    """By how much a count grows in a second, measured for so many."""
     await asyncio.sleep(WARM_UP)
     before, begin = count(), time.perf_counter()
-    await asyncio.sleep(SECONDS)
+    await asyncio.sleep(seconds)
     grown, elapsed = count() - before, time.perf_counter() - begin
     if not grown:
         raise RuntimeError("nothing was echoed")
     return grown / elapsed
 
 
-def run_client(pipe: Pipe, name: str, loop: str, port: int, size: int, depth: int) -> None:
+def run_client(pipe: Pipe, name: str, loop: str, port: int, size: int, depth: int, seconds: float) -> None:
     """A client's process, which tells the rate."""
     begin(0)
     with closing(pipe):
-        pipe.send(run_on(loop, count(name, port, packets(size, depth))))
+        pipe.send(run_on(loop, count(name, port, packets(size, depth), seconds)))
 
 
-def measure(name: str, loop: str, size: int, depth: int) -> float:
+def measure(name: str, loop: str, size: int, depth: int, seconds: float) -> float:
     """One measurement, with processes of its own."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     with serving(run, name, loop) as (port, _):
-        client = spawn.Process(target=run_client, args=(theirs, name, loop, port, size, depth), daemon=True)
+        client = spawn.Process(target=run_client, args=(theirs, name, loop, port, size, depth, seconds), daemon=True)
         client.start()
         theirs.close()
         try:
@@ -210,11 +249,12 @@ def measure(name: str, loop: str, size: int, depth: int) -> float:
 
 def main() -> None:
     parser = arguments(__doc__, rounds=7)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="length of one measurement (%(default)s)")
     options = parser.parse_args()
     kinds = [(loop, size, depth) for loop in LOOPS for size, depth in ((64, MANY), (1024, MANY), (64, ONE))]
-    names = (PACKETCORE, BY_HAND, BYTES)
+    names = (PACKETCORE, BY_HAND, BYTES, PICOWS)
     cases = {
-        f"{loop} {name} {size} x {depth}": partial(measure, name, loop, size, depth)
+        f"{loop} {name} {size} x {depth}": partial(measure, name, loop, size, depth, options.seconds)
         for loop, size, depth in kinds
         for name in names
     }
@@ -223,13 +263,16 @@ def main() -> None:
     rows, missed = [], []
     for loop, size, depth in kinds:
         rates = [middle[f"{loop} {name} {size} x {depth}"] for name in names]
-        ours, theirs, _ = rates
+        ours, theirs, _, pico = rates
         what = f"{loop}, {size} B x {depth}"
-        rows.append((what, *(f"{each:,.0f}" for each in rates), f"{ours / theirs:.2f}"))
-        if depth > 1 and ours / theirs < BAR:
+        goal = BAR if depth > 1 else None
+        rows.append(
+            (what, *(f"{each:,.0f}" for each in rates), verdict(ours / theirs, goal), verdict(ours / pico, None))
+        )
+        if goal is not None and ours / theirs < goal:
             missed.append(what)
-    columns = ("", *names, "ratio")
-    show(f"WebSocket: packets echoed a second, medians of {options.rounds} rounds; bar {BAR:.2f}", columns, rows)
+    columns = ("", *names, f"of {BY_HAND}", f"of {PICOWS}")
+    show(f"WebSocket: packets echoed a second, medians of {options.rounds} rounds", columns, rows)
     save(options.json, "websocket", "packets echoed a second", results)
     if missed:
         raise SystemExit(f"below the bar: {'; '.join(missed)}")
