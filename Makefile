@@ -11,7 +11,7 @@ DEMO := . transports/sockets transports/asyncio cli
 SPREAD := -n 4 --dist loadfile
 ALL := . transports/sockets $(ADAPTERS:%=transports/%) cli conformance examples/trio_adapter examples/tornado_adapter
 
-.PHONY: demo test lint types conformance mutants mutants-adapters bench bench-behaviour bench-guard serial-damage soak sanitize wheels clean
+.PHONY: demo test lint types conformance mutants mutants-adapters bench bench-quick bench-behaviour bench-guard serial-damage soak sanitize wheels clean
 
 demo: .venv/installed
 	$(BIN)/packetcore demo
@@ -42,6 +42,10 @@ mutants-adapters: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/run_all.py
+
+# The same in less than two minutes, with few rounds.
+bench-quick: .venv/ready
+	$(BIN)/python benchmarks/run_all.py --quick
 
 # Not how fast it is but what it does: with peers that do not read, and when a server is gone.
 bench-behaviour: .venv/ready

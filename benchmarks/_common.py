@@ -42,11 +42,17 @@ def arguments(description: str | None, *, rounds: int) -> argparse.ArgumentParse
     return parser
 
 
-def interleave(cases: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """Measure every case once a round, after one round that only warms up."""
+def interleave(cases: Mapping[str, Callable[[], T]], rounds: int, *, warm_up: bool = True) -> dict[str, list[T]]:
+    """Measure every case once a round.
+
+    Args:
+        warm_up: whether a round comes before that does not count; of no use to cases that start
+            processes of their own each time.
+    """
     results: dict[str, list[T]] = {name: [] for name in cases}
     order = random.Random(0)
-    for round in track(range(rounds + 1), "measuring", console=Console(stderr=True), transient=True):
+    numbers = range(0 if warm_up else 1, rounds + 1)
+    for round in track(numbers, "measuring", console=Console(stderr=True), transient=True):
         for name in order.sample(list(cases), len(cases)):
             value = cases[name]()
             if round:

@@ -250,15 +250,17 @@ def measure(name: str, loop: str, size: int, depth: int, seconds: float) -> floa
 def main() -> None:
     parser = arguments(__doc__, rounds=7)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="length of one measurement (%(default)s)")
+    parser.add_argument("--loop", action="append", choices=LOOPS, help="only this loop; may be repeated")
     options = parser.parse_args()
-    kinds = [(loop, size, depth) for loop in LOOPS for size, depth in ((64, MANY), (1024, MANY), (64, ONE))]
+    loops = [loop for loop in LOOPS if loop in (options.loop or LOOPS)]
+    kinds = [(loop, size, depth) for loop in loops for size, depth in ((64, MANY), (1024, MANY), (64, ONE))]
     names = (PACKETCORE, BY_HAND, BYTES, PICOWS)
     cases = {
         f"{loop} {name} {size} x {depth}": partial(measure, name, loop, size, depth, options.seconds)
         for loop, size, depth in kinds
         for name in names
     }
-    results: Results = interleave(cases, options.rounds)
+    results: Results = interleave(cases, options.rounds, warm_up=False)
     middle = {name: median(values) for name, values in results.items()}
     rows, missed = [], []
     for loop, size, depth in kinds:
