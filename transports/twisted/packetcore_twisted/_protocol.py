@@ -71,7 +71,7 @@ class PacketProtocol(Protocol):
             self._write_some = getattr(socket, "writeSomeData", None) if socket is self.transport else None
             self.handshakeCompleted()
             return
-        if isinstance(socket, tcp.Connection) and socket is self.transport.transport:
+        if isinstance(socket, tcp.Connection) and getattr(self._transport, "writes_at_once", False):
             self._write_some = socket.writeSomeData
             self._socket.write = self._write_records
         if (limit := self._endpoint.config.connect_timeout) is not None:

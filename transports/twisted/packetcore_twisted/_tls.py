@@ -29,6 +29,8 @@ class TLSTransport(TLSMemoryBIOProtocol):
     each side ends on its own. Twisted's closes once the peer has finished, whatever is unsent."""
 
     wrappedProtocol: Any  # noqa: N815
+    writes_at_once = True
+    """What `write` is given the socket beneath has been given when it returns; of Twisted's own not."""
     at_end = False
     """Whether the peer has said that it has finished sending."""
 
