@@ -23,6 +23,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
+from typing import NamedTuple
 
 import numpy as np
 from _common import Results, arguments, pin, save, show
@@ -84,6 +85,14 @@ def run(pipe: Pipe, transport: str, connections: int) -> None:
     answer(pipe, {"start": start, "memory": memory, "processor_time": time.process_time})
 
 
+class Scaled(NamedTuple):
+    """What was measured of one server."""
+
+    points: list[Point]
+    held: list[float]
+    """Bytes of USS at each number of connections."""
+
+
 def fit(points: Sequence[Point]) -> Fit:
     """By least squares. No part may be less than nothing: one that would be is left out."""
     columns = np.array([(1.0, point.connections, point.rate) for point in points])
@@ -135,10 +144,10 @@ def paced(child: Child, opened: list[socket.socket], rate: float, seconds: float
     return Point(len(opened), sent / elapsed, used / elapsed)
 
 
-def measure(transport: str, counts: Sequence[int], rounds: int, seconds: float) -> tuple[list[Point], list[float]]:
-    """All numbers of connections on one server. Gives the points, and the bytes of USS at each number."""
+def measure(child: Child, transport: str, counts: Sequence[int], rounds: int, seconds: float) -> Scaled:
+    """All numbers of connections on one server."""
     points, held = [], []
-    with Child(run, transport, max(counts)) as child, ExitStack() as stack:
+    with ExitStack() as stack:
         port = child.ask("start")
         opened: list[socket.socket] = []
         for count in track(counts, transport, console=Console(stderr=True), transient=True):
@@ -153,7 +162,7 @@ def measure(transport: str, counts: Sequence[int], rounds: int, seconds: float) 
                 for rate in rates:
                     points.append(paced(child, opened, rate, seconds, first))
                     first += int(rate * seconds)
-    return points, held
+    return Scaled(points, held)
 
 
 def main() -> None:
@@ -166,13 +175,19 @@ def main() -> None:
     if len(counts) < 2:
         parser.error(f"--connections must be {COUNTS[1]} at least")
     raise_file_limit(max(counts) + SPARE_FILES)
-    pin(1)
     rows, values = [], []
     results: Results = {}
-    for transport in installed():
-        if transport not in (options.only or TRANSPORTS):
-            continue
-        points, held = measure(transport, counts, options.rounds, options.seconds)
+    transports = [transport for transport in installed() if transport in (options.only or TRANSPORTS)]
+    with ExitStack() as stack:
+        children = {transport: stack.enter_context(Child(run, transport, max(counts))) for transport in transports}
+        for child in children.values():
+            child.ask("memory")  # it runs, on its own CPU; one begun after `pin` could not leave ours
+        pin(1)
+        measured = {
+            transport: measure(child, transport, counts, options.rounds, options.seconds)
+            for transport, child in children.items()
+        }
+    for transport, (points, held) in measured.items():
         line, bytes_each = fit(points), slope(counts, held)
         at_most = max(points, key=lambda point: (point.connections, point.rate))
         devices = {every: line.devices(every) for every in EVERY}
