@@ -31,7 +31,7 @@ from _common import Results, arguments, interleave, pin, save, show, verdict
 from _echo_client import PATIENCE, PAYLOAD, cycle_for, measure
 from _echo_servers import installed, run
 from _processes import TRANSPORTS, Child
-from hdrh.histogram import HdrHistogram
+from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 
 CONNECTIONS = 50
 LOAD = 0.5
