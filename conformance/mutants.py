@@ -26,6 +26,7 @@ CONNECTION = "packetcore/_connection.py"
 PUMP = "packetcore/_pump.py"
 RECEIVER = "packetcore/_receiver.py"
 POOL = "packetcore/_pool.py"
+ORDER = "packetcore/_order.py"
 DATAGRAM = "packetcore/_datagram.py"
 BACKOFF = "packetcore/_backoff.py"
 CLIENT = "packetcore/_client.py"
@@ -142,15 +143,15 @@ MUTANTS = [
     Mutant(
         "the cap lets one more in",
         POOL,
-        "len(self._entries) >= self.max_sessions:",
-        "len(self._entries) > self.max_sessions:",
+        "len(self) >= self.max_sessions:",
+        "len(self) > self.max_sessions:",
         "test_sessions_over_the_cap_are_refused_and_counted",
     ),
     Mutant(
         "an id is given twice",
-        POOL,
+        ORDER,
         "        self._last_id += 1\n",
-        "        self._last_id = len(self._entries) + 1\n",
+        "        self._last_id = len(self._by_id) + 1\n",
         "test_ids_count_up_and_a_stale_one_finds_nothing",
     ),
     Mutant(

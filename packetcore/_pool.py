@@ -4,34 +4,24 @@ It decides which id a session gets, whether there is room for it, which one hold
 identity and which have been silent too long. It never looks into a session, so any
 object will do, and it never closes one: it hands back what it let go of.
 
-Sessions stand in the order of their last refresh. That order is what makes every
-operation cost the same at ten sessions and at a million, and expiry cost only what
-has expired.
+Sessions stand in the order of their last refresh, which `Order` keeps.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Hashable, Iterator
-from typing import Generic, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from packetcore._errors import IdentityTaken, LocalProtocolError, PoolFull
+from packetcore._implementation import Order
+from packetcore._order import Entry
 from packetcore._reasons import Refusal
 
 T = TypeVar("T")
 
 
-class _Entry(Generic[T]):
-    __slots__ = ("host", "identity", "refreshed", "session")
-
-    def __init__(self, session: T, host: Hashable, now: float) -> None:
-        self.session = session
-        self.host = host
-        self.identity: Hashable = None
-        self.refreshed = now
-
-
-class SessionPool(Generic[T]):
+class SessionPool(Order[T]):
     """Sessions by id and by identity, in the order of their last sign of life.
 
     Times are seconds since any epoch, supplied by the caller; one before a time given
@@ -47,7 +37,7 @@ class SessionPool(Generic[T]):
         ValueError: one of them is too small.
     """
 
-    __slots__ = ("_by_host", "_by_identity", "_entries", "_last_id", "_now", "max_per_host", "max_sessions", "timeout")
+    __slots__ = ("_by_host", "_by_identity", "max_per_host", "max_sessions", "timeout")
 
     def __init__(
         self, timeout: float | None = 60.0, *, max_sessions: int | None = None, max_per_host: int | None = None
@@ -55,29 +45,17 @@ class SessionPool(Generic[T]):
         for name, value in (("timeout", timeout), ("max_sessions", max_sessions), ("max_per_host", max_per_host)):
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value} must be above 0, or None for no limit")
+        super().__init__()
         self.timeout = timeout
         self.max_sessions = max_sessions
         self.max_per_host = max_per_host
-        # OrderedDict, not dict: taking the first item of a dict walks over all that were
-        # ever deleted in front of it.
-        self._entries: OrderedDict[int, _Entry[T]] = OrderedDict()
         self._by_identity: dict[Hashable, int] = {}
         self._by_host: Counter[Hashable] = Counter()
-        self._last_id = 0
-        self._now = float("-inf")
-
-    def __len__(self) -> int:
-        """How many sessions it holds."""
-        return len(self._entries)
 
     def __iter__(self) -> Iterator[T]:
         """The sessions held when the iteration begins, the longest silent first; it may
         be changed meanwhile."""
-        return iter([entry.session for entry in self._entries.values()])
-
-    def __contains__(self, id: object) -> bool:
-        """Whether a session has this id."""
-        return id in self._entries
+        return iter([entry.session for entry in self._entries()])
 
     def add(self, session: T, now: float, *, host: Hashable = None) -> int:
         """Insert a session and give it the next id: 1, 2, 3 and so on, never one twice.
@@ -94,13 +72,11 @@ class SessionPool(Generic[T]):
             raise PoolFull(self.explain(refusal, host), refusal)
         if host is not None:
             self._by_host[host] += 1
-        self._last_id += 1
-        self._entries[self._last_id] = _Entry(session, host, self._advance(now))
-        return self._last_id
+        return self._put(Entry(session, host), now)
 
     def refusal(self, host: Hashable = None) -> Refusal | None:
         """Why `add` would raise for a session of this host; `None` where there is room."""
-        if self.max_sessions is not None and len(self._entries) >= self.max_sessions:
+        if self.max_sessions is not None and len(self) >= self.max_sessions:
             return Refusal.MAX_SESSIONS
         if self.max_per_host is not None and host is not None and self._by_host[host] >= self.max_per_host:
             return Refusal.MAX_SESSIONS_PER_HOST
@@ -109,36 +85,20 @@ class SessionPool(Generic[T]):
     def explain(self, refusal: Refusal, host: Hashable = None) -> str:
         """What a `refusal` means, with the figures."""
         if refusal is Refusal.MAX_SESSIONS:
-            return f"{len(self._entries)} sessions reach max_sessions={self.max_sessions}"
+            return f"{len(self)} sessions reach max_sessions={self.max_sessions}"
         if refusal is Refusal.MAX_SESSIONS_PER_HOST:
             return f"{self._by_host[host]} sessions of {host!r} reach max_per_host={self.max_per_host}"
         return str(refusal.value)
 
     def get(self, id: int) -> T | None:
         """The session with this id; `None` once it has gone."""
-        entry = self._entries.get(id)
+        entry = self._entry(id)
         return None if entry is None else entry.session
 
     def find(self, identity: Hashable) -> T | None:
         """The session that holds this identity; `None` if none does."""
         id = self._by_identity.get(identity)
         return None if id is None else self.get(id)
-
-    def refresh(self, id: int, now: float) -> bool:
-        """Count `now` as a sign of life. Returns whether there is such a session."""
-        entry = self._entries.get(id)
-        if entry is None:
-            return False
-        if now > self._now:
-            self._now = now
-        entry.refreshed = self._now
-        self._entries.move_to_end(id)
-        return True
-
-    def refreshed(self, id: int) -> float | None:
-        """When a session was last refreshed; `None` if there is no such session."""
-        entry = self._entries.get(id)
-        return None if entry is None else entry.refreshed
 
     def bind(self, id: int, identity: Hashable, takeover: Literal["replace", "reject"] = "replace") -> T | None:
         """Let a session hold an identity, in place of the one it held before.
@@ -159,7 +119,7 @@ class SessionPool(Generic[T]):
         """
         if identity is None or takeover not in ("replace", "reject"):
             raise ValueError(f'identity={identity!r} must not be None, takeover={takeover!r} "replace" or "reject"')
-        entry = self._entries.get(id)
+        entry = self._entry(id)
         if entry is None:
             raise LocalProtocolError(f"session {id} is not in the pool")
         holder = self._by_identity.get(identity)
@@ -169,8 +129,10 @@ class SessionPool(Generic[T]):
         if holder is not None:
             if takeover == "reject":
                 raise IdentityTaken(identity, holder)
-            self._entries[holder].identity = None
-            displaced = self._entries[holder].session
+            other = self._entry(holder)
+            assert other is not None
+            other.identity = None
+            displaced = other.session
         if entry.identity is not None:
             del self._by_identity[entry.identity]
         entry.identity = identity
@@ -179,31 +141,23 @@ class SessionPool(Generic[T]):
 
     def identity(self, id: int) -> Hashable:
         """The identity that a session holds; `None` if it holds none or is not there."""
-        entry = self._entries.get(id)
+        entry = self._entry(id)
         return None if entry is None else entry.identity
 
     def remove(self, id: int) -> T | None:
         """Let a session go, its identity too. Returns it; `None` if it had gone before."""
-        entry = self._entries.pop(id, None)
-        if entry is None:
-            return None
-        if entry.identity is not None:
-            del self._by_identity[entry.identity]
-        if entry.host is not None:
-            self._by_host[entry.host] -= 1
-            if not self._by_host[entry.host]:
-                del self._by_host[entry.host]
-        return entry.session
+        entry = self._take(id)
+        return None if entry is None else self._gone(entry)
 
     def oldest(self) -> T | None:
         """The session that has been silent longest; `None` in an empty pool."""
-        return next((entry.session for entry in self._entries.values()), None)
+        entry = self._first()
+        return None if entry is None else entry.session
 
     def next_deadline(self) -> float | None:
         """When the first session expires; `None` in an empty pool or one without timeout."""
-        if self.timeout is None:
-            return None
-        return next((entry.refreshed + self.timeout for entry in self._entries.values()), None)
+        since = self._since()
+        return None if since is None or self.timeout is None else since + self.timeout
 
     def expire(self, now: float) -> list[T]:
         """Let go of every session whose time is over, and touch no other.
@@ -213,17 +167,16 @@ class SessionPool(Generic[T]):
         """
         now = self._advance(now)
         expired: list[T] = []
-        entries = self._entries
-        while self.timeout is not None and entries:
-            id = next(iter(entries))
-            entry = entries[id]
-            if entry.refreshed + self.timeout > now:
-                break
-            self.remove(id)
-            expired.append(entry.session)
+        while self.timeout is not None and (entry := self._take_silent(self.timeout, now)) is not None:
+            expired.append(self._gone(entry))
         return expired
 
-    def _advance(self, now: float) -> float:
-        if now > self._now:
-            self._now = now
-        return self._now
+    def _gone(self, entry: Entry[T]) -> T:
+        if entry.identity is not None:
+            del self._by_identity[entry.identity]
+        if entry.host is not None:
+            if left := self._by_host[entry.host] - 1:
+                self._by_host[entry.host] = left
+            else:
+                del self._by_host[entry.host]
+        return entry.session

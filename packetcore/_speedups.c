@@ -1,5 +1,5 @@
 /* The codec in C, and what is done for each chunk and each packet around it: `Packet`, `encode`,
-   `Output`, `Decoder`, `Receiver`, `Pump` and `Items`, the fast twins of those in the modules of these
+   `Output`, `Decoder`, `Receiver`, `Pump`, `Items` and `Order`, the fast twins of those in the modules of these
    names.
 
    The Python is the reference: what is a frame, which reason a bad one gets, and where each
@@ -27,6 +27,7 @@
 #include "_c/receiver.h"
 #include "_c/pump.h"
 #include "_c/items.h"
+#include "_c/order.h"
 #include "_c/mask.h"
 
 static int
@@ -88,6 +89,7 @@ module_exec(PyObject *module)
         add_type(module, &output_spec, &state->output) < 0 || add_type(module, &decoder_spec, &state->decoder) < 0 ||
         add_type(module, &receiver_spec, &state->receiver) < 0 || add_type(module, &pump_spec, &state->pump) < 0 ||
         add_type(module, &ready_spec, &state->ready) < 0 || add_type(module, &items_spec, &state->items) < 0 ||
+        add_type(module, &order_spec, &state->order) < 0 ||
         add_type(module, &stuffing_spec, &state->stuffing) < 0 ||
         add_type(module, &stuffing_decoder_spec, &state->stuffing_decoder) < 0 ||
         add_type(module, &cobs_decoder_spec, &state->cobs_decoder) < 0 ||
@@ -108,6 +110,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->pump);
     Py_VISIT(state->ready);
     Py_VISIT(state->items);
+    Py_VISIT(state->order);
     Py_VISIT(state->stuffing);
     Py_VISIT(state->stuffing_decoder);
     Py_VISIT(state->cobs_decoder);
@@ -134,6 +137,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->pump);
     Py_CLEAR(state->ready);
     Py_CLEAR(state->items);
+    Py_CLEAR(state->order);
     Py_CLEAR(state->stuffing);
     Py_CLEAR(state->stuffing_decoder);
     Py_CLEAR(state->cobs_decoder);

@@ -3,6 +3,7 @@ from packetcore._codec import encode as encode
 from packetcore._decoder import Decoder as Decoder
 from packetcore._items import Items as Items
 from packetcore._mask import masked as masked
+from packetcore._order import Order as Order
 from packetcore._output import Output as Output
 from packetcore._packet import Packet as Packet
 from packetcore._packet import new_packet as new_packet

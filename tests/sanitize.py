@@ -101,6 +101,7 @@ def hostile(count: int) -> None:
     from packetcore import _speedups
     from tests.framing_twins import KINDS, compare
     from tests.hostile import hostile_stream, random_chunks
+    from tests.pool_twins import compare as compare_orders
 
     assert _speedups.__file__.startswith(os.environ["SANITIZE_FOLDER"])
     for seed in range(count):
@@ -119,6 +120,7 @@ def hostile(count: int) -> None:
             assert c.feed_eof() == python.feed_eof(), f"seed {seed}"
         for kind in KINDS:
             compare(kind, seed)
+        compare_orders(seed)
 
 
 def resident() -> int:
@@ -242,7 +244,7 @@ def allocations() -> None:
             elif nth > 50:
                 assert given == expected or name in ("a decoder", "an output", "an item"), (name, nth)
                 break
-    failures += framing_allocations()
+    failures += framing_allocations() + order_allocations()
     assert failures > 60, failures
     say(f"{failures} allocations failed: a MemoryError each, and the decoder goes on")
 
@@ -281,6 +283,39 @@ def framing_allocations() -> int:
             decoder.feed_eof()
             assert decoder.feed(sent)[-1:] == [frame], (framing, nth)
             assert decoder.pending == 0, (framing, nth)
+    return failures
+
+
+def order_allocations() -> int:
+    """The same for the order of a pool. Gives how many allocations failed."""
+    from packetcore import _speedups
+
+    _testcapi = importlib.import_module("_testcapi")
+    make: Any = _speedups.Order
+    failures = 0
+    for held, nth in itertools.product((0, 4, 10, 21), range(8)):
+        for call in ("grow", "list", "shrink"):
+            order = make()
+            for number in range(held):
+                order._put(number, 1000.5)
+            before = order._entries()
+            _testcapi.set_nomemory(nth, nth + 1)
+            try:
+                if call == "grow":
+                    order._put("more", 1000.5)
+                elif call == "list":
+                    order._entries(), order.refreshed(1)
+                else:
+                    while order._take(held - len(order) + 1) is not None:
+                        pass
+            except MemoryError:
+                failures += 1
+                assert order._entries() == before, (held, call, nth)
+            finally:
+                _testcapi.remove_mem_hooks()
+            assert len(order) == len(order._entries())
+            assert order._put("last", 1000.5) > held
+            assert order._entries()[-1] == "last"
     return failures
 
 

@@ -60,6 +60,7 @@ typedef struct {
     PyTypeObject *pump;
     PyTypeObject *ready;
     PyTypeObject *items;
+    PyTypeObject *order;
     PyTypeObject *stuffing;
     PyTypeObject *stuffing_decoder;
     PyTypeObject *cobs_decoder;
