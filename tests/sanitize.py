@@ -120,7 +120,8 @@ def hostile(count: int) -> None:
             assert c.feed_eof() == python.feed_eof(), f"seed {seed}"
         for kind in KINDS:
             compare(kind, seed)
-        compare_orders(seed)
+        if seed % 10 == 0:
+            compare_orders(seed)
 
 
 def resident() -> int:
