@@ -43,6 +43,7 @@ module_exec(PyObject *module)
 #ifdef USE_AVX2
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
         __builtin_cpu_supports("bmi2")) {
+        escape_wide = escape_wide_avx2;
         read_payload = read_payload_avx2;
         find_flag = find_flag_avx2;
         unescape_any = unescape_two = unescape_avx2;
@@ -53,9 +54,10 @@ module_exec(PyObject *module)
 #endif
 #ifdef USE_AVX512
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vbmi2") &&
-        __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi")) {
+        __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")) {
         count_special_long = count_special_avx512;
         escape_bytes_long = escape_bytes_avx512;
+        escape_wide = escape_wide_avx512;
         read_payload = read_payload_avx512;
         find_flag = find_flag_avx512;
         unescape_two = unescape_avx512;

@@ -209,6 +209,10 @@ def allocations() -> None:
         "a buffer with gaps": (decoder.feed_eof, lambda: decoder.feed(memoryview(frame)[::2])),
         "the end of a stream": (begun, decoder.feed_eof),
         "encode": (decoder.feed_eof, lambda: _speedups.encode(Packet(1, b"\xfe" * 99))),
+        "encode a long payload": (
+            decoder.feed_eof,
+            lambda: _speedups.encode(Packet(1, bytes(2_000) + b"\xfe" * 2_000)),
+        ),
         "a packet": (decoder.feed_eof, lambda: Packet(1000, bytearray(b"abc"), type=2, count=3)),
         "another packet": (decoder.feed_eof, lambda: packet._replace(type=200)),
         "what a packet shows": (decoder.feed_eof, lambda: (repr(packet), tuple(packet), hash(packet))),

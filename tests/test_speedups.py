@@ -66,12 +66,14 @@ def test_both_decode_hostile_streams_alike(seed: int) -> None:
     assert_alike(list(random_chunks(rng, stream)), max_payload)
 
 
-@pytest.mark.parametrize("size", [*range(64, 140, 5), 255, 256, 257, 1_000, 70_000, 1 << 20])
+@pytest.mark.parametrize("size", [*range(64, 140, 5), 255, 256, 257, 1_000, 1_001, 70_000, 1 << 20])
 @pytest.mark.parametrize("chunk", [1 << 12, 1 << 16, 1 << 30])
 @pytest.mark.parametrize("alphabet", [bytes(range(256)), b"\x00", b"\xfe", b"\xfd\x00", b"\xfd\x01\x02\xfe"])
-def test_both_decode_long_payloads_alike(size: int, chunk: int, alphabet: bytes) -> None:
+def test_both_decode_and_encode_long_payloads_alike(size: int, chunk: int, alphabet: bytes) -> None:
     rng = random.Random(size)
-    stream = python_encode(Packet(1, bytes(rng.choices(alphabet, k=size)))) * 2
+    packet = Packet(1, bytes(rng.choices(alphabet, k=size)))
+    stream = python_encode(packet) * 2
+    assert speedups.encode(packet) * 2 == stream
     broken = bytearray(stream)
     broken[rng.randrange(len(stream) // 2)] ^= 1 << rng.randrange(8)
     for data in (stream, bytes(broken)):

@@ -177,93 +177,65 @@ read_payload_plain(Run *run, const uint8_t *data, const uint8_t *limit)
 }
 
 #ifdef USE_AVX2
-enum { WIDE = 2 * BLOCK, AT_ONCE = 8 };
-
-FOR_AVX2 INLINE void
-copy_wide(uint8_t *out, const uint8_t *data)
+/* 0 where FD 01 or FD 02 stands. */
+FOR_AVX2 INLINE uint64_t
+odd_pair(const uint8_t *data)
 {
-    __m256i first = _mm256_loadu_si256((const __m256i *)data);
-    __m256i second = _mm256_loadu_si256((const __m256i *)(data + BLOCK));
-    _mm256_storeu_si256((__m256i *)out, first);
-    _mm256_storeu_si256((__m256i *)(out + BLOCK), second);
+    uint16_t pair; /* the processor is little-endian */
+    memcpy(&pair, data, sizeof(pair));
+    return (pair - 0x01FDu) & 0xFEFF;
 }
 
 /* Read on in a payload that matches so far, by wide blocks, as long as there is room and
    `limit` is not near; at most to a flag or a bad escape. `read_payload_with` does the rest.
 
    Of 64 random bytes two in five have a special one, few have two, and a branch on that
-   would be mispredicted as often. So the first is left out without one: from where it stands
-   a block is taken from a byte further on. What is special is looked for in some blocks at
-   once, before it is known where they go. */
+   would be mispredicted as often. So the first is left out without one: what follows it is
+   written over it. Where nothing is special for long, as in text, there is such a branch. */
 FOR_AVX2 __attribute__((noinline)) static const uint8_t *
 read_wide_avx2(Run *run, const uint8_t *data, const uint8_t *limit)
 {
-    static const uint8_t behind[2 * WIDE] = {[WIDE ... 2 * WIDE - 1] = 0xFF};
-    const __m256i escape = _mm256_set1_epi8((char)ESCAPE);
     uint8_t *payload = (uint8_t *)PyBytes_AS_STRING(run->payload);
     uint8_t *out = payload + run->filled, *end = payload + PyBytes_GET_SIZE(run->payload);
+    uint64_t lately = 1 << 6; /* special bytes, each of which is forgotten after at most 64 blocks */
     while (end - out >= 2 * WIDE && limit - data >= 2 * WIDE) {
-        /* A block never writes more than it has, but the last is read two bytes beyond. */
-        size_t room = (size_t)(end - out), coming = (size_t)(limit - data) - 2;
-        size_t blocks = (room < coming ? room : coming) / WIDE;
-        blocks = blocks < AT_ONCE ? blocks : AT_ONCE;
-        uint64_t specials_of[AT_ONCE], any = 0;
-        for (size_t n = 0; n < blocks; n++) {
-            const uint8_t *block = data + n * WIDE;
-            specials_of[n] = specials_in_avx2(block) | (uint64_t)specials_in_avx2(block + BLOCK) << BLOCK;
-            any |= specials_of[n];
-        }
-        if (!any) {
-            for (size_t n = 0; n < blocks; n++, data += WIDE, out += WIDE) {
-                copy_wide(out, data); /* at this size faster than memcpy */
-            }
+        __builtin_prefetch(data + AHEAD); /* the processor's own stops at each page */
+        uint64_t specials = specials_in_avx2(data) | (uint64_t)specials_in_avx2(data + BLOCK) << BLOCK;
+        lately = lately >> 1 | specials;
+        if (!lately) {
+            copy_wide(out, data);
+            out += WIDE;
+            data += WIDE;
             continue;
         }
-        size_t split = any >> (WIDE - 1);
-        if (split) { /* an escape lies across the end of a block: the next begin behind it */
-            for (blocks = 0; !(specials_of[blocks++] >> (WIDE - 1));) {
-            }
+        size_t plain = _tzcnt_u64(specials), none = plain / WIDE; /* of none it gives 64 */
+        copy_block(out, data);
+        copy_block(out + BLOCK, data + BLOCK + (plain < BLOCK));
+        copy_block(out + plain, data + plain + 1);
+        out[plain] = (uint8_t)(0xFF - data[plain + 1]);
+        if (odd_pair(data + plain) & (none - 1)) {
+            out += plain;
+            data += plain;
+            break;
         }
-        for (size_t n = 0; n < blocks; n++) {
-            uint64_t specials = specials_of[n];
-            size_t plain = _tzcnt_u64(specials), none = plain / WIDE; /* of none it gives 64 */
-            for (size_t half = 0; half < WIDE; half += BLOCK) {
-                __m256i bytes = _mm256_loadu_si256((const __m256i *)(data + half));
-                __m256i next = _mm256_loadu_si256((const __m256i *)(data + half + 1));
-                __m256i from = _mm256_loadu_si256((const __m256i *)(behind + WIDE - plain + half));
-                next = _mm256_xor_si256(next, _mm256_cmpeq_epi8(bytes, escape)); /* 0xFF - byte */
-                _mm256_storeu_si256((__m256i *)(out + half), _mm256_blendv_epi8(bytes, next, from));
+        size_t split = specials >> (WIDE - 1); /* an escape lies across the end of the block */
+        while (specials &= specials - 1) {
+            out--;
+            plain = _tzcnt_u64(specials);
+            if (odd_pair(data + plain)) {
+                run->filled = (uint32_t)(out + plain - payload);
+                return data + plain;
             }
-            uint16_t pair;
-            memcpy(&pair, data + plain, sizeof(pair));
-            if ((pair - 0x01FDu) & 0xFEFF & (none - 1)) { /* neither FD 01 nor FD 02 */
-                out += plain;
-                data += plain;
-                goto done;
-            }
-            if (specials & (specials - 1)) {
-                if (end - out < 2 * WIDE || limit - data < 2 * WIDE) {
-                    goto done;
-                }
-                while (specials &= specials - 1) {
-                    out--;
-                    plain = _tzcnt_u64(specials);
-                    if (data[plain] == FLAG || (data[plain + 1] != 1 && data[plain + 1] != 2)) {
-                        out += plain;
-                        data += plain;
-                        goto done;
-                    }
-                    copy_wide(out + plain, data + plain + 1);
-                    out[plain] = (uint8_t)(0xFF - data[plain + 1]);
-                }
-            }
-            out += WIDE - 1 + none;
-            data += WIDE;
+            copy_wide(out + plain, data + plain + 1);
+            out[plain] = (uint8_t)(0xFF - data[plain + 1]);
         }
-        out += split;
-        data += split;
+        out += WIDE - 1 + none;
+        data += WIDE;
+        if (split) {
+            out++;
+            data++;
+        }
     }
-done:
     run->filled = (uint32_t)(out - payload);
     return data;
 }
@@ -271,7 +243,7 @@ done:
 FOR_AVX2 static const uint8_t *
 read_payload_avx2(Run *run, const uint8_t *data, const uint8_t *limit)
 {
-    if (!run->in_escape && !run->is_mismatch && PyBytes_GET_SIZE(run->payload) >= 4 * WIDE) {
+    if (!run->in_escape && !run->is_mismatch) {
         data = read_wide_avx2(run, data, limit);
     }
     return read_payload_with(specials_in_avx2, run, data, limit);
@@ -279,36 +251,54 @@ read_payload_avx2(Run *run, const uint8_t *data, const uint8_t *limit)
 #endif
 
 #ifdef USE_AVX512
-/* The same without a branch on any escape: they are pressed out of each block. At most to a flag or a bad
-   escape. */
+/* The same without a branch on any escape: they are pressed out of each block. To the end of the room, where all
+   of the payload is in these bytes and as many as in a block follow it. */
 FOR_AVX512 __attribute__((noinline)) static const uint8_t *
 read_wide_avx512(Run *run, const uint8_t *data, const uint8_t *limit)
 {
-    const __m512i flag = _mm512_set1_epi8((char)FLAG), escape = _mm512_set1_epi8((char)ESCAPE);
-    const __m512i one = _mm512_set1_epi8(1), two = _mm512_set1_epi8(2), all = _mm512_set1_epi8(-1);
+    const __m512i escape = _mm512_set1_epi8((char)ESCAPE), all = _mm512_set1_epi8(-1), one = _mm512_set1_epi8(1);
     uint8_t *payload = (uint8_t *)PyBytes_AS_STRING(run->payload);
     uint8_t *out = payload + run->filled, *end = payload + PyBytes_GET_SIZE(run->payload);
-    __mmask64 cut = 0; /* the block before this one ended in an escape */
-    for (; end - out >= WIDE && limit - data >= WIDE; data += WIDE) {
+    uint64_t cut = run->in_escape; /* the block before this one ended in an escape */
+    while (limit - data >= WIDE) {
+        __builtin_prefetch(data + AHEAD); /* the processor's own stops at each page */
         __m512i bytes = _mm512_loadu_si512(data);
-        __mmask64 escapes = _mm512_cmpeq_epi8_mask(bytes, escape), codes = escapes << 1 | cut;
-        __mmask64 sound = _mm512_mask_cmpeq_epi8_mask(codes, bytes, one) | _mm512_mask_cmpeq_epi8_mask(codes, bytes, two);
-        if (_mm512_cmpeq_epi8_mask(bytes, flag) | (codes ^ sound)) {
+        __mmask64 escapes_at = _mm512_cmpeq_epi8_mask(bytes, escape), plain_at = _knot_mask64(escapes_at);
+        uint64_t escapes = escapes_at, codes = escapes << 1 | cut;
+        bytes = _mm512_mask_sub_epi8(bytes, codes, all, bytes); /* 0xFF - byte */
+        /* Special are now what codes stand for, and escapes; else there is a flag or no code. */
+        uint64_t odd = _mm512_cmple_epu8_mask(_mm512_sub_epi8(bytes, escape), one) ^ (escapes | codes);
+        if (!odd && end - out >= WIDE) {
+            _mm512_storeu_si512(out, _mm512_maskz_compress_epi8(plain_at, bytes));
+            out += WIDE - _mm_popcnt_u64(escapes);
+            data += WIDE;
+            cut = escapes >> (WIDE - 1);
+            continue;
+        }
+        size_t taken = odd ? _tzcnt_u64(odd) : WIDE;
+        uint64_t plain = _bzhi_u64(~escapes, (unsigned)taken);
+        Py_ssize_t size = _mm_popcnt_u64(plain);
+        if (size > end - out) {
+            break; /* more than was announced */
+        }
+        _mm512_mask_storeu_epi8(out, _bzhi_u64(UINT64_MAX, (unsigned)size), _mm512_maskz_compress_epi8(plain, bytes));
+        out += size;
+        data += taken;
+        cut = odd ? codes >> taken & 1 : escapes >> (WIDE - 1);
+        if (odd) {
             break;
         }
-        bytes = _mm512_mask_sub_epi8(bytes, codes, all, bytes); /* 0xFF - byte */
-        _mm512_storeu_si512(out, _mm512_maskz_compress_epi8(~escapes, bytes));
-        out += _mm_popcnt_u64(~escapes);
-        cut = escapes >> (WIDE - 1);
     }
+    run->in_escape = cut;
     run->filled = (uint32_t)(out - payload);
-    return data - cut;
+    _mm256_zeroupper(); /* see `crc_folded_wide` */
+    return data;
 }
 
 FOR_AVX2 static const uint8_t *
 read_payload_avx512(Run *run, const uint8_t *data, const uint8_t *limit)
 {
-    if (!run->in_escape && !run->is_mismatch && PyBytes_GET_SIZE(run->payload) >= 2 * WIDE) {
+    if (!run->is_mismatch) {
         data = read_wide_avx512(run, data, limit);
     }
     return read_payload_with(specials_in_avx2, run, data, limit);

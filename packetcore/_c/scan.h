@@ -1,6 +1,6 @@
 /* Finding the next flag or escape. */
 
-enum { BLOCK = 32, SMALL = 4 * BLOCK };
+enum { BLOCK = 32, WIDE = 2 * BLOCK, SMALL = 4 * BLOCK };
 
 static inline bool
 is_special(uint8_t byte)
@@ -39,6 +39,24 @@ specials_in_avx2(const uint8_t *block)
     __m256i bytes = _mm256_loadu_si256((const __m256i *)block);
     __m256i moved = _mm256_add_epi8(bytes, _mm256_set1_epi8((char)(0x7F - FLAG)));
     return (uint32_t)_mm256_movemask_epi8(_mm256_cmpgt_epi8(moved, _mm256_set1_epi8(0x7F - 2)));
+}
+
+/* How far ahead what is read is asked for: the processor does so by itself, but not from one page into the next. */
+enum { AHEAD = 1024 };
+
+FOR_AVX2 INLINE void
+copy_wide(uint8_t *out, const uint8_t *data)
+{
+    __m256i first = _mm256_loadu_si256((const __m256i *)data);
+    __m256i second = _mm256_loadu_si256((const __m256i *)(data + BLOCK));
+    _mm256_storeu_si256((__m256i *)out, first);
+    _mm256_storeu_si256((__m256i *)(out + BLOCK), second);
+}
+
+FOR_AVX2 INLINE void
+copy_block(uint8_t *out, const uint8_t *data)
+{
+    _mm256_storeu_si256((__m256i *)out, _mm256_loadu_si256((const __m256i *)data));
 }
 #endif
 

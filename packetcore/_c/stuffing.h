@@ -25,6 +25,7 @@ struct Stuffing {
 };
 
 #ifdef USE_AVX2
+enum { AT_ONCE = 8 };
 
 /* By wide blocks as long as the end is not near, as `read_wide_avx2` does for the default format: the
    first escape of a block is left out without a branch on it. At most to a bad escape, or to one that
@@ -182,18 +183,6 @@ unescape(const Stuffing *rules, const WholeRun *run, uint8_t *out)
         *out++ = (uint8_t)byte;
     }
     return out - begin;
-}
-
-/* Make a bytes object shorter, in place where little is saved. */
-static void
-shorten(PyObject **bytes, Py_ssize_t size)
-{
-    if (size < PyBytes_GET_SIZE(*bytes) / 8 * 7) {
-        _PyBytes_Resize(bytes, size);
-        return;
-    }
-    Py_SET_SIZE(*bytes, size);
-    PyBytes_AS_STRING(*bytes)[size] = '\0';
 }
 
 /* What is wrong with an unescaped run; REASONS if nothing is, as far as can be told here. */
