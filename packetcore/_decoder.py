@@ -11,6 +11,8 @@ broken run never reaches into the one after it.
 
 from __future__ import annotations
 
+from struct import error as struct_error
+
 from packetcore._codec import (
     ESCAPE,
     ESCAPE_BYTE,
@@ -94,24 +96,33 @@ class Decoder:
             runs = data.split(FLAG)
             open_run = runs.pop()
         max_payload = self._max_payload
+        give = events.append
         for run in filter(None, runs):  # nothing between two flags is nothing
-            plain: bytes | None = run
+            plain = run
             if ESCAPE_BYTE in run:
                 if len(run) > LONG:
-                    plain = unescape(run)
+                    unescaped = unescape(run)
                 else:  # what `unescape` does, without the call and where one kind is enough
-                    plain = run.replace(ESCAPED_FLAG, FLAG)
-                    if ESCAPE_BYTE in plain:
-                        plain = plain.replace(ESCAPED_ESCAPE, ESCAPE)
-                        if len(run) - len(plain) != run.count(ESCAPE_BYTE):
-                            plain = None
-            if plain is not None and (size := len(plain) - HEADER_SIZE) >= 0:
-                id, type, count, length = _unpack(plain)
-                if length == size <= max_payload:
-                    # The header's widths keep the fields in range: no second check.
-                    events.append(new_packet(Packet, (id, plain[_PAYLOAD], type, count)))
+                    unescaped = run.replace(ESCAPED_FLAG, FLAG)
+                    if ESCAPE_BYTE in unescaped:
+                        unescaped = unescaped.replace(ESCAPED_ESCAPE, ESCAPE)
+                        if len(run) - len(unescaped) != run.count(ESCAPE):
+                            unescaped = None
+                if unescaped is None:
+                    self._refuse(run, None, events)
                     continue
-            self._refuse(run, plain, events)
+                plain = unescaped
+            try:
+                id, type, count, length = _unpack(plain)
+            except struct_error:  # too short for a header
+                self._refuse(run, plain, events)
+                continue
+            payload = plain[_PAYLOAD]
+            if length == len(payload) <= max_payload:
+                # The header's widths keep the fields in range: no second check.
+                give(new_packet(Packet, (id, payload, type, count)))
+            else:
+                self._refuse(run, plain, events)
         self._shares_flag = bool(runs[-1]) and isinstance(events[-1], Packet)
         if open_run:
             self._hold(open_run, events)
