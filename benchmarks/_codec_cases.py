@@ -11,6 +11,9 @@ msgpack and cobs are imported as their modules in C, so that no fallback in Pyth
 them. packetcore and msgpack hand over a message's four fields. cobs and `Int32StringReceiver` know
 nothing of a header: they hand over header and payload in one piece, which is less work.
 
+memcpy is a bytes object made of each payload, and nothing else: what no codec can pass. It is measured for the
+longest payloads alone, where the call for it is little of that.
+
 With PACKETCORE_PURE=1 in the environment only packetcore is measured, its codec in Python;
 that case is called pure.
 """
@@ -67,6 +70,7 @@ class Case(NamedTuple):
         return f"{self.direction} {self.kind} {self.size} {self.codec}"
 
 
+MEMCPY = "memcpy"
 OURS = "packetcore" if speedups else "packetcore, pure"
 ALONE = os.environ.get("PACKETCORE_PURE", "0") not in ("", "0")
 """Whether packetcore is measured without the others."""
@@ -215,6 +219,22 @@ def decoding_int32(packets: list[Packet]) -> Decoding:
     return Decoding(stream, walk, collect, pieces)
 
 
+def decoding_memcpy(packets: list[Packet]) -> Decoding:
+    size = len(packets[0].payload)
+
+    def walk(chunks: Sequence[bytes]) -> None:
+        for chunk in chunks:
+            view = memoryview(chunk)
+            for at in range(0, len(view), size):
+                bytes(view[at : at + size])
+
+    def collect(chunks: Sequence[bytes]) -> list[object]:
+        return [bytes(memoryview(chunk)[at : at + size]) for chunk in chunks for at in range(0, len(chunk), size)]
+
+    payloads = [packet.payload for packet in packets]
+    return Decoding(b"".join(payloads), walk, collect, payloads)
+
+
 class Encoding(NamedTuple):
     """How one codec encodes."""
 
@@ -260,16 +280,28 @@ def encoding_cobs(packets: list[Packet]) -> Encoding:
     return Encoding(encode_all, list(map(frame, messages)))
 
 
+def encoding_memcpy(packets: list[Packet]) -> Encoding:
+    views = [memoryview(packet.payload) for packet in packets]
+
+    def encode_all() -> None:
+        for view in views:
+            bytes(view)
+
+    return Encoding(encode_all, list(map(bytes, views)))
+
+
 DECODERS: dict[str, Callable[[list[Packet]], Decoding]] = {
     OURS: decoding_packetcore,
     "msgpack": decoding_msgpack,
     "cobs": decoding_cobs,
     "Twisted Int32": decoding_int32,
+    MEMCPY: decoding_memcpy,
 }
 ENCODERS: dict[str, Callable[[list[Packet]], Encoding]] = {
     OURS: encoding_packetcore,
     "msgpack": encoding_msgpack,
     "cobs": encoding_cobs,
+    MEMCPY: encoding_memcpy,
 }
 
 
@@ -284,7 +316,11 @@ def cases(round: int = 0) -> list[Case]:
         ("encode", "random", ENCODERS),
     ):
         for size in PAYLOAD_SIZES:
-            group = [Case(direction, kind, size, codec) for codec in codecs if codec == OURS or not ALONE]
+            group = [
+                Case(direction, kind, size, codec)
+                for codec in codecs
+                if codec == OURS or (not ALONE and (codec != MEMCPY or size == CHUNK))
+            ]
             chosen += order.sample(group, len(group))
     return chosen
 
