@@ -67,12 +67,15 @@ sanitize: .venv/ready
 	$(BIN)/python tests/sanitize.py
 
 # What a release needs. The core comes as a wheel with the extension for this platform, as one
-# without it for all others, and as source.
+# without it for all others, and as source. On Linux the first gets the tag that its symbols
+# allow; those for other platforms are built by cibuildwheel (docs/releasing.md).
 wheels: .venv/ready
 	rm -rf dist
 	for each in . transports/sockets $(ADAPTERS:%=transports/%) cli conformance; do \
 	    $(BIN)/python -m build --outdir dist $$each || exit 1; done
 	PACKETCORE_PURE=1 $(BIN)/python -m build --wheel --outdir dist .
+	for each in dist/packetcore-*-linux_*.whl; do test ! -e "$$each" || \
+	    { PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/auditwheel repair --wheel-dir dist "$$each" && rm "$$each"; } || exit 1; done
 
 clean:
 	rm -rf build dist packetcore/_speedups.*.so packetcore/_speedups.*.pyd .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

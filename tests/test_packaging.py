@@ -1,0 +1,93 @@
+"""What is built: where the extension is, in which interpreters it runs, and under which licence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import packetcore
+from packetcore import _built
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECTS = sorted(
+    path for depth in ("", "*/", "*/*/") for path in ROOT.glob(f"{depth}pyproject.toml") if ".venv" not in path.parts
+)
+
+
+def run(code: str, *arguments: str, pure: bool = False) -> list[str]:
+    """Run Python in a process of its own, which may crash. Gives the words that it printed."""
+    environment = {**os.environ, "PACKETCORE_PURE": str(int(pure))}
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+INTERPRETERS = """
+import sys, threading
+try:
+    import _interpreters as interpreters
+    run = interpreters.exec
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    run = interpreters.run_string
+code = f'''
+import os, sys
+sys.path.insert(0, {sys.argv[1]!r})
+from packetcore import Decoder, Packet, _built, encode
+packets = [Packet(number, bytes([0xFE, 0xFD, number]) * 20) for number in range(200)]
+same = all(Decoder().feed(b"".join(map(encode, packets))) == packets for _ in range(20))
+os.write(1, b"C " if same and _built.speedups else b"Python " if same else b"wrong ")
+'''
+def one():
+    interpreter = interpreters.create()
+    failure = run(interpreter, code)
+    if failure is not None:
+        print(failure, flush=True)
+    interpreters.destroy(interpreter)
+threads = [threading.Thread(target=one) for _ in range(int(sys.argv[2]))]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="its subinterpreters")
+@pytest.mark.parametrize("pure", [False, True], ids=["C", "Python"])
+def test_subinterpreters_run_the_core_at_once_and_in_c(pure: bool) -> None:
+    # 3.12.1 aborts at the second, with the Python twin too, and at `import asyncio` in the first already.
+    many = 1 if sys.version_info[:2] == (3, 12) else 4
+    expected = "Python" if pure or not _built.speedups else "C"
+    folder = str(Path(packetcore.__file__).parent.parent)
+    assert run(INTERPRETERS, folder, str(many), pure=pure) == [expected] * many
+
+
+SETUP = """
+import runpy, sys, sysconfig, types
+sysconfig.get_config_vars()["Py_GIL_DISABLED"] = int(sys.argv[1])
+setup = lambda ext_modules: print(*ext_modules)
+sys.modules["setuptools"] = types.SimpleNamespace(Extension=lambda name, *_, **__: name, setup=setup)
+runpy.run_path("setup.py")
+"""
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="others have no extension at all")
+@pytest.mark.parametrize(("free_threaded", "built"), [("0", ["packetcore._speedups"]), ("1", [])])
+def test_a_free_threaded_python_gets_no_extension(free_threaded: str, built: list[str]) -> None:
+    assert run(SETUP, free_threaded) == built
+
+
+@pytest.mark.parametrize("path", PROJECTS, ids=lambda path: path.parent.name)
+def test_each_distribution_names_its_licence_as_setuptools_wants_it(path: Path) -> None:
+    tomllib = pytest.importorskip("tomllib")
+    settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    project = settings["project"]
+    assert settings["build-system"]["requires"] == ["setuptools>=77"]  # the first that has all of PEP 639
+    assert (project["license"], project["license-files"]) == ("MIT", ["LICENSE"])
+    assert not [each for each in project["classifiers"] if each.startswith("License")]
+    assert (path.parent / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
