@@ -42,7 +42,7 @@ from packetcore._events import AnyItem, Closed, EndOfStream, Event, Malformed, M
 from packetcore._frames import FrameCodec, PacketCodec
 from packetcore._handler import Handler
 from packetcore._host import DatagramHost, Host
-from packetcore._implementation import Decoder, encode, masked
+from packetcore._implementation import Decoder, Latch, encode, masked, open_latches
 from packetcore._inbox import Inbox
 from packetcore._lending import AsyncConnectionPool, SyncConnectionPool
 from packetcore._messages import Joiner, split
@@ -102,6 +102,7 @@ __all__ = [
     "Inbox",
     "Input",
     "Joiner",
+    "Latch",
     "Lease",
     "LeaseState",
     "LocalProtocolError",
@@ -145,6 +146,7 @@ __all__ = [
     "installed_transports",
     "load_driver",
     "masked",
+    "open_latches",
     "speedups",
     "split",
 ]

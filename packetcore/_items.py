@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class Items(Generic[T]):
-    """An asynchronous iterator that waits only where it must.
+    """An iterator, for `for` or for `async for`, that waits only where it must.
 
     Args:
         take: gives the next item, or raises `IndexError` where there is none yet.
-        wait: waits for one; raises `StopAsyncIteration` at the end.
+        wait: waits for one, and gives it, or of `async for` something to await; raises `StopIteration`
+            or `StopAsyncIteration` at the end.
     """
 
     __slots__ = ("_take", "_wait")
 
-    def __init__(self, take: Callable[[], T], wait: Callable[[], Awaitable[T]], /) -> None:
+    def __init__(self, take: Callable[[], T], wait: Callable[[], T | Awaitable[T]], /) -> None:
         self._take = take
-        self._wait = wait
+        self._wait: Callable[[], Any] = wait
 
     def __aiter__(self) -> Items[T]:
         return self
@@ -30,4 +31,16 @@ class Items(Generic[T]):
             return self._take()
         except IndexError:
             pass
-        return await self._wait()
+        item: T = await self._wait()
+        return item
+
+    def __iter__(self) -> Items[T]:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            return self._take()
+        except IndexError:
+            pass
+        item: T = self._wait()
+        return item

@@ -1,6 +1,6 @@
 /* The codec in C, and what is done for each chunk and each packet around it: `Packet`, `encode`,
-   `Output`, `Decoder`, `Receiver`, `Pump`, `Items` and `Order`, the fast twins of those in the modules of these
-   names.
+   `Output`, `Decoder`, `Receiver`, `Pump`, `Items`, `Order`, `Latch` and `Sender`, the fast twins of those in the
+   modules of these names.
 
    The Python is the reference: what is a frame, which reason a bad one gets, and where each
    event is given are decided there and only repeated here.
@@ -28,6 +28,8 @@
 #include "_c/pump.h"
 #include "_c/items.h"
 #include "_c/order.h"
+#include "_c/latch.h"
+#include "_c/sender.h"
 #include "_c/mask.h"
 
 static int
@@ -84,14 +86,16 @@ module_exec(PyObject *module)
     if (state->encode == NULL) {
         return -1;
     }
+    state->name_send = PyUnicode_InternFromString("send");
     state->name_write = PyUnicode_InternFromString("write");
     state->name_own_write = PyUnicode_InternFromString("_write");
     state->name_sent_at = PyUnicode_InternFromString("sent_at");
-    if (state->name_write == NULL || state->name_own_write == NULL || state->name_sent_at == NULL ||
+    if (state->name_send == NULL || state->name_write == NULL || state->name_own_write == NULL || state->name_sent_at == NULL ||
         add_type(module, &output_spec, &state->output) < 0 || add_type(module, &decoder_spec, &state->decoder) < 0 ||
         add_type(module, &receiver_spec, &state->receiver) < 0 || add_type(module, &pump_spec, &state->pump) < 0 ||
         add_type(module, &ready_spec, &state->ready) < 0 || add_type(module, &items_spec, &state->items) < 0 ||
         add_type(module, &order_spec, &state->order) < 0 ||
+        add_type(module, &latch_spec, &state->latch) < 0 || add_type(module, &sender_spec, &state->sender) < 0 ||
         add_type(module, &stuffing_spec, &state->stuffing) < 0 ||
         add_type(module, &stuffing_decoder_spec, &state->stuffing_decoder) < 0 ||
         add_type(module, &cobs_decoder_spec, &state->cobs_decoder) < 0 ||
@@ -113,6 +117,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->ready);
     Py_VISIT(state->items);
     Py_VISIT(state->order);
+    Py_VISIT(state->latch);
+    Py_VISIT(state->sender);
     Py_VISIT(state->stuffing);
     Py_VISIT(state->stuffing_decoder);
     Py_VISIT(state->cobs_decoder);
@@ -140,10 +146,13 @@ module_clear(PyObject *module)
     Py_CLEAR(state->ready);
     Py_CLEAR(state->items);
     Py_CLEAR(state->order);
+    Py_CLEAR(state->latch);
+    Py_CLEAR(state->sender);
     Py_CLEAR(state->stuffing);
     Py_CLEAR(state->stuffing_decoder);
     Py_CLEAR(state->cobs_decoder);
     Py_CLEAR(state->length_decoder);
+    Py_CLEAR(state->name_send);
     Py_CLEAR(state->name_write);
     Py_CLEAR(state->name_own_write);
     Py_CLEAR(state->name_sent_at);
@@ -171,6 +180,7 @@ PyDoc_STRVAR(encode_doc,
 static PyMethodDef module_methods[] = {
     {"encode", encode, METH_O, encode_doc},
     {"new_packet", new_sound_packet, METH_VARARGS, new_packet_doc},
+    {"open_latches", open_latches, METH_O, open_latches_doc},
     {"masked", (PyCFunction)(void (*)(void))masked, METH_FASTCALL, masked_doc},
     {"fcs16", fcs16, METH_O, fcs16_doc},
     {"fcs32", fcs32, METH_O, fcs32_doc},

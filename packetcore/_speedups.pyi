@@ -2,6 +2,8 @@
 from packetcore._codec import encode as encode
 from packetcore._decoder import Decoder as Decoder
 from packetcore._items import Items as Items
+from packetcore._latch import Latch as Latch
+from packetcore._latch import open_latches as open_latches
 from packetcore._mask import masked as masked
 from packetcore._order import Order as Order
 from packetcore._output import Output as Output
@@ -9,6 +11,7 @@ from packetcore._packet import Packet as Packet
 from packetcore._packet import new_packet as new_packet
 from packetcore._pump import Pump as Pump
 from packetcore._receiver import Receiver as Receiver
+from packetcore._sender import Sender as Sender
 from packetcore.framings._check import crc16_modbus as crc16_modbus
 from packetcore.framings._check import fcs16 as fcs16
 from packetcore.framings._check import fcs32 as fcs32

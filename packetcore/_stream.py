@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 from packetcore._carrier import Address
 from packetcore._errors import SessionClosed
 from packetcore._events import AnyItem
-from packetcore._implementation import Items
+from packetcore._implementation import Items, Sender
 from packetcore._inbox import Inbox
 from packetcore._packet import AnyPacket, Packet
 from packetcore._reasons import CloseReason
@@ -91,13 +91,22 @@ class AsyncStream(StreamBase[AnyItem]):
         inbox: where what comes is kept.
         clock: tells the time that the session's inputs are given.
         new_event: makes an event of the runtime.
+        sent: makes what `send` gives where there is room, if a runtime has that cheaper than a coroutine.
     """
 
-    def __init__(self, inbox: Inbox[AnyItem], clock: Callable[[], float], new_event: Callable[[], AsyncEvent]) -> None:
+    def __init__(
+        self,
+        inbox: Inbox[AnyItem],
+        clock: Callable[[], float],
+        new_event: Callable[[], AsyncEvent],
+        sent: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._clock = clock
         self._new_event = new_event
         self._changed = AsyncCondition(new_event)
         super().__init__(inbox, self._changed.notify_all)
+        if sent is not None:
+            self.send = Sender(self.session, self.drain, self.send, Exception, sent)  # type: ignore[method-assign]
 
     async def send(self, item: AnyItem) -> None:
         """Send a packet, or a message; wait while more than `write_high_water` bytes are unsent.
@@ -212,11 +221,13 @@ class AsyncStream(StreamBase[AnyItem]):
 
     async def _next(self) -> AnyItem:
         try:
-            return await AsyncStream.recv(self)  # a runtime's own awaitable would be made in vain
+            while (item := self._inbox.take()) is None:  # as `recv`, without a coroutine for that
+                await self._changed.wait()
         except SessionClosed as closed:
             if closed.is_clean:
                 raise StopAsyncIteration from None
             raise
+        return item
 
     async def __aenter__(self: A) -> A:
         return self
@@ -283,6 +294,8 @@ class SyncStream(StreamBase[AnyItem]):
         if not self._is_served:
             self.send = self._send_through  # type: ignore[method-assign]  # spares the others a look a packet
         super().__init__(inbox, self._changed.notify_all)
+        if self._is_served and type(self).send is SyncStream.send:
+            self.send = Sender(self.session, self._drain, self.send, SessionClosed)  # type: ignore[method-assign]
 
     def send(self, item: AnyItem, *, timeout: float | None = None) -> None:
         """Send a packet, or a message; wait while more than `write_high_water` bytes are unsent.
@@ -379,17 +392,7 @@ class SyncStream(StreamBase[AnyItem]):
         )
 
     def __iter__(self) -> Iterator[AnyItem]:
-        take = self._inbox.take_queued
-        try:
-            while True:
-                try:
-                    item = take()  # spares a call where there is one
-                except IndexError:
-                    item = self._next(None)
-                yield item
-        except SessionClosed as closed:
-            if not closed.is_clean:
-                raise
+        return Items(self._inbox.take_queued, self._next_or_end)
 
     def close(self) -> None:
         """Send what is unsent, close, and wait until the conversation is over, which takes
@@ -413,6 +416,14 @@ class SyncStream(StreamBase[AnyItem]):
         finally:
             self.close()
 
+    def _next_or_end(self) -> AnyItem:
+        try:
+            return self._next(None)
+        except SessionClosed as closed:
+            if closed.is_clean:
+                raise StopIteration from None
+            raise
+
     def _next(self, timeout: float | None) -> AnyItem:
         """Wait for an item."""
         item: AnyItem | None = self._changed.wait_for(self._inbox.take, timeout)
@@ -424,7 +435,7 @@ class SyncStream(StreamBase[AnyItem]):
         SyncStream.send(self, item, timeout=timeout)
         self._drain(timeout)
 
-    def _drain(self, timeout: float | None) -> None:
+    def _drain(self, timeout: float | None = None) -> None:
         has_room = self._has_room if self._is_served else self._has_gone(self.session.bytes_sent)
         if self._changed.wait_for(has_room, timeout) is None:
             raise TimeoutError(f"{self.session.outstanding} bytes are still unsent after timeout={timeout} s")

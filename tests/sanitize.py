@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from packetcore import Connection, Packet
+from packetcore import Connection, Packet, SessionClosed
 from packetcore._codec import encode as python_encode
 from packetcore._decoder import Decoder as PythonDecoder
 from packetcore._implementation import Pump
@@ -195,6 +195,8 @@ def allocations() -> None:
     make_items: Any = _speedups.Items
     items = make_items(queue.popleft, queue.popleft)
 
+    sender = _speedups.Sender(pump, queue.clear, pump.send, SessionClosed)
+
     def more() -> None:
         queue.clear()
         queue.append(packet)
@@ -225,6 +227,9 @@ def allocations() -> None:
         "taking": (begin_output, lambda: output.take()),
         "joining": (begin_output, lambda: output.join()),
         "an item": (more, items.__anext__),
+        "an item at once": (more, items.__next__),
+        "a latch": (decoder.feed_eof, lambda: _speedups.open_latches([_speedups.Latch(), _speedups.Latch()])),
+        "a stream's sending": (pump.begin, lambda: sender(packet)),
         "a decoder": (decoder.feed_eof, lambda: _speedups.Decoder(max_payload=1 << 31)),
     }
     for name, (prepare, call) in calls.items():

@@ -1,9 +1,9 @@
-"""What `async for` over a stream goes through, in Python and in C."""
+"""What `for` and `async for` over a stream go through, in Python and in C."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
@@ -12,7 +12,7 @@ from packetcore import Packet
 from packetcore._items import Items as PythonItems
 
 T = TypeVar("T")
-Make = Callable[[Callable[[], Any], Callable[[], Awaitable[Any]]], AsyncIterator[Any]]
+Make = Callable[[Callable[[], Any], Callable[[], Any]], Any]
 
 
 @pytest.fixture(params=["python", "C"])
@@ -95,3 +95,24 @@ def test_an_item_is_given_once(items: Make) -> None:
             await waiting
 
     result(twice())
+
+
+def test_where_waiting_blocks_the_wait_gives_the_item_and_ends_it(items: Make) -> None:
+    queue, later = deque([1, None]), [3, 2]
+
+    def wait() -> int:
+        if not later:
+            raise StopIteration
+        return later.pop()
+
+    assert list(items(queue.popleft, wait)) == [1, None, 2, 3]
+
+
+def test_a_mistake_where_waiting_blocks_comes_through(items: Make) -> None:
+    def mistake() -> object:
+        raise KeyError("a mistake")
+
+    with pytest.raises(KeyError, match="a mistake"):
+        next(items(mistake, list))
+    with pytest.raises(KeyError, match="a mistake"):
+        next(items(deque[int]().popleft, mistake))

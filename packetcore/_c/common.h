@@ -61,11 +61,14 @@ typedef struct {
     PyTypeObject *ready;
     PyTypeObject *items;
     PyTypeObject *order;
+    PyTypeObject *latch;
+    PyTypeObject *sender;
     PyTypeObject *stuffing;
     PyTypeObject *stuffing_decoder;
     PyTypeObject *cobs_decoder;
     PyTypeObject *length_decoder;
     PyObject *encode; /* the function below */
+    PyObject *name_send;
     PyObject *name_write;
     PyObject *name_own_write;
     PyObject *name_sent_at;

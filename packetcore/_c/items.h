@@ -85,6 +85,18 @@ items_next(Items *self)
     return PyObject_CallNoArgs(self->wait);
 }
 
+/* The same where waiting blocks: it gives the item itself. */
+static PyObject *
+items_next_now(Items *self)
+{
+    PyObject *item = PyObject_CallNoArgs(self->take);
+    if (item != NULL || !PyErr_ExceptionMatches(PyExc_IndexError)) {
+        return item;
+    }
+    PyErr_Clear();
+    return PyObject_CallNoArgs(self->wait);
+}
+
 static PyObject *
 items_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -123,13 +135,15 @@ items_dealloc(Items *self)
 
 PyDoc_STRVAR(items_doc,
 "Items(take, wait, /)\n--\n\n"
-"An asynchronous iterator that waits only where it must.");
+"An iterator, for `for` or for `async for`, that waits only where it must.");
 
 static PyType_Slot items_slots[] = {
     {Py_tp_doc, (void *)items_doc},
     {Py_tp_new, items_new},
     {Py_am_aiter, PyObject_SelfIter},
     {Py_am_anext, items_next},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, items_next_now},
     {Py_tp_traverse, items_traverse},
     {Py_tp_dealloc, items_dealloc},
     {0, NULL},

@@ -19,7 +19,7 @@ from socket import socket, socketpair
 from time import monotonic
 from typing import Any, TypeVar
 
-from packetcore import Address, Endpoint, Handle, Host, Session
+from packetcore import Address, Endpoint, Handle, Host, Latch, Session, open_latches
 from packetcore_blocking._session import LockedDatagramSession, LockedPacedSession, LockedSession
 from packetcore_blocking._thread import Cancelled, Thread
 from packetcore_sockets import SyncRuntime
@@ -57,7 +57,7 @@ class Loop(SyncRuntime):
         """Whether it is a driver's, which lasts as long as that."""
         self.lock = self
         self.mutex = threading.RLock()
-        """The lock itself, for conditions."""
+        """The lock itself; held as often as `_depth` says."""
         self.thread: threading.Thread | None = None
         """Its own thread."""
         self.driver = 0
@@ -70,13 +70,17 @@ class Loop(SyncRuntime):
         self._timers: list[Timer] = []
         self._soon: deque[Callback] = deque()
         self._posted: deque[Callback] = deque()
-        self._followers: set[threading.Condition] = set()  # of threads that wait and do not serve
-        self._idle = threading.Condition(self.mutex)
+        self._followers: set[Condition] = set()  # of threads that wait and do not serve
+        self._opening: list[Latch] = []  # of those to be woken once the lock is let go
+        self._depth = 0
+        self._own = threading.Condition(self.mutex)  # tells whether this thread has it
+        self._idle = Condition(self)
         self._waker, self._alarm = socketpair()
         self.set_reader(self._waker, lambda: self._waker.recv(64))
 
     def __enter__(self) -> None:
         self.mutex.acquire()
+        self._depth += 1
 
     def __exit__(self, *exception: object) -> None:
         try:
@@ -86,13 +90,20 @@ class Loop(SyncRuntime):
                 else:
                     self.interrupt()
         finally:
-            self.mutex.release()
+            self._depth -= 1
+            opening = self._opening
+            if not opening or self._depth:
+                self.mutex.release()
+            else:
+                self._opening = []
+                self.mutex.release()
+                open_latches(opening)
 
     def call_soon(self, callback: Callback) -> None:
         """Call something as soon as what goes on with the lock held is over; of a thread that has
         not the lock, see `post`."""
         try:
-            self._idle.notify(0)
+            self._own.notify(0)
         except RuntimeError:  # this thread has not the lock
             self.post(callback)
         else:
@@ -186,20 +197,21 @@ class Loop(SyncRuntime):
             self._selecting = False
             self._alarm.send(b"\0")
 
-    def notify(self, condition: threading.Condition) -> None:
-        """Have those who wait on a condition look again."""
-        if condition in self._followers:
+    def notify(self, condition: Condition) -> None:
+        """Have those who wait on a condition look again, once the lock is let go."""
+        if condition.latches:
             self._followers.discard(condition)
-            condition.notify_all()
+            self._opening += condition.latches
+            condition.latches.clear()
         if self.thread is None:
             self.interrupt()  # who serves may wait for the same
 
     def notify_followers(self) -> None:
         """Have all look again who wait and do not serve."""
-        while self._followers:
-            self._followers.pop().notify_all()
+        for condition in [*self._followers]:
+            self.notify(condition)
 
-    def wait(self, condition: threading.Condition, attempt: Callable[[], T], timeout: float | None = None) -> T | None:
+    def wait(self, condition: Condition, attempt: Callable[[], T], timeout: float | None = None) -> T | None:
         """Wait for an attempt to give something, and give that; `None` if it gave nothing for
         `timeout` seconds, or until the loop is closed.
 
@@ -211,19 +223,19 @@ class Loop(SyncRuntime):
         with self:
             is_last = False
             while not getattr(thread, "is_cancelled", False):
+                if self._soon and self.driver != thread.ident:
+                    self._run_soon()
                 result = attempt()
                 if result is not None or is_last or self.closed:
                     return result
                 if self.driver == thread.ident:
                     raise RuntimeError("a handler must not block: it holds up the thread that would end its wait")
-                if self._soon:
-                    self._run_soon()
+                if self._soon:  # what the attempt asked for
                     continue
                 left = LONGEST_WAIT if until is None else min(max(0.0, until - monotonic()), LONGEST_WAIT)
                 is_last = left == 0
                 if self.driver or self.thread not in (None, thread):
-                    self._followers.add(condition)
-                    condition.wait(left)
+                    self._follow(condition, left)
                 else:
                     self._serve(left)
             raise Cancelled
@@ -243,8 +255,7 @@ class Loop(SyncRuntime):
             self.interrupt()
             self.notify_followers()
             while self.driver not in (0, me.ident) or self.thread not in (None, me):
-                self._followers.add(self._idle)
-                self._idle.wait()
+                self._follow(self._idle, LONGEST_WAIT)
             if not self.driver:
                 self._shut()
         if thread not in (None, me):
@@ -258,11 +269,11 @@ class Loop(SyncRuntime):
             if self._posted:
                 timeout = 0.0
             self._selecting = True
-            self.mutex.release()
+            depth = self._let_go()
             try:
                 ready = self._selector.select(timeout)
             finally:
-                self.mutex.acquire()
+                self._take_back(depth)
                 self._selecting = False
             if self._timers and self._timers[0].at <= monotonic():
                 ready = self._selector.select(0)  # the lock may have been long in coming
@@ -285,6 +296,36 @@ class Loop(SyncRuntime):
                 self.notify_followers()  # another has to serve when this one leaves
                 if self.closed:
                     self._shut()
+
+    def _follow(self, condition: Condition, timeout: float) -> None:
+        """Wait while others serve, until notified."""
+        latch = Latch()
+        condition.latches.append(latch)
+        self._followers.add(condition)
+        depth = self._let_go()
+        try:
+            latch.wait(timeout)
+        finally:
+            self._take_back(depth)
+            if latch in condition.latches:  # nobody did
+                condition.latches.remove(latch)
+                if not condition.latches:
+                    self._followers.discard(condition)
+
+    def _let_go(self) -> int:
+        """Let others have the lock, and wake who is to be woken. Returns how often it was held."""
+        depth, self._depth = self._depth, 0
+        opening, self._opening = self._opening, []
+        for _ in range(depth):
+            self.mutex.release()
+        if opening:
+            open_latches(opening)
+        return depth
+
+    def _take_back(self, depth: int) -> None:
+        for _ in range(depth):
+            self.mutex.acquire()
+        self._depth = depth
 
     def _shut(self) -> None:
         for closeable in (self._selector, self._waker, self._alarm):
@@ -322,7 +363,8 @@ class Condition:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._changed = threading.Condition(loop.mutex)
+        self.latches: list[Latch] = []
+        """Of the threads that wait on it and do not serve."""
 
     @property
     def is_served(self) -> bool:
@@ -331,8 +373,8 @@ class Condition:
 
     def notify_all(self) -> None:
         """See `packetcore.SyncCondition`; with the loop's lock held."""
-        self._loop.notify(self._changed)
+        self._loop.notify(self)
 
     def wait_for(self, attempt: Callable[[], T], timeout: float | None = None) -> T | None:
         """See `packetcore.SyncCondition` and `Loop.wait`."""
-        return self._loop.wait(self._changed, attempt, timeout)
+        return self._loop.wait(self, attempt, timeout)
