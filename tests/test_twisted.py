@@ -22,7 +22,7 @@ import trustme
 from twisted.internet import endpoints
 from twisted.internet.address import IPv4Address
 from twisted.internet.base import ReactorBase
-from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+from twisted.internet.defer import AlreadyCalledError, CancelledError, Deferred, ensureDeferred, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.logger import LogEvent, globalLogPublisher
@@ -52,6 +52,7 @@ from packetcore_twisted import (
     connect,
     serve,
 )
+from packetcore_twisted._waiting import Done, soon_of
 
 DEADLINE = 10.0
 
@@ -238,6 +239,53 @@ def echo_one(stream: Stream) -> Generator[Deferred[Any], Any, None]:
 
 def echo_chained(stream: Any) -> Any:
     return stream.recv().addCallback(stream.send)
+
+
+def test_what_send_gives_where_there_is_room_is_a_deferred_like_any_other() -> None:
+    told: list[object] = []
+
+    async def wait() -> None:
+        told.append(await Done())
+        told.append(await Done().addCallback(lambda result: (result, "changed")))
+
+    ensureDeferred(wait())
+    chained: Deferred[object] = Deferred()
+    chained.addCallback(lambda _: Done()).addCallback(told.append)
+    chained.callback(1)
+    paused = Done()
+    paused.pause()
+    paused.addCallback(lambda _: told.append("later"))
+    told.append("first")
+    paused.unpause()
+    assert told == [None, (None, "changed"), None, "first", "later"]
+    with pytest.raises(AlreadyCalledError):
+        Done().callback(None)
+    assert not hasattr(Done(), "anything else")
+
+
+def test_what_is_called_soon_has_turns_and_a_mistake_ends_only_its_own_call() -> None:
+    turns, told = list[Callable[[], object]](), list[str]()
+    call = soon_of(SimpleNamespace(callLater=lambda delay, callback: turns.append(callback))).call
+
+    def mistake() -> None:
+        raise KeyError("a mistake")
+
+    def again(times: int) -> None:
+        told.append(f"{times} more")
+        if times:
+            call(partial(again, times - 1))
+
+    for callback in (partial(again, 3), mistake, lambda: told.append("after it")):
+        call(callback)
+    assert told == []
+    with pytest.raises(KeyError, match="a mistake"):
+        turns.pop()()
+    assert told == ["3 more"]
+    turns.pop()()
+    assert told == ["3 more", "after it", "2 more", "1 more"]
+    turns.pop()()
+    assert told[4:] == ["0 more"]
+    assert turns == []
 
 
 @pytest.mark.parametrize("function", [echo_one, echo_chained])

@@ -17,7 +17,7 @@ from zope.interface import implementer  # type: ignore[import-untyped]
 
 from packetcore import Address, Carrier, Endpoint, Session
 from packetcore_sockets import read_rest
-from packetcore_twisted._waiting import Timer, clock_of
+from packetcore_twisted._waiting import Timer, clock_of, soon_of
 
 PIECE = 64 * 1024
 """The most bytes a transport is given at a time; Linux wakes a writer in larger steps."""
@@ -43,6 +43,7 @@ class PacketProtocol(Protocol):
         self._reactor = reactor
         self._peer = peer
         self._time = clock_of(reactor)
+        self._soon = soon_of(reactor)
         self._timer: Any = None
         self._transport: Any = None
         self._socket: Any = None  # beneath TLS and other wrappers; None where there is none
@@ -213,7 +214,7 @@ class PacketProtocol(Protocol):
             getattr(self._transport, "abortConnection", self._transport.loseConnection)()
 
     def wake(self) -> None:
-        self._reactor.callLater(0, lambda: self.session.flush(self._time()))
+        self._soon.call(self._flush)
 
     def carrier(self) -> Carrier:
         tls = None
@@ -226,6 +227,9 @@ class PacketProtocol(Protocol):
             return Carrier("tcp", sock.getsockname(), int(sock.family), tls)
         except (AttributeError, OSError):  # there is none, or it has gone
             return Carrier("tcp", tls=tls)
+
+    def _flush(self) -> None:
+        self.session.flush(self._time())
 
     def _tick(self) -> None:
         self.session.tick(self._time())

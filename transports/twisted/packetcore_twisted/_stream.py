@@ -8,8 +8,8 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 
-from packetcore import AnyItem, AsyncStream
-from packetcore_twisted._waiting import deferred
+from packetcore import AnyItem, AsyncEvent, AsyncStream, Inbox
+from packetcore_twisted._waiting import Done, deferred
 
 _request = deferred(AsyncStream.request)  # apart, where a type checker keeps its overloads
 
@@ -26,13 +26,12 @@ class Stream(AsyncStream[AnyItem]):
     request = _request  # type: ignore[assignment]
     close = deferred(AsyncStream.close)  # type: ignore[assignment]
 
+    def __init__(self, inbox: Inbox[AnyItem], clock: Callable[[], float], new_event: Callable[[], AsyncEvent]) -> None:
+        super().__init__(inbox, clock, new_event, Done if type(self).send is Stream.send else None)
+
     def send(self, item: AnyItem) -> Deferred[None]:  # type: ignore[override]
         """See `packetcore.AsyncStream`."""
-        try:
-            has_room = self.session.send(item)
-        except Exception:
-            return Deferred.fromCoroutine(super().send(item))  # which knows what may be dropped
-        return succeed(None) if has_room else self.drain()
+        return Deferred.fromCoroutine(super().send(item))  # of a stream of this class, where there was no room at once
 
     def recv(self) -> Deferred[AnyItem]:  # type: ignore[override]
         """See `packetcore.AsyncStream`."""
