@@ -17,6 +17,7 @@ from packetcore._connection import Connection, PacketFraming
 from packetcore._connection_pool import ConnectionPool, ConnectionPoolStats, Lease, LeaseState
 from packetcore._datagram import DatagramEndpoint, DatagramFraming, DatagramSession
 from packetcore._decoder import decode
+from packetcore._deadlines import Deadlines
 from packetcore._driver import (
     ENTRY_POINT_GROUP,
     TLS,
@@ -86,6 +87,7 @@ __all__ = [
     "DatagramFraming",
     "DatagramHost",
     "DatagramSession",
+    "Deadlines",
     "Decoder",
     "Dial",
     "Driver",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -20,13 +21,7 @@ class Opening:
         done: called once, but not before this returns, with the session or with what went wrong.
     """
 
-    is_over = False
-    """Whether it has begun, failed, or was given up: a connection that is made then is nobody's."""
-
-    drop: Callable[[], object] | None = None
-    """Closes the connection, if there is one: the protocol sets it."""
-
-    _timer: asyncio.TimerHandle | None = None
+    __slots__ = ("_done", "_task", "_timer", "drop", "is_over")
 
     def __init__(
         self,
@@ -36,7 +31,12 @@ class Opening:
         timed_out: Callable[[], Exception],
         done: Callable[[Session[Any] | Exception], object],
     ) -> None:
+        self.is_over = False
+        """Whether it has begun, failed, or was given up: a connection that is made then is nobody's."""
+        self.drop: Callable[[], object] | None = None
+        """Closes the connection, if there is one: the protocol sets it."""
         self._done = done
+        self._timer: asyncio.TimerHandle | None = None
         if limit is not None:
             self._timer = loop.call_later(limit, self._time_out, timed_out)
         self._task = loop.create_task(reach(self))
@@ -45,7 +45,7 @@ class Opening:
     def cancel(self) -> None:
         """Give up and tell nobody, unless the session has begun. Idempotent."""
         if self._end():
-            self._task.cancel()
+            self._stop()
             if self.drop is not None:
                 self.drop()
 
@@ -58,6 +58,9 @@ class Opening:
         """There will be none, and the connection closes by itself."""
         if self._end():
             self._done(error)
+
+    def _stop(self) -> None:
+        self._task.cancel()
 
     def _time_out(self, timed_out: Callable[[], Exception]) -> None:
         self.cancel()
@@ -73,3 +76,54 @@ class Opening:
         if self._timer is not None:
             self._timer.cancel()
         return not was_over
+
+
+class Accepting(Opening):
+    """A connection that came in, and has only to be given a transport. It goes without a task and a time limit:
+    that costs a server of short connections as much as all else of it.
+
+    Args:
+        loop: the event loop.
+        sock: the connection.
+        done: see `Opening`.
+    """
+
+    __slots__ = ("_loop", "_sock", "_steps")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        done: Callable[[Session[Any] | Exception], object],
+    ) -> None:
+        self.is_over = False
+        self.drop = None
+        self._done = done
+        self._timer = None
+        self._loop = loop
+        self._sock = sock
+
+    def begin(self, steps: Coroutine[Any, Any, object]) -> None:
+        """Go on by a coroutine that waits for nothing but futures."""
+        self._steps: Coroutine[Any, Any, object] | None = steps
+        self._step()
+
+    def _step(self, waited: object = None) -> None:
+        if self._steps is None:
+            return
+        try:
+            future = self._steps.send(None)
+        except StopIteration:
+            self._steps = None
+        except Exception as error:
+            self._steps = None
+            self._sock.close()
+            self._loop.call_soon(self.failed, error)
+        else:
+            future.add_done_callback(self._step)
+
+    def _stop(self) -> None:
+        if self._steps is not None:
+            steps, self._steps = self._steps, None
+            steps.close()
+        self._sock.close()

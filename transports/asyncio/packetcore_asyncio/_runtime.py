@@ -13,11 +13,11 @@ from time import monotonic
 from typing import Any
 
 from packetcore import Address, Dial, Endpoint, Handle, Session
-from packetcore_asyncio._opening import Opening
+from packetcore_asyncio._opening import Accepting, Opening
 from packetcore_asyncio._racing import connected
 from packetcore_asyncio._socket import SocketProtocol
 from packetcore_asyncio._tls import TLSProtocol
-from packetcore_sockets import ATTEMPT_DELAY, Attempts, Records, Runtime, TLSRecords, checked_delay, is_address, prepare
+from packetcore_sockets import ATTEMPT_DELAY, Attempts, Records, Runtime, TLSRecords, checked_delay, is_address
 
 
 class EventLoop(Runtime):
@@ -26,13 +26,12 @@ class EventLoop(Runtime):
     def __init__(self) -> None:
         self.loop = loop = asyncio.get_running_loop()
         """The event loop itself."""
+        self.is_greedy = type(loop).__module__.startswith("uvloop")
+        """See `Place`."""
         self._thread = get_ident()
         # A loop that has asyncio's own way to tell the time is asked without the detour.
         is_usual = getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time
-        self.time = monotonic if is_usual else loop.time  # type: ignore[method-assign]
-
-    def time(self) -> float:
-        return self.loop.time()
+        self.time: Callable[[], float] = monotonic if is_usual else loop.time
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         if get_ident() == self._thread:
@@ -98,14 +97,18 @@ class EventLoop(Runtime):
         tls: Records | None,
         done: Callable[[Session[Any] | Exception], object],
     ) -> Handle:
-        prepare(sock)
+        sock.setblocking(False)  # what else `prepare` does the loops do themselves
+        if tls is None:
+            accepting = Accepting(self.loop, sock, done)
+            protocol = SocketProtocol(endpoint, self, accepting, peer)
+            accepting.begin(self.loop.connect_accepted_socket(lambda: protocol, sock))
+            return accepting
 
         async def reach(opening: Opening) -> None:
             protocol = self._protocol(endpoint, opening, peer, tls)
             await self.loop.connect_accepted_socket(lambda: protocol, sock)
 
-        limit = None if tls is None else endpoint.config.connect_timeout
-        opening = Opening(self.loop, reach, limit, TimeoutError, done)
+        opening = Opening(self.loop, reach, endpoint.config.connect_timeout, TimeoutError, done)
         if opening.drop is None:  # its task has not begun, and may be given up before it does
             opening.drop = sock.close
         return opening
@@ -190,8 +193,8 @@ class EventLoop(Runtime):
         self, endpoint: Endpoint[Any], opening: Opening, peer: Address | None, tls: Records | None
     ) -> SocketProtocol:
         if tls is None:
-            return SocketProtocol(endpoint, self.loop, self.time, opening, peer)
-        return TLSProtocol(endpoint, self.loop, self.time, opening, peer, tls)
+            return SocketProtocol(endpoint, self, opening, peer)
+        return TLSProtocol(endpoint, self, opening, peer, tls)
 
 
 class Event:

@@ -9,15 +9,32 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from packetcore import Address, Carrier, Endpoint, Session
 from packetcore_asyncio._opening import Opening
-from packetcore_sockets import as_address, carrier_of, no_delay, read_rest, reset_on_close
+from packetcore_sockets import READ_SIZE, Timers, as_address, carrier_of, no_delay, read_rest, reset_on_close
 
 FAIR = 64 * 1024
 """Bytes after which others get their turn: uvloop reads up to 32 chunks of 250 KiB in one go,
 and writes nothing meanwhile."""
+
+
+class Place(Protocol):
+    """What of an `EventLoop` its sockets need."""
+
+    loop: asyncio.AbstractEventLoop
+    """The event loop itself."""
+
+    is_greedy: bool
+    """Whether that reads on for as long as there is something, and lets nobody else."""
+
+    time: Callable[[], float]
+    """Tells its time."""
+
+    @property
+    def socket_timers(self) -> Timers:
+        """See `packetcore_sockets.Network`."""
 
 
 class SocketProtocol(asyncio.Protocol):
@@ -25,34 +42,37 @@ class SocketProtocol(asyncio.Protocol):
 
     Args:
         endpoint: the server or client that it belongs to.
-        loop: the event loop.
-        time: tells its time.
+        place: where it is.
         opening: told that the session begins, or why it does not.
         peer: the address that `accept` gave: of a peer that has gone the socket knows none.
     """
 
+    __slots__ = (
+        "_endpoint",
+        "_is_behind",
+        "_is_open",
+        "_opening",
+        "_paused",
+        "_peer",
+        "_place",
+        "_time",
+        "_transport",
+        "_unreported",
+        "session",
+    )
+
     session: Session[Any]
     """From `connection_made` on; over TLS, once the handshake is done."""
 
-    _transport: asyncio.Transport = None  # type: ignore[assignment]  # until `connection_made`
-
-    def __init__(
-        self,
-        endpoint: Endpoint[Any],
-        loop: asyncio.AbstractEventLoop,
-        time: Callable[[], float],
-        opening: Opening,
-        peer: Address | None = None,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint[Any], place: Place, opening: Opening, peer: Address | None = None) -> None:
         self._endpoint = endpoint
-        self._loop = loop
-        self._time = time
+        self._place = place
+        self._time = place.time
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until `connection_made`
         self._opening: Opening | None = opening  # until the session begins
         opening.drop = self._drop
         self._peer = peer
-        self._timer: asyncio.TimerHandle | None = None
         self._is_open = False
-        self._is_greedy = type(loop).__module__.startswith("uvloop")
         self._paused = False
         self._unreported = 0  # bytes written of which the session was not told that they went
         self._is_behind = False  # some of them may wait
@@ -66,6 +86,8 @@ class SocketProtocol(asyncio.Protocol):
             return
         # It pauses at one byte, from within `write`: so the system did not take everything.
         transport.set_write_buffer_limits(high=0)
+        if hasattr(transport, "max_size"):  # 256 KiB, which asyncio has made anew for each read, however little came
+            transport.max_size = READ_SIZE
         if self._peer is None:  # dialled; of those accepted it was done, faster on the socket itself
             no_delay(transport.get_extra_info("socket"))
         self._connected()
@@ -82,17 +104,17 @@ class SocketProtocol(asyncio.Protocol):
             opening.begun(self.session)
         self.session.opened(self._time())
         if self._paused:  # uvloop and Python 3.10 begin to read only now, and forget the pause
-            self._loop.call_soon(self._pause_again)
+            self._place.loop.call_soon(self._pause_again)
 
     def data_received(self, data: bytes) -> None:
         self.session.received(data, self._time())
-        if self._is_greedy and len(data) >= FAIR:
+        if self._place.is_greedy and len(data) >= FAIR:
             self._be_fair()
 
     def _be_fair(self) -> None:
         if not self._paused and not self._transport.is_closing():
             self._transport.pause_reading()
-            self._loop.call_soon(self._read_on)
+            self._place.loop.call_soon(self._read_on)
 
     def eof_received(self) -> bool:
         self.session.eof(self._time())
@@ -136,9 +158,7 @@ class SocketProtocol(asyncio.Protocol):
             self._transport.write_eof()
 
     def set_timer(self, at: float | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if at is None else self._loop.call_at(at, self._tick)
+        self._place.socket_timers.set(self, at)
 
     def pause_reading(self) -> None:
         self._paused = True
@@ -157,7 +177,7 @@ class SocketProtocol(asyncio.Protocol):
         self._transport.abort()
 
     def wake(self) -> None:
-        self._loop.call_soon(lambda: self.session.flush(self._time()))
+        self._place.loop.call_soon(lambda: self.session.flush(self._time()))
 
     def carrier(self) -> Carrier:
         sock = self._transport.get_extra_info("socket")
@@ -165,8 +185,8 @@ class SocketProtocol(asyncio.Protocol):
         local = self._transport.get_extra_info("sockname")
         return carrier if carrier.local or not local else replace(carrier, local=as_address(local))
 
-    def _tick(self) -> None:
-        self._timer = None
+    def tick(self) -> None:
+        """Its timer has fired."""
         self._report()
         self.session.tick(self._time())
 

@@ -4,17 +4,12 @@ which asyncio's own transport has not."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from packetcore import Address, Carrier, Endpoint
 from packetcore_asyncio._opening import Opening
-from packetcore_asyncio._socket import FAIR, SocketProtocol
+from packetcore_asyncio._socket import FAIR, Place, SocketProtocol
 from packetcore_sockets import Records
-
-READ_SIZE = 64 * 1024
-"""The most that asyncio's own transport is to read at once, where it lets itself be told. By itself it makes room for
-256 KiB for each read: so much the allocator asks the system for each time, which costs more than the read."""
 
 
 class TLSProtocol(SocketProtocol):
@@ -24,16 +19,12 @@ class TLSProtocol(SocketProtocol):
         tls: this side of it, or of what else is carried in records, new.
     """
 
+    __slots__ = ("_ping_timer", "_tls")
+
     def __init__(
-        self,
-        endpoint: Endpoint[Any],
-        loop: asyncio.AbstractEventLoop,
-        time: Callable[[], float],
-        opening: Opening,
-        peer: Address | None,
-        tls: Records,
+        self, endpoint: Endpoint[Any], place: Place, opening: Opening, peer: Address | None, tls: Records
     ) -> None:
-        super().__init__(endpoint, loop, time, opening, peer)
+        super().__init__(endpoint, place, opening, peer)
         self._tls = tls
         self._ping_timer: asyncio.TimerHandle | None = None
 
@@ -41,7 +32,7 @@ class TLSProtocol(SocketProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._decrypt(data)
-        if self._is_greedy and len(data) >= FAIR:
+        if self._place.is_greedy and len(data) >= FAIR:
             self._be_fair()
 
     def eof_received(self) -> bool:
@@ -90,8 +81,6 @@ class TLSProtocol(SocketProtocol):
     # What both have done.
 
     def _connected(self) -> None:
-        if hasattr(self._transport, "max_size"):
-            self._transport.max_size = READ_SIZE
         self._put(self._tls.take())
 
     def _decrypt(self, data: bytes) -> None:
@@ -133,7 +122,7 @@ class TLSProtocol(SocketProtocol):
 
     def _ping_later(self) -> None:
         if self._tls.ping_interval is not None:
-            self._ping_timer = self._loop.call_later(self._tls.ping_interval, self._ping)
+            self._ping_timer = self._place.loop.call_later(self._tls.ping_interval, self._ping)
 
     def _ping(self) -> None:
         if not self._transport.get_write_buffer_size():  # else it would only wait behind that

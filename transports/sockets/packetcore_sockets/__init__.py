@@ -39,6 +39,7 @@ from packetcore_sockets._stream import READ_SIZE, StreamSocket
 from packetcore_sockets._systemd import Notifier, has_inherited_sockets, inherited_sockets, socket_of
 from packetcore_sockets._task import Event, Task
 from packetcore_sockets._tcp import no_delay, prepare, read_rest, reset_on_close
+from packetcore_sockets._timers import Timers
 from packetcore_sockets._tls import TLSRecords
 from packetcore_sockets._websocket.options import WebSocket, WebSocketError, WebSocketOptions
 
@@ -92,6 +93,7 @@ __all__ = [
     "Target",
     "Task",
     "ThreadDriver",
+    "Timers",
     "WebSocket",
     "WebSocketError",
     "WebSocketOptions",

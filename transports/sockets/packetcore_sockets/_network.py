@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable
+from functools import cached_property
 from ssl import SSLContext
 from typing import Any
 
@@ -26,6 +27,7 @@ from packetcore_sockets._look_up import Found, look_up
 from packetcore_sockets._loop import Loop
 from packetcore_sockets._records import Records
 from packetcore_sockets._stream import StreamSocket
+from packetcore_sockets._timers import Timers
 from packetcore_sockets._tls import TLSRecords
 
 
@@ -38,6 +40,11 @@ class Network(Loop):
 
     log_exception: Callable[[str], object] = staticmethod(logging.getLogger("packetcore").exception)
     """See `packetcore.Endpoint`."""
+
+    @cached_property
+    def socket_timers(self) -> Timers:
+        """Those of all its streams."""
+        return Timers(self)
 
     def new_session(self, endpoint: Endpoint[Any], host: Host, peer: Address, now: float) -> Session[Any]:
         """Make the session of a stream."""
@@ -77,7 +84,7 @@ class Network(Loop):
 
     def begin(self, endpoint: Endpoint[Any], sock: socket.socket, peer: Address, tls: Records | None) -> Session[Any]:
         """Begin the session of a connected socket, over TLS or other records where there are some."""
-        return StreamSocket(self, endpoint, sock, peer, tls, self.new_session).session
+        return StreamSocket(self, endpoint, sock, peer, tls, self.new_session, self.socket_timers).session
 
     def accept(
         self,

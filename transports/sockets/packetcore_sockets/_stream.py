@@ -18,6 +18,7 @@ from packetcore_sockets._carrier import carrier_of
 from packetcore_sockets._loop import Loop
 from packetcore_sockets._records import Records
 from packetcore_sockets._tcp import prepare, read_rest, reset_on_close
+from packetcore_sockets._timers import Timers
 
 READ_SIZE = 64 * 1024
 """The most that one turn reads from one socket: what an `Inbox` holds."""
@@ -39,7 +40,29 @@ class StreamSocket:
         peer: its other end, as `accept` gave it: of a peer that has gone the socket knows none.
         tls: TLS, or other records, agreed on; `None` for plain TCP.
         new_session: makes the session, where that is of another kind than its endpoint says.
+        timers: the loop's, where it has some for all its sockets.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_error",
+        "_has_ended",
+        "_has_said_goodbye",
+        "_is_closing",
+        "_is_finishing",
+        "_is_gone",
+        "_is_reading",
+        "_is_writing",
+        "_loop",
+        "_ping_timer",
+        "_plain",
+        "_sock",
+        "_time",
+        "_timers",
+        "_tls",
+        "_unsent",
+        "session",
+    )
 
     def __init__(
         self,
@@ -49,6 +72,7 @@ class StreamSocket:
         peer: Address,
         tls: Records | None = None,
         new_session: Callable[[Endpoint[Any], Host, Address, float], Session[Any]] | None = None,
+        timers: Timers | None = None,
     ) -> None:
         prepare(sock)
         self._loop = loop
@@ -57,7 +81,7 @@ class StreamSocket:
         self._tls = tls
         self._plain = bytearray()  # where there are records: what they are to be made of
         self._unsent = bytearray()  # what is to be sent as it is
-        self._timer: Handle | None = None
+        self._timers = timers or Timers(loop)
         self._ping_timer: Handle | None = None
         self._is_reading = False
         self._is_writing = False  # or waits for room to
@@ -103,9 +127,8 @@ class StreamSocket:
 
     def set_timer(self, at: float | None) -> None:
         """See `packetcore.Host`."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if at is None or self._is_gone else self._loop.call_at(at, self._tick)
+        if not self._is_gone:
+            self._timers.set(self, at)
 
     def pause_reading(self) -> None:
         """See `packetcore.Host`."""
@@ -162,8 +185,8 @@ class StreamSocket:
             self._send_on()
             self._finish()
 
-    def _tick(self) -> None:
-        self._timer = None
+    def tick(self) -> None:
+        """Its timer has fired."""
         self.session.tick(self._time())
 
     def _flush(self) -> None:
@@ -299,9 +322,9 @@ class StreamSocket:
         self._is_reading = False
         self._loop.set_reader(self._sock, None)
         self._loop.set_writer(self._sock, None)
-        for timer in self._timer, self._ping_timer:
-            if timer is not None:
-                timer.cancel()
+        self._timers.set(self, None)
+        if self._ping_timer is not None:
+            self._ping_timer.cancel()
         if self._unsent or self._plain:
             reset_on_close(self._sock)
         self._sock.close()

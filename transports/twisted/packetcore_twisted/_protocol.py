@@ -17,7 +17,7 @@ from zope.interface import implementer  # type: ignore[import-untyped]
 
 from packetcore import Address, Carrier, Endpoint, Session
 from packetcore_sockets import read_rest
-from packetcore_twisted._waiting import Timer, clock_of, soon_of
+from packetcore_twisted._waiting import clock_of, soon_of, timers_of
 
 PIECE = 64 * 1024
 """The most bytes a transport is given at a time; Linux wakes a writer in larger steps."""
@@ -44,7 +44,7 @@ class PacketProtocol(Protocol):
         self._peer = peer
         self._time = clock_of(reactor)
         self._soon = soon_of(reactor)
-        self._timer: Any = None
+        self._timers = timers_of(reactor)
         self._transport: Any = None
         self._socket: Any = None  # beneath TLS and other wrappers; None where there is none
         self._write_some: Callable[[bytes], object] | None = None  # of a TCP socket with nothing above, or TLS
@@ -76,7 +76,7 @@ class PacketProtocol(Protocol):
             self._write_some = socket.writeSomeData
             self._socket.write = self._write_records
         if (limit := self._endpoint.config.connect_timeout) is not None:
-            self._timer = Timer(self._reactor, self._time() + limit, self.abort)
+            self.set_timer(self._time() + limit)
 
     def handshakeCompleted(self) -> None:  # noqa: N802
         if self._is_tls and self._transport.disconnecting:
@@ -190,9 +190,7 @@ class PacketProtocol(Protocol):
         self._after_sending(self._finish)
 
     def set_timer(self, at: float | None) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None if at is None else self._reactor.callLater(max(0, at - self._time()), self._tick)
+        self._timers.set(self, at)
 
     def pause_reading(self) -> None:
         self._transport.pauseProducing()
@@ -231,8 +229,12 @@ class PacketProtocol(Protocol):
     def _flush(self) -> None:
         self.session.flush(self._time())
 
-    def _tick(self) -> None:
-        self.session.tick(self._time())
+    def tick(self) -> None:
+        """Its timer has fired: the session's, or before it that of the TLS handshake."""
+        if self._is_open:
+            self.session.tick(self._time())
+        else:
+            self.abort()
 
     def _after_sending(self, verb: Callable[[], object]) -> None:
         self._when_sent = verb

@@ -11,6 +11,8 @@ from typing import Any, ParamSpec, TypeVar
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, succeed
 
+from packetcore_sockets import Timers
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -63,6 +65,30 @@ class Timer:
             self._begin()
         else:
             self._callback()
+
+
+class _Clock:
+    """A reactor, as far as `Timers` need it."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.time = clock_of(reactor)  # type: ignore[method-assign]
+
+    def time(self) -> float:
+        """See `packetcore_sockets.Loop`."""
+        raise NotImplementedError
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        """See `packetcore_sockets.Loop`."""
+        return Timer(self._reactor, when, callback)
+
+
+def timers_of(reactor: Any) -> Timers:
+    """Those of all transports of a reactor."""
+    timers: Timers | None = vars(reactor).get("packetcore timers")
+    if timers is None:
+        timers = vars(reactor)["packetcore timers"] = Timers(_Clock(reactor))
+    return timers
 
 
 class Soon:
