@@ -319,9 +319,9 @@ class StreamSocket:
         if self._is_gone:
             return
         self._is_gone = True
-        self._is_reading = False
-        self._loop.set_reader(self._sock, None)
-        self._loop.set_writer(self._sock, None)
+        self.pause_reading()
+        if self._is_writing:
+            self._loop.set_writer(self._sock, None)
         self._timers.set(self, None)
         if self._ping_timer is not None:
             self._ping_timer.cancel()

@@ -81,7 +81,8 @@ class PacketProtocol(Protocol):
     def handshakeCompleted(self) -> None:  # noqa: N802
         if self._is_tls and self._transport.disconnecting:
             return  # the certificate bears another name: some versions say so only now
-        self.set_timer(None)
+        if self._is_tls:
+            self.set_timer(None)  # the session has one of its own
         peer = self._peer or address_of(self._transport.getPeer())
         self.session = self._endpoint.session_type(self._endpoint, self, peer, self._time())
         self._is_open = True
@@ -99,11 +100,12 @@ class PacketProtocol(Protocol):
             self._socket.loseConnection()
 
     def connectionLost(self, reason: Any = connectionDone) -> None:  # noqa: N802
-        self.set_timer(None)
         if self._is_open:
             clean = reason.check(error.ConnectionDone, error.ConnectionAborted)
             self.session.lost(None if clean else reason.value, self._time())
-        elif not self.opened.called:
+            return
+        self.set_timer(None)
+        if not self.opened.called:
             text = f"the TLS handshake failed: {reason.getErrorMessage()}"
             closed = reason.check(error.ConnectionClosed)
             self.opened.errback(ConnectionResetError(text) if closed else SSLError(1, text))
