@@ -16,8 +16,8 @@ from packetcore._config import Config
 from packetcore._connection import Connection, PacketFraming
 from packetcore._connection_pool import ConnectionPool, ConnectionPoolStats, Lease, LeaseState
 from packetcore._datagram import DatagramEndpoint, DatagramFraming, DatagramSession
-from packetcore._decoder import decode
 from packetcore._deadlines import Deadlines
+from packetcore._decoder import decode
 from packetcore._driver import (
     ENTRY_POINT_GROUP,
     TLS,
