@@ -17,7 +17,7 @@ from packetcore_asyncio._opening import Accepting, Opening
 from packetcore_asyncio._racing import connected
 from packetcore_asyncio._socket import SocketProtocol
 from packetcore_asyncio._tls import TLSProtocol
-from packetcore_sockets import ATTEMPT_DELAY, Attempts, Records, Runtime, TLSRecords, checked_delay, is_address
+from packetcore_sockets import ATTEMPT_DELAY, Attempts, Records, Runtime, TLSRecords, checked_delay, is_address, prepare
 
 
 class EventLoop(Runtime):
@@ -97,7 +97,10 @@ class EventLoop(Runtime):
         tls: Records | None,
         done: Callable[[Session[Any] | Exception], object],
     ) -> Handle:
-        sock.setblocking(False)  # what else `prepare` does the loops do themselves
+        if self.is_greedy:
+            sock.setblocking(False)  # uvloop does the rest itself; asyncio's loop not for a socket that was accepted
+        else:
+            prepare(sock)
         if tls is None:
             accepting = Accepting(self.loop, sock, done)
             protocol = SocketProtocol(endpoint, self, accepting, peer)
