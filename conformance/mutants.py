@@ -192,7 +192,7 @@ MUTANTS = [
     Mutant(
         "a malformed frame never ends a session",
         SESSION,
-        '                if self._endpoint.config.on_malformed == "close":',
+        '                if self._endpoint.config.on_malformed == "close" or self._endpoint.ends_on_malformed:',
         "                if False:",
         "test_a_malformed_frame_ends_the_session_where_the_config_says_so",
     ),
@@ -223,7 +223,7 @@ MUTANTS = [
     Mutant(
         "a stranger's garbage opens a session",
         DATAGRAM,
-        "        if not is_worth_one:",
+        "        if not (holds_packet or self._framing.may_begin(data, events)):",
         "        if not events:",
         "test_hostile_datagrams_of_a_stranger_are_counted_and_open_nothing",
     ),
@@ -517,7 +517,7 @@ MUTANTS = [
     Mutant(
         "a session that is over leaves the totals",
         ENDPOINT,
-        "        self._stats.total.add(session.stats)\n",
+        "        session.add_to(self._stats.total)\n",
         "",
         "test_the_totals_are_the_sums_of_what_was_sent_while_open_and_after",
     ),
