@@ -43,7 +43,7 @@ mutants-adapters: .venv/ready
 bench: .venv/ready
 	$(BIN)/python benchmarks/run_all.py
 
-# The same in less than two minutes, with few rounds.
+# The same in about two minutes, with few rounds.
 bench-quick: .venv/ready
 	$(BIN)/python benchmarks/run_all.py --quick
 

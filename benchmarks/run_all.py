@@ -94,7 +94,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("name", nargs="*", metavar="NAME", help=f"only these of: {', '.join(BENCHMARKS)}")
-    parser.add_argument("--quick", action="store_true", help="in less than two minutes: few rounds")
+    parser.add_argument("--quick", action="store_true", help="in about two minutes: few rounds")
     options = parser.parse_args()
     names: list[str] = options.name or list(BENCHMARKS)
     if unknown := [name for name in names if name not in BENCHMARKS]:
