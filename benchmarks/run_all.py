@@ -2,7 +2,7 @@
 
 Each runs as a process of its own, prints its tables and writes `results/NAME.json` beside this
 file. One that fails, or misses a goal that ends it, stops none of the others; in the end it is named, and the exit
-status is 1. Names as arguments run those alone: `run_all.py codec memory`. `--quick` takes less than two
+status is 1. Names as arguments run those alone: `run_all.py codec memory`. `--quick` takes about two
 minutes: few rounds, and of what takes long one transport, uvloop. Its figures are real, a ratio of two that it
 gives is worth no more than a third, and they go with their drawing to `results/quick/`.
 
