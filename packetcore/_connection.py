@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
-from packetcore._codec import Codec, FrameDecoder
+from packetcore._codec import Codec
 from packetcore._config import Config
 from packetcore._errors import LocalProtocolError, SessionClosed
 from packetcore._events import Closed, EndOfStream, Event, Malformed, Message
@@ -75,11 +75,11 @@ class Connection(Receiver, Generic[AnyPacket]):
     def __init__(self, config: Config | None = None, *, now: float, codec: Codec[AnyPacket] | None = None) -> None:
         if config is None:
             config = Config()
+        spoken: Codec[Any] = PacketFraming(config.max_payload) if codec is None else codec
         self._config = config
-        self._decoder: FrameDecoder[Any] = Decoder(max_payload=config.max_payload) if codec is None else codec.decoder()
+        self._decoder = spoken.decoder()
         # Another framing than this format may send what is no `Packet`, and checks that itself.
-        checks = not getattr(codec, "sends_any", False)
-        self.output = Output(encode if codec is None else codec.encode, config.max_payload, checks)
+        self.output = Output(spoken.encode, config.max_payload, not getattr(spoken, "sends_any", False))
         """What `send` has put and `bytes_to_send` has not given; for a caller who has no time
         to lose, and who looks at `state` by himself."""
         self._joiner = (

@@ -11,36 +11,20 @@ from packetcore import Session
 
 
 class Opening:
-    """One transport that is opened by a task, until its session begins, within a time.
+    """A connection that has a protocol, which was given this, and no session yet.
 
     Args:
-        loop: the event loop.
-        reach: opens it, with a protocol that has been given this.
-        limit: how long that, and TLS, may take, in seconds; `None` for ever.
-        timed_out: makes the error where it takes longer.
         done: called once, but not before this returns, with the session or with what went wrong.
     """
 
-    __slots__ = ("_done", "_task", "_timer", "drop", "is_over")
+    __slots__ = ("_done", "drop", "is_over")
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        reach: Callable[[Opening], Coroutine[Any, Any, object]],
-        limit: float | None,
-        timed_out: Callable[[], Exception],
-        done: Callable[[Session[Any] | Exception], object],
-    ) -> None:
+    def __init__(self, done: Callable[[Session[Any] | Exception], object]) -> None:
         self.is_over = False
         """Whether it has begun, failed, or was given up: a connection that is made then is nobody's."""
         self.drop: Callable[[], object] | None = None
         """Closes the connection, if there is one: the protocol sets it."""
         self._done = done
-        self._timer: asyncio.TimerHandle | None = None
-        if limit is not None:
-            self._timer = loop.call_later(limit, self._time_out, timed_out)
-        self._task = loop.create_task(reach(self))
-        self._task.add_done_callback(self._reached)
 
     def cancel(self) -> None:
         """Give up and tell nobody, unless the session has begun. Idempotent."""
@@ -60,6 +44,44 @@ class Opening:
             self._done(error)
 
     def _stop(self) -> None:
+        """End what opens it."""
+        raise NotImplementedError
+
+    def _end(self) -> bool:
+        """Whether this is the end, and no other was before."""
+        was_over, self.is_over = self.is_over, True
+        return not was_over
+
+
+class Reaching(Opening):
+    """One that a task opens, within a time.
+
+    Args:
+        loop: the event loop.
+        reach: opens it, with a protocol that has been given this.
+        limit: how long that, and TLS, may take, in seconds; `None` for ever.
+        timed_out: makes the error where it takes longer.
+        done: see `Opening`.
+    """
+
+    __slots__ = ("_task", "_timer")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        reach: Callable[[Opening], Coroutine[Any, Any, object]],
+        limit: float | None,
+        timed_out: Callable[[], Exception],
+        done: Callable[[Session[Any] | Exception], object],
+    ) -> None:
+        super().__init__(done)
+        self._timer: asyncio.TimerHandle | None = None
+        if limit is not None:
+            self._timer = loop.call_later(limit, self._time_out, timed_out)
+        self._task = loop.create_task(reach(self))
+        self._task.add_done_callback(self._reached)
+
+    def _stop(self) -> None:
         self._task.cancel()
 
     def _time_out(self, timed_out: Callable[[], Exception]) -> None:
@@ -71,16 +93,13 @@ class Opening:
             self.failed(error)
 
     def _end(self) -> bool:
-        """Whether this is the end, and no other was before."""
-        was_over, self.is_over = self.is_over, True
         if self._timer is not None:
             self._timer.cancel()
-        return not was_over
+        return super()._end()
 
 
 class Accepting(Opening):
-    """A connection that came in, and has only to be given a transport. It goes without a task and a time limit:
-    that costs a server of short connections as much as all else of it.
+    """One that came in, and has only to be given a transport: without a task, which costs 5 to 9 microseconds.
 
     Args:
         loop: the event loop.
@@ -96,10 +115,7 @@ class Accepting(Opening):
         sock: socket.socket,
         done: Callable[[Session[Any] | Exception], object],
     ) -> None:
-        self.is_over = False
-        self.drop = None
-        self._done = done
-        self._timer = None
+        super().__init__(done)
         self._loop = loop
         self._sock = sock
 

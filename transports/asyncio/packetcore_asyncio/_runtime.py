@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from packetcore import Address, Dial, Endpoint, Handle, Session
-from packetcore_asyncio._opening import Accepting, Opening
+from packetcore_asyncio._opening import Accepting, Opening, Reaching
 from packetcore_asyncio._racing import connected
 from packetcore_asyncio._socket import SocketProtocol
 from packetcore_asyncio._tls import TLSProtocol
@@ -26,7 +26,7 @@ class EventLoop(Runtime):
     def __init__(self) -> None:
         self.loop = loop = asyncio.get_running_loop()
         """The event loop itself."""
-        self.is_greedy = type(loop).__module__.startswith("uvloop")
+        self.is_uvloop = type(loop).__module__.startswith("uvloop")
         """See `Place`."""
         self._thread = get_ident()
         # A loop that has asyncio's own way to tell the time is asked without the detour.
@@ -97,7 +97,7 @@ class EventLoop(Runtime):
         tls: Records | None,
         done: Callable[[Session[Any] | Exception], object],
     ) -> Handle:
-        if self.is_greedy:
+        if self.is_uvloop:
             sock.setblocking(False)  # uvloop does the rest itself; asyncio's loop not for a socket that was accepted
         else:
             prepare(sock)
@@ -111,7 +111,7 @@ class EventLoop(Runtime):
             protocol = self._protocol(endpoint, opening, peer, tls)
             await self.loop.connect_accepted_socket(lambda: protocol, sock)
 
-        opening = Opening(self.loop, reach, endpoint.config.connect_timeout, TimeoutError, done)
+        opening = Reaching(self.loop, reach, endpoint.config.connect_timeout, TimeoutError, done)
         if opening.drop is None:  # its task has not begun, and may be given up before it does
             opening.drop = sock.close
         return opening
@@ -188,7 +188,7 @@ class EventLoop(Runtime):
                 return told[0].timed_out(error) if told else error
 
             limit = endpoint.config.connect_timeout
-            return Opening(self.loop, partial(reach, endpoint, told), limit, timed_out, done)
+            return Reaching(self.loop, partial(reach, endpoint, told), limit, timed_out, done)
 
         return dial
 

@@ -26,8 +26,8 @@ class Place(Protocol):
     loop: asyncio.AbstractEventLoop
     """The event loop itself."""
 
-    is_greedy: bool
-    """Whether that reads on for as long as there is something, and lets nobody else."""
+    is_uvloop: bool
+    """Whether that is one of uvloop's, which reads on for as long as there is something."""
 
     time: Callable[[], float]
     """Tells its time."""
@@ -108,7 +108,7 @@ class SocketProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.session.received(data, self._time())
-        if self._place.is_greedy and len(data) >= FAIR:
+        if self._place.is_uvloop and len(data) >= FAIR:
             self._be_fair()
 
     def _be_fair(self) -> None:

@@ -32,7 +32,7 @@ class TLSProtocol(SocketProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._decrypt(data)
-        if self._place.is_greedy and len(data) >= FAIR:
+        if self._place.is_uvloop and len(data) >= FAIR:
             self._be_fair()
 
     def eof_received(self) -> bool:

@@ -72,11 +72,7 @@ class _Clock:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self.time = clock_of(reactor)  # type: ignore[method-assign]
-
-    def time(self) -> float:
-        """See `packetcore_sockets.Loop`."""
-        raise NotImplementedError
+        self.time = clock_of(reactor)
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         """See `packetcore_sockets.Loop`."""
