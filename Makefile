@@ -6,10 +6,10 @@ BIN := .venv/bin
 ADAPTERS := asyncio gevent twisted blocking
 # What has a twin in C is tried in both languages; the codec by its own tests.
 TWINS := $(foreach name,connection datagram framings pool pool_machine requests session,tests/test_$(name).py)
-DEMO := . transports/sockets transports/asyncio cli
+DEMO := . transports/sockets transports/asyncio transports/blocking tap cli
 # Tests wait for sockets more than they compute.
 SPREAD := -n 4 --dist loadfile
-ALL := . transports/sockets $(ADAPTERS:%=transports/%) cli conformance examples/trio_adapter examples/tornado_adapter
+ALL := . transports/sockets $(ADAPTERS:%=transports/%) tap cli conformance examples/trio_adapter examples/tornado_adapter
 
 .PHONY: demo test lint types conformance mutants mutants-adapters bench bench-quick bench-behaviour bench-guard serial-damage soak sanitize wheels clean
 
@@ -71,7 +71,7 @@ sanitize: .venv/ready
 # allow; those for other platforms are built by cibuildwheel (docs/releasing.md).
 wheels: .venv/ready
 	rm -rf dist
-	for each in . transports/sockets $(ADAPTERS:%=transports/%) cli conformance; do \
+	for each in . transports/sockets $(ADAPTERS:%=transports/%) tap cli conformance; do \
 	    $(BIN)/python -m build --outdir dist $$each || exit 1; done
 	PACKETCORE_PURE=1 $(BIN)/python -m build --wheel --outdir dist .
 	for each in dist/packetcore-*-linux_*.whl; do test ! -e "$$each" || \
