@@ -71,6 +71,16 @@ def test_what_follows_within_the_merge_arrives_together() -> None:
     assert link.next_deadline() == 2.5
 
 
+def test_pieces_of_what_was_cut_are_a_gap_apart_and_under_way_together() -> None:
+    link = StreamLink(Impairments(cut=1, gap=0.5, latency=10.0), Random(0))
+    link.send(b"ab", 0.0)
+    link.send(b"c", 0.0)
+    due = []
+    while (at := link.next_deadline()) is not None:
+        due.append((at, *link.receive(at)))
+    assert due == [(10.0, b"a"), (10.5, b"b"), (11.0, b"c")]
+
+
 def test_a_stall_fills_the_buffer_and_loses_nothing() -> None:
     link = StreamLink(Impairments(buffer=5), Random(0))
     link.stall()
@@ -118,6 +128,19 @@ def test_datagrams_are_lost_doubled_and_overtake_each_other() -> None:
     assert 110 < copies[2] < 210
     assert arrived != sorted(arrived, key=sent.index)
     assert (link.size, link.next_deadline()) == (0, None)
+
+
+def test_datagrams_stall_and_vanish() -> None:
+    link = DatagramLink(Impairments(), Random(0))
+    link.stall()
+    assert link.send(b"abc", 0.0)
+    assert (link.receive(9.0), link.next_deadline(), link.size) == ([], None, 3)
+    link.resume()
+    assert link.receive(9.0) == [b"abc"]
+    link.send(b"def", 9.0)
+    link.black_hole()
+    assert link.send(b"ghi", 9.0)
+    assert (link.receive(99.0), link.next_deadline(), link.size) == ([], None, 0)
 
 
 def test_a_datagram_needs_room() -> None:

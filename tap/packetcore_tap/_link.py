@@ -17,13 +17,8 @@ SEGMENT = 1460
 """Bytes that leave together where there is a bandwidth: what a TCP segment holds on Ethernet (RFC 9293, 3.7.1)."""
 
 
-class StreamLink:
-    """One direction of a stream. In order, and complete unless it is a black hole or corrupts.
-
-    Args:
-        impairments: what it does; may be replaced at any time, for what is sent from then on.
-        random: where chance comes from.
-    """
+class _Link:
+    """What links have in common."""
 
     def __init__(self, impairments: Impairments, random: Random) -> None:
         self.impairments = impairments
@@ -34,6 +29,30 @@ class StreamLink:
         self.is_black_hole = False
         """Whether it takes everything and nothing ever arrives."""
         self._random = random
+
+    def stall(self) -> None:
+        """Let nothing arrive until `resume`: what is sent fills the buffer."""
+        self.is_stalled = True
+
+    def resume(self) -> None:
+        """End a stall: what was due meanwhile arrives now."""
+        self.is_stalled = False
+
+    @property
+    def _is_silent(self) -> bool:
+        return self.is_stalled or self.is_black_hole
+
+
+class StreamLink(_Link):
+    """One direction of a stream. In order, and complete unless it is a black hole or corrupts.
+
+    Args:
+        impairments: what it does; may be replaced at any time, for what is sent from then on.
+        random: where chance comes from.
+    """
+
+    def __init__(self, impairments: Impairments, random: Random) -> None:
+        super().__init__(impairments, random)
         self._held: deque[tuple[float, bytes]] = deque()
         self._last = -inf  # when the last piece arrives
         self._free_at = -inf  # when the bytes sent until now have left
@@ -102,32 +121,20 @@ class StreamLink:
             return None
         return self._held[0][0] if self._held else self._ends_at
 
-    def stall(self) -> None:
-        """Let nothing arrive until `resume`: what is sent fills the buffer."""
-        self.is_stalled = True
-
-    def resume(self) -> None:
-        """End a stall: what was due meanwhile arrives now."""
-        self.is_stalled = False
-
     def black_hole(self) -> None:
         """Lose what is under way and what is sent from now on, the end as well."""
         self.is_black_hole = True
         self._held.clear()
         self.size = 0
 
-    @property
-    def _is_silent(self) -> bool:
-        return self.is_stalled or self.is_black_hole
-
     def _cut(self, data: bytes, now: float, most: int) -> None:
         start = 0
         while start < len(data):
             end = start + 1 + int(self._random.random() * most)
-            self._take(data[start:end], now if start == 0 else max(now, self._last) + self.impairments.gap)
+            self._take(data[start:end], now, self.impairments.gap)
             start = end
 
-    def _take(self, piece: bytes, now: float) -> None:
+    def _take(self, piece: bytes, now: float, gap: float = 0.0) -> None:
         impairments = self.impairments
         leaves = now
         if impairments.bandwidth is not None:
@@ -137,11 +144,11 @@ class StreamLink:
             arrives += impairments.jitter * self._random.random()
         if impairments.merge and arrives > self._last:
             arrives += impairments.merge  # the first of those that wait for each other
-        self._last = max(self._last, arrives)
+        self._last = max(self._last + gap, arrives)
         self._held.append((self._last, piece))
 
 
-class DatagramLink:
+class DatagramLink(_Link):
     """One direction between two datagram sockets: it may lose, double and reorder.
 
     Args:
@@ -150,10 +157,7 @@ class DatagramLink:
     """
 
     def __init__(self, impairments: Impairments, random: Random) -> None:
-        self.impairments = impairments
-        self.size = 0
-        """Bytes that it holds."""
-        self._random = random
+        super().__init__(impairments, random)
         self._held: list[tuple[float, int, bytes]] = []
         self._count = 0
         self._free_at = -inf
@@ -167,7 +171,7 @@ class DatagramLink:
         impairments, random = self.impairments, self._random
         if impairments.buffer is not None and self.size + len(data) > impairments.buffer:
             return False
-        if impairments.loss and random.random() < impairments.loss:
+        if self.is_black_hole or (impairments.loss and random.random() < impairments.loss):
             return True
         copies = 2 if impairments.duplication and random.random() < impairments.duplication else 1
         for _ in range(copies):
@@ -185,15 +189,21 @@ class DatagramLink:
 
     def receive(self, now: float) -> list[bytes]:
         """The datagrams that have arrived by now and were not received yet, in the order in which they did."""
-        arrived = []
-        while self._held and self._held[0][0] <= now:
+        arrived: list[bytes] = []
+        while not self.is_stalled and self._held and self._held[0][0] <= now:
             arrived.append(heappop(self._held)[2])
         self.size -= sum(map(len, arrived))
         return arrived
 
     def next_deadline(self) -> float | None:
-        """When the next one arrives; `None` if none is under way."""
-        return self._held[0][0] if self._held else None
+        """When the next one arrives; `None` if none is under way, or while that is not known."""
+        return self._held[0][0] if self._held and not self._is_silent else None
+
+    def black_hole(self) -> None:
+        """Lose what is under way and what is sent from now on."""
+        self.is_black_hole = True
+        self._held.clear()
+        self.size = 0
 
 
 def _corrupted(data: bytes, chance: float, random: Random) -> bytes:
