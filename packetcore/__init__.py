@@ -57,6 +57,7 @@ from packetcore._session import Session
 from packetcore._state import TRANSITIONS, Input, State
 from packetcore._stats import EndpointStats, Stats
 from packetcore._stream import AsyncStream, StreamBase, SyncStream, ask, ask_and_wait
+from packetcore._tap import Tap
 from packetcore._waiting import AsyncCondition, AsyncEvent, Handle, SyncCondition
 
 __version__ = "0.1.0"
@@ -139,6 +140,7 @@ __all__ = [
     "SyncConnectionPool",
     "SyncStream",
     "TLSInfo",
+    "Tap",
     "WebSocketInfo",
     "WrongThread",
     "ask",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from packetcore._decoder import DEFAULT_MAX_PAYLOAD
 from packetcore._packet import MAX_LENGTH, Packet
+from packetcore._tap import Tap
 
 MIN_DATAGRAM = 11
 """Bytes: two flags and a header."""
@@ -128,6 +129,10 @@ class Config:
 
     max_sessions_per_host: int | None = 1_000
     """How many of them may come from one host: many devices share a carrier's address."""
+
+    tap: Tap | None = None
+    """Who listens in on every session, such as a `Recorder` of `packetcore-tap`; costs nothing where it is
+    `None`."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_payload <= MAX_LENGTH:

@@ -168,6 +168,10 @@ class DatagramSession(Session[AnyPacket]):
             self._call(self._handler.error_received, error)
             self._pump()
 
+    def _tell_sent(self, data: bytes) -> None:
+        for piece in pieces(data, self._endpoint.config.datagram_chunk):
+            self._tell("sent", piece)
+
     def _write(self) -> None:
         write = self._host.write
         for frame in self._connection.frames_to_send():

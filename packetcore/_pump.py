@@ -57,6 +57,7 @@ class Pump:
         "_refresh_at",
         "_room",
         "_running",
+        "_tap",
         "_thread",
         "_unsent",
         "_woken",
@@ -83,6 +84,7 @@ class Pump:
     _running: bool  # and writes in the end what is sent meanwhile
     _woken: bool  # the host was, for what was sent while it was not running
     _is_framed: bool  # packets may be of any type
+    _tap: Any  # who is told of each chunk; None for nobody
 
     def send(self, packet: Any, /) -> bool:
         """Send a packet, or a message: at the end of the chunk under way, or soon.
@@ -112,6 +114,8 @@ class Pump:
 
     def received(self, data: bytes | bytearray | memoryview, now: float, /) -> None:
         """The peer sent `data`, cut anywhere."""
+        if self._tap is not None:
+            self._tell_received(data)
         connection = self._connection
         if connection.state is not _OPEN or not data:
             self._received_late(data, now)
@@ -191,6 +195,9 @@ class Pump:
         raise NotImplementedError
 
     def _received_late(self, data: bytes | bytearray | memoryview, now: float) -> None:
+        raise NotImplementedError
+
+    def _tell_received(self, data: bytes | bytearray | memoryview) -> None:
         raise NotImplementedError
 
     def _refresh(self) -> None:

@@ -31,6 +31,7 @@ from packetcore._reasons import CloseReason, Refusal
 from packetcore._requests import Reply, Request, Requests
 from packetcore._state import State
 from packetcore._stats import Stats
+from packetcore._tapped import TappedHost
 from packetcore._turns import Turns
 
 P = ParamSpec("P")
@@ -114,7 +115,8 @@ class Session(Pump, Generic[AnyPacket]):
         self.identity: Hashable = None
         """What it was bound to last; `None` if nothing."""
         self._endpoint = endpoint
-        self._host = host
+        self._tap = tap = endpoint.config.tap
+        self._host = host if tap is None else TappedHost(host, self._tell_sent, self._tell_eof_sent)
         self._thread = get_ident() if endpoint.is_tied_to_thread else 0
         self._carrier: Carrier | None = None
         self._handler = handler
@@ -413,6 +415,8 @@ class Session(Pump, Generic[AnyPacket]):
         """The socket is connected: admit the peer, or turn it away with REFUSED."""
         self._now = now
         endpoint = self._endpoint
+        if self._tap is not None:
+            self._tell("opened")
         try:
             if endpoint.draining:
                 raise PoolFull(Refusal.SHUTDOWN.value, Refusal.SHUTDOWN)
@@ -435,6 +439,8 @@ class Session(Pump, Generic[AnyPacket]):
                 `close_notify` over TLS: unless this side had closed, the session then ends with
                 RESET.
         """
+        if self._tap is not None and not self._lost:
+            self._tell("eof")
         if self._connection.state in (State.OPEN, State.CLOSING):
             self._now = now
             self._take(self._connection.receive_eof(now, truncated=truncated))
@@ -474,6 +480,8 @@ class Session(Pump, Generic[AnyPacket]):
         """The socket is gone: after `close` or `abort`, or with the `error` that broke it."""
         if self._lost:
             return
+        if self._tap is not None:
+            self._tell("lost", error)
         self._now = now
         self._lost = True
         self._take(self._connection.fail(CloseReason.PEER if error is None else CloseReason.RESET, now))
@@ -652,6 +660,27 @@ class Session(Pump, Generic[AnyPacket]):
                 self._call(_give_up, self._requests, SessionClosed(reason))
             self._call(self._handler.disconnected, reason)
             self._endpoint.finished(self, reason)
+
+    # What a tap is told.
+
+    def _tell_sent(self, data: bytes) -> None:
+        self._tell("sent", data)
+
+    def _tell_eof_sent(self) -> None:
+        self._tell("eof_sent")
+
+    def _tell_received(self, data: bytes | bytearray | memoryview) -> None:
+        if data and not self._lost:
+            self._tell("received", data)
+
+    def _tell(self, verb: str, *args: object) -> None:
+        if self._tap is None:
+            return
+        try:
+            getattr(self._tap, verb)(self, *args)
+        except Exception:
+            self._tap = None
+            self._endpoint.log_exception(f"the tap of session {self.id} with {self.peer} raised, and hears no more")
 
     # What both sides use.
 

@@ -345,7 +345,7 @@ class Pumping(Pump):
         self._output = self._connection.output
         self._host: Any = Swallow()
         self._on_packet = on_packet
-        self._on_packets = self._on_sent = None
+        self._on_packets = self._on_sent = self._tap = None
         self._now = 0.0
         self._refresh_at = math.inf
         self._unsent = 0

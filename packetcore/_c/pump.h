@@ -11,6 +11,7 @@ typedef struct {
     PyObject *on_packets;
     PyObject *on_sent;
     PyObject *now;
+    PyObject *tap;
     double refresh_at;
     Py_ssize_t unsent;
     Py_ssize_t room;
@@ -83,7 +84,8 @@ a_list(State *Py_UNUSED(state))
 static const Field CONNECTION = {offsetof(Pump, connection), a_receiver}, OUTPUT = {offsetof(Pump, output), an_output},
                    QUEUE = {offsetof(Pump, queue), a_list}, HOST = {offsetof(Pump, host), NULL},
                    ON_PACKET = {offsetof(Pump, on_packet), NULL}, ON_PACKETS = {offsetof(Pump, on_packets), NULL},
-                   ON_SENT = {offsetof(Pump, on_sent), NULL}, NOW = {offsetof(Pump, now), NULL};
+                   ON_SENT = {offsetof(Pump, on_sent), NULL}, NOW = {offsetof(Pump, now), NULL},
+                   TAP = {offsetof(Pump, tap), NULL};
 
 static int
 check_set_up(Pump *self)
@@ -92,7 +94,8 @@ check_set_up(Pump *self)
         return 0;
     }
     bool has_all = self->connection != NULL && self->output != NULL && self->queue != NULL && self->host != NULL &&
-                   self->on_packet != NULL && self->on_packets != NULL && self->on_sent != NULL && self->now != NULL;
+                   self->on_packet != NULL && self->on_packets != NULL && self->on_sent != NULL && self->now != NULL &&
+                   self->tap != NULL;
     if (!has_all) {
         return not_set_up(self);
     }
@@ -292,6 +295,9 @@ pump_received(Pump *self, PyObject *const *args, Py_ssize_t count)
     if (is_something < 0 || (time == -1.0 && PyErr_Occurred()) || check_set_up(self) < 0) {
         return NULL;
     }
+    if (self->tap != Py_None && done(call(self, "_tell_received", data, NULL)) < 0) {
+        return NULL;
+    }
     if (!is_something || !is_open(self)) {
         return call(self, "_received_late", data, now);
     }
@@ -375,6 +381,7 @@ pump_traverse(Pump *self, visitproc visit, void *arg)
     Py_VISIT(self->on_packets);
     Py_VISIT(self->on_sent);
     Py_VISIT(self->now);
+    Py_VISIT(self->tap);
     return 0;
 }
 
@@ -390,6 +397,7 @@ pump_clear(Pump *self)
     Py_CLEAR(self->on_packets);
     Py_CLEAR(self->on_sent);
     Py_CLEAR(self->now);
+    Py_CLEAR(self->tap);
     return 0;
 }
 
@@ -438,6 +446,7 @@ static PyGetSetDef pump_fields[] = {
     FIELD("_on_packets", ON_PACKETS),
     FIELD("_on_sent", ON_SENT),
     FIELD("_now", NOW),
+    FIELD("_tap", TAP),
     {NULL, NULL, NULL, NULL, NULL},
 };
 
