@@ -415,16 +415,18 @@ class Session(Pump, Generic[AnyPacket]):
         """The socket is connected: admit the peer, or turn it away with REFUSED."""
         self._now = now
         endpoint = self._endpoint
-        if self._tap is not None:
-            self._tell("opened")
         try:
             if endpoint.draining:
                 raise PoolFull(Refusal.SHUTDOWN.value, Refusal.SHUTDOWN)
             self.id = endpoint.sessions.add(self, now, host=self.peer[0] or None)
         except PoolFull as full:
+            if self._tap is not None:
+                self._tell("opened")
             endpoint.refused(self.peer, full.refusal or Refusal.MAX_SESSIONS)
             self.abort(CloseReason.REFUSED)
         else:
+            if self._tap is not None:
+                self._tell("opened")
             endpoint.admitted(self)
             self._call(self._handler.connected)
             endpoint.opened(self)

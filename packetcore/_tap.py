@@ -14,7 +14,7 @@ class Tap(Protocol):
     """
 
     def opened(self, session: Any) -> None:
-        """A session begins. It may be turned away at once, and then has no `id`."""
+        """A session begins. One that is about to be turned away has no `id`."""
 
     def received(self, session: Any, data: bytes | bytearray | memoryview) -> None:
         """The peer sent this. What comes while the session closes is told too, and dropped."""

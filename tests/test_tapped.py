@@ -111,10 +111,8 @@ def test_a_tap_that_raises_is_logged_once_and_the_session_goes_on(verb: str) -> 
 
     tap, rig, session, host = tapped()
     setattr(tap, verb, fail)
-    number = session.id
-    if verb == "opened":  # before it has a number
+    if verb == "opened":
         session, host = rig.open()
-        number = 0
     session.received(ONE + ONE, 1.0)
     session.close()
     session.flush(2.0)
@@ -122,7 +120,7 @@ def test_a_tap_that_raises_is_logged_once_and_the_session_goes_on(verb: str) -> 
     session.lost(None, 3.0)
     assert bytes(host.written) == TWO + TWO
     assert rig.handler.calls[-1] == ("disconnected", CloseReason.LOCAL)
-    assert rig.log == [f"the tap of session {number} with {session.peer} raised, and hears no more"]
+    assert rig.log == [f"the tap of session {session.id} with {session.peer} raised, and hears no more"]
 
 
 def test_a_session_without_a_tap_has_the_host_of_its_adapter() -> None:

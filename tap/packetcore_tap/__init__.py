@@ -1,13 +1,34 @@
 """What stands on the line between two ends.
 
 Links that misbehave, as state machines without a socket or a clock: `Impairments`, `StreamLink`,
-`DatagramLink`. Captures as Wireshark reads them, without a file: `CaptureWriter`, `Side`.
+`DatagramLink`. Captures as Wireshark reads them, without a file: `CaptureWriter`, `Side`; and read,
+with `hear`, which gives a `Chunk`, a `Gap`, an `Ended` or a `Reset` of a `Conversation`. What sessions say, in files:
+`Recorder`.
 """
 
 from packetcore_tap._capture import CaptureWriter, Side
+from packetcore_tap._conversations import Chunk, Conversation, Conversations, Ended, Gap, Heard, Reset, hear
+from packetcore_tap._errors import CaptureError
 from packetcore_tap._impairments import Impairments
 from packetcore_tap._link import DatagramLink, StreamLink
+from packetcore_tap._recorder import Recorder
 
 __version__ = "0.1.0"
 
-__all__ = ["CaptureWriter", "DatagramLink", "Impairments", "Side", "StreamLink"]
+__all__ = [
+    "CaptureError",
+    "CaptureWriter",
+    "Chunk",
+    "Conversation",
+    "Conversations",
+    "DatagramLink",
+    "Ended",
+    "Gap",
+    "Heard",
+    "Impairments",
+    "Recorder",
+    "Reset",
+    "Side",
+    "StreamLink",
+    "hear",
+]

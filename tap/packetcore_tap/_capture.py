@@ -26,6 +26,9 @@ The direction of a packet is as that side saw it; between the two it is as a ser
 
 _SERVER, _CLIENT, _BETWEEN = range(3)
 
+CLIENT_INTERFACE = INTERFACES[_CLIENT]
+"""Where what went out is a client's."""
+
 _MADE_UP: dict[int, tuple[IPAddress, IPAddress]] = {  # addresses for documentation, RFC 5737 and RFC 3849
     4: (IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")),
     6: (IPv6Address("2001:db8::1"), IPv6Address("2001:db8::2")),
@@ -35,6 +38,12 @@ _EPHEMERAL = range(49_152, 65_536)  # RFC 6335, section 6
 
 _SYN_OPTIONS = bytes.fromhex("0204ffd7 0103030e")
 """A maximum segment size of 65,495, and a window scale of 14, the most (RFC 7323, section 2.3): 1 GiB."""
+
+MAX_COMMENT = 2000
+"""Bytes that a comment has at most; the rest of it is cut off."""
+
+_PACKET_COST = 200
+"""Bytes of the headers and options of one packet, comments aside, and some more."""
 
 _ACK_AFTER = 64 << 20
 """Bytes after which the other end acknowledges though it has nothing to say: far less than a window."""
@@ -90,6 +99,18 @@ class CaptureWriter:
         self._count = 0  # of conversations until now
         self._packets = [0] * len(INTERFACES)  # in this file
         self._missed = [0] * len(INTERFACES)
+
+    def __contains__(self, conversation: Hashable) -> bool:
+        """Whether a conversation is open."""
+        return conversation in self._conversations
+
+    def has_ended(self, conversation: Hashable, sender: Side) -> bool:
+        """Whether one side of an open one has finished sending."""
+        return self._conversations[conversation].directions[sender].has_ended
+
+    def most(self, size: int) -> int:
+        """How many bytes the blocks of one chunk of `size` bytes have at most, or those of anything else with 0."""
+        return size + (size // MAX_SEGMENT + 4) * _PACKET_COST + 2 * MAX_COMMENT
 
     def begin(self, comment: str = "") -> bytes:
         """What a file begins with; another file may begin at any time, and conversations go on in it.
@@ -252,6 +273,8 @@ class CaptureWriter:
             it.notes = []
         dropped, it.missed = it.missed, 0
         self._packets[it.interface] += 1
+        text = "\n".join(comments)[:MAX_COMMENT]
+        comments = [text] if text else []
         return enhanced_packet(it.interface, time, packet, way=direction.way, dropped=dropped, comments=comments)
 
 

@@ -66,6 +66,9 @@ class Segment:
     sequence: int = 0
     """Of TCP: the number of the first byte, or of SYN."""
 
+    acknowledgement: int = 0
+    """Of TCP: the number of the byte that it expects next."""
+
     flags: Flag = NO_FLAGS
     """Of TCP."""
 
@@ -177,10 +180,11 @@ def _read_payload(protocol: int, source: IPAddress, destination: IPAddress, data
             data, size = data[:said], min(said, size)
         return Segment(UDP, End(source, of), End(destination, to), data[8:], max(0, size - len(data)))
     if protocol == TCP:
-        of, to, sequence, words, flags = struct.unpack_from("!HHIxxxxBBxxxxxx", data)
+        of, to, sequence, acknowledged, words, flags = struct.unpack_from("!HHIIBBxxxxxx", data)
         start = (words >> 4) * 4
         if start < 20 or start > len(data):
             return None
         ends = End(source, of), End(destination, to)
-        return Segment(TCP, *ends, data[start:], max(0, size - len(data)), sequence, Flag(flags & 0x1F))
+        missing = max(0, size - len(data))
+        return Segment(TCP, *ends, data[start:], missing, sequence, acknowledged, Flag(flags & 0x1F))
     return None
