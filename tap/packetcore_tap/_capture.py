@@ -232,6 +232,10 @@ class CaptureWriter:
         del self._conversations[conversation]
         return b"".join(blocks)
 
+    def forget(self, conversation: Hashable) -> None:
+        """Nothing more will be known of a conversation, not even how it ended. Idempotent."""
+        self._conversations.pop(conversation, None)
+
     def finish(self, time: int) -> bytes:
         """What a file ends with, if it comes to a good end: how many packets there were, and how many of
         them are missing."""

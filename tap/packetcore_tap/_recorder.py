@@ -141,6 +141,9 @@ class Recorder:
             if error is not None:
                 reset = peer
             elif not self._writer.has_ended(session, peer):
+                if self._writer.has_ended(session, peer.other):  # some runtimes do not say whether the peer has
+                    self._writer.forget(session)
+                    return
                 reset = peer.other
             self._make_room(0)
             reason = "" if error is None else f"session {session.id} was lost: {error!r}"
