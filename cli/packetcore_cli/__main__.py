@@ -17,6 +17,7 @@ from packetcore_cli._dump import dump, list_events
 from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._framings import check_limit
 from packetcore_cli._parser import new_parser
+from packetcore_cli._replay import replay
 from packetcore_cli._send import send
 from packetcore_cli._serial import check_serial, serve_serial
 from packetcore_cli._serve import serve
@@ -75,6 +76,8 @@ def _run(argv: Sequence[str] | None) -> int:
             return _encode(args, out)
         case "decode":
             return _decode(args, out)
+        case "replay":
+            return replay(args, out, Terminal(sys.stderr))
     return list_transports(out)
 
 

@@ -85,6 +85,32 @@ def seconds(name: str) -> Callable[[str], float]:
     return parse
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """HOST:PORT, an IPv6 host in brackets."""
+    host, colon, its_port = text.rpartition(":")
+    if not colon or not host.strip("[]"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    value = port(its_port)
+    if value == 0:
+        raise Failure("port=0 is out of range 1 to 65535")
+    return host.strip("[]"), value
+
+
+def speed(text: str) -> float:
+    """How many times as fast; "max" for as fast as can be."""
+    if text == "max":
+        return math.inf
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor max")
+    if not 1e-6 <= value <= 1e6:
+        raise Failure(f"speed={text} is out of range 0.000001 to 1000000, or max")
+    return value
+
+
 def parse_hex(text: str) -> bytes:
     """Bytes written in hex: white space, `:`, `-` and `,` may stand between bytes and 0x in front.
 

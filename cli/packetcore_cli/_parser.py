@@ -7,12 +7,24 @@ import platform
 import packetcore
 from packetcore import Config
 from packetcore_cli import __version__
-from packetcore_cli._arguments import Parser, add_packet_options, network, number, port, seconds
+from packetcore_cli._arguments import (
+    Parser,
+    add_packet_options,
+    host_and_port,
+    network,
+    number,
+    port,
+    seconds,
+    speed,
+)
 from packetcore_cli._drivers import DEFAULT
 from packetcore_cli._framings import DEFAULT as DEFAULT_FRAMING
 from packetcore_cli._framings import NAMES, framing_named
 from packetcore_cli._log import LOG_FORMS
+from packetcore_cli._record import KEEP as RECORD_KEEP
+from packetcore_cli._record import SIZE as RECORD_SIZE
 from packetcore_cli._serial import BAUDRATE, Replaces
+from packetcore_tap import MIN_BYTES
 
 DEFAULTS = Config()
 
@@ -84,6 +96,12 @@ def new_parser() -> Parser:
     serve.add_argument("--metrics-port", type=port, metavar="P", help=text)
     serve.add_argument("--metrics-host", metavar="H", help="the address to serve them on (default 127.0.0.1)")
 
+    serve.add_argument("--record", metavar="FILE", help="record what is said, as pcapng, which Wireshark opens")
+    text = f"with --record: bytes after which another file begins, at least {MIN_BYTES} (default {RECORD_SIZE})"
+    serve.add_argument("--record-size", type=number, metavar="BYTES", help=text)
+    text = f"with --record: how many files are kept, FILE with it (default {RECORD_KEEP})"
+    serve.add_argument("--record-keep", type=number, metavar="N", help=text)
+
     send = command("send", "send one packet, or with --framing one frame, and print the replies")
     host = send.add_argument("server", metavar="HOST", help="where the server is")
     its_port = send.add_argument("port", type=port, metavar="PORT", help="its port")
@@ -111,6 +129,31 @@ def new_parser() -> Parser:
     decode.add_argument("source", nargs="*", metavar="HEX|FILE|-", help=text)
     _add_framing(decode)
     _add_max_payload(decode)
+
+    replay = command("replay", "show what a recording holds, compare it, shrink it, or play it to a live server")
+    text = "a capture of serve --record, tcpdump or Wireshark, pcapng or pcap; - is standard input"
+    replay.add_argument("file", metavar="FILE", help=text)
+    _add_framing(replay)
+    _add_max_payload(replay)
+    text = "only this conversation, by its number in the list; may be given again"
+    replay.add_argument("--only", type=number, action="append", metavar="N", help=text)
+    mode = replay.add_mutually_exclusive_group()
+    mode.add_argument("--dump", action="store_true", help="show what each byte is, too")
+    mode.add_argument("--json", action="store_true", help="print each event as a line of JSON, for --compare")
+    text = "exit with 1 where the events differ from those of another capture, or from what --json has printed"
+    mode.add_argument("--compare", metavar="OTHER", help=text)
+    text = "write the shortest recording that still fails: with --fails, or has something malformed for the same reason"
+    mode.add_argument("--shrink", metavar="OUT", help=text)
+    text = "send what each client said to this server, and compare the replies"
+    mode.add_argument("--to", type=host_and_port, metavar="HOST:PORT", help=text)
+    text = "with --shrink: a command that exits with another code than 0 for a recording that fails; {} stands for it"
+    replay.add_argument("--fails", metavar="COMMAND", help=text)
+    text = "with --to: how many times as fast as recorded, or max (default 1)"
+    replay.add_argument("--speed", type=speed, metavar="X", help=text)
+    text = "with --to: how long to wait for a reply, in seconds (default 2)"
+    replay.add_argument("--timeout", type=seconds("timeout"), metavar="S", help=text)
+    replay.add_argument("--tls", action="store_true", help="with --to: speak TLS")
+    replay.add_argument("--tls-ca", metavar="FILE", help="with --to: trust the certificates in this PEM file")
 
     command("transports", "list the installed adapters and what each can do")
     return parser

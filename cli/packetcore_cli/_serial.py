@@ -17,6 +17,7 @@ from packetcore_cli._failure import Failure, WrongUsage, reason_of
 from packetcore_cli._framings import check_limit, framing_options
 from packetcore_cli._lines import Lines, writers
 from packetcore_cli._log import log_event, log_to
+from packetcore_cli._record import recorded
 from packetcore_cli._serve import HEARING, Echo, Impatient, Print, config_of, heard, log_stopped
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import Content
@@ -107,7 +108,7 @@ def serve_serial(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     with writers(out, err) as (to_out, to_err), log_to(err, to_err, args.log, verbose=args.verbose), heard(signals):
         printed = Lines(to_out, out, failed=partial(signals.put, 0))
         try:
-            with transport as driver:
+            with recorded(args, config) as config, transport as driver:
                 session = open_line(driver, args, Echo() if args.echo else Print(printed), config)
                 printed.put("listening on ", (args.serial, "bold"), f" at {_baudrate(args)} baud")
                 _wait(signals, session)

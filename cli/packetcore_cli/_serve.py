@@ -23,6 +23,7 @@ from packetcore_cli._given import given_sockets
 from packetcore_cli._lines import Lines, writers
 from packetcore_cli._log import Log, log_event, log_to
 from packetcore_cli._metrics import metrics_served
+from packetcore_cli._record import recorded
 from packetcore_cli._reload import TLS_OPTIONS, reload, tls_of
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, Content, address_text, content_text, counted
@@ -111,7 +112,7 @@ def _serve(
     with writers(out, err) as (to_out, to_err), log_to(err, to_err, args.log, verbose=args.verbose), heard(signals):
         printed = Lines(to_out, out, failed=partial(signals.put, 0))
         try:
-            with transport as driver, ExitStack() as beside:
+            with recorded(args, config) as config, transport as driver, ExitStack() as beside:
                 notifier = Notifier()
                 server = _listen(driver, Echo() if args.echo else Print(printed), args, config, tls, sockets)
                 if args.metrics_port is not None:

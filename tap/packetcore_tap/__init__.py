@@ -3,7 +3,8 @@
 Links that misbehave, as state machines without a socket or a clock: `Impairments`, `StreamLink`,
 `DatagramLink`. Captures as Wireshark reads them, without a file: `CaptureWriter`, `Side`; and read,
 with `hear`, which gives a `Chunk`, a `Gap`, an `Ended` or a `Reset` of a `Conversation`. What sessions say, in files:
-`Recorder`.
+`Recorder`. What a recording comes to: `Events`, `events`, `Told`, `as_json`, `differences`, `Difference`, `Shrinking`,
+`shortest`, `capture_of`.
 """
 
 from packetcore_tap._capture import CaptureWriter, Side
@@ -11,24 +12,45 @@ from packetcore_tap._conversations import Chunk, Conversation, Conversations, En
 from packetcore_tap._errors import CaptureError
 from packetcore_tap._impairments import Impairments
 from packetcore_tap._link import DatagramLink, StreamLink
-from packetcore_tap._recorder import Recorder
+from packetcore_tap._recorder import MIN_BYTES, Recorder
+from packetcore_tap._replay import (
+    Difference,
+    Events,
+    Shrinking,
+    Told,
+    as_json,
+    capture_of,
+    differences,
+    events,
+    shortest,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "MIN_BYTES",
     "CaptureError",
     "CaptureWriter",
     "Chunk",
     "Conversation",
     "Conversations",
     "DatagramLink",
+    "Difference",
     "Ended",
+    "Events",
     "Gap",
     "Heard",
     "Impairments",
     "Recorder",
     "Reset",
+    "Shrinking",
     "Side",
     "StreamLink",
+    "Told",
+    "as_json",
+    "capture_of",
+    "differences",
+    "events",
     "hear",
+    "shortest",
 ]
