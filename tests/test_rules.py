@@ -27,7 +27,8 @@ library's own classes: the package does not import the module, so that it needs 
 other is for type checkers alone, which bring it."""
 
 PUBLIC = {"prometheus", "layout"}
-"""Modules that are public beside the package. The names of `layout` (`U8`) say too little to stand in it."""
+"""Modules that are public beside the package, with `framings` and `testing`, which are packages themselves. The
+names of `layout` (`U8`) say too little to stand in it."""
 
 each_module = pytest.mark.parametrize("module", TREES)
 
