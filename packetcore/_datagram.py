@@ -174,10 +174,13 @@ class DatagramSession(Session[AnyPacket]):
 
     def _write(self) -> None:
         write = self._host.write
+        must_tell = self._output.size > self._ease  # who sent so much was told that there is no room
         for frame in self._connection.frames_to_send():
             taken = write(frame)
             if taken and self._on_sent is not None and self.id:
                 self._call(self._on_sent, taken)
+        if must_tell and self.is_open:
+            self._call(self._handler.writable)
 
 
 class _Peer(Generic[AnyPacket]):

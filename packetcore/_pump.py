@@ -180,7 +180,7 @@ class Pump:
             self._unsent -= size
             raise
         is_plain = not (self._on_sent or self._write_paused) and connection.state is _OPEN
-        if is_plain and taken == size == self._unsent:  # all has gone, as nearly always
+        if is_plain and taken == size == self._unsent and size <= self._ease:  # all has gone, as nearly always
             self._unsent = 0
         else:
             self._written(taken)

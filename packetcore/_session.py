@@ -469,14 +469,18 @@ class Session(Pump, Generic[AnyPacket]):
             self._connection.touch(now)  # the peer is not silent: it reads
         if self._on_sent is not None and self.id:
             self._call(self._on_sent, n)
+        self._relieve()
+        if not self._running:
+            self._pump()
+
+    def _relieve(self) -> None:
+        """Let who waits for room go on, where enough has gone."""
         if self._write_paused and self.outstanding <= self._endpoint.config.write_low_water:
             self._write_paused = False
             self._set_room()
             self._update_reading()
             if self.is_open:
                 self._call(self._handler.writable)
-        if not self._running:
-            self._pump()
 
     def lost(self, error: BaseException | None, now: float) -> None:
         """The socket is gone: after `close` or `abort`, or with the `error` that broke it."""
@@ -598,10 +602,13 @@ class Session(Pump, Generic[AnyPacket]):
                 raise AssertionError("the pump delivers packets")
 
     def _written(self, taken: int) -> None:
+        # Who sent so much was told that there is no room, and waits for `writable` though all may have gone.
+        must_tell = not self._write_paused and self._unsent > self._endpoint.config.write_high_water
         if taken and not self._lost:
             self._count_sent(taken, self._now)
-        if self._unsent > self._endpoint.config.write_high_water:
+        if must_tell or self._unsent > self._endpoint.config.write_high_water:
             self._write_paused = True
+            self._relieve()
             self._update_reading()
         self._set_room()
 

@@ -349,7 +349,7 @@ class Pumping(Pump):
         self._now = 0.0
         self._refresh_at = math.inf
         self._unsent = 0
-        self._ease = self._room = 10
+        self._ease = self._room = 1_000_000
         self._paused = self._write_paused = self._lost = self._must_arm = False
 
     def begin(self) -> None:

@@ -563,6 +563,28 @@ def test_sessions_that_come_and_go_leave_no_timers_behind() -> None:
     assert not any(session.is_open for session in staying)
 
 
+def test_who_was_told_that_there_is_no_room_is_told_at_once_that_there_is() -> None:
+    rig = Rig(Config(write_high_water=30, write_low_water=0))
+    session = rig.open(A)
+    told = [session.send(PING) for _ in range(3)]
+    heard: list[Session] = []
+    rig.handler.writable = lambda session: heard.append(session)  # type: ignore[method-assign]
+    rig.endpoint.flush(101)
+    assert (told, heard) == ([True, True, False], [session])
+    session.send(PING)
+    rig.endpoint.flush(102)
+    assert heard == [session], "nobody was told anything"
+
+    def send_and_abort(session: Session) -> None:
+        for _ in range(3):
+            session.send(PING)
+        session.abort()
+
+    rig.handler.on["packet"] = send_and_abort
+    rig.endpoint.received(DATAGRAM, A, 103)
+    assert heard == [session]
+
+
 def test_a_keepalive_is_sent_to_each_peer_and_is_no_sign_of_life_of_it() -> None:
     rig = Rig(Config(idle_timeout=60, keepalive_interval=25, keepalive_packet=PONG))
     rig.open(A, 100)

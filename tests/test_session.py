@@ -388,6 +388,39 @@ def test_a_peer_that_does_not_read_is_not_read_from() -> None:
     assert session.outstanding == 20
 
 
+class Feed(Handler):
+    """Sends for as long as there is room, and goes on when there is again."""
+
+    def __init__(self) -> None:
+        self.left = 100
+
+    def packet_received(self, session: Session, packet: Packet) -> None:
+        self.writable(session)
+
+    def writable(self, session: Session) -> None:
+        while self.left:
+            self.left -= 1
+            if not session.send(Packet(1, bytes(50))):
+                break
+
+
+@pytest.mark.parametrize("takes", [0, 200, 1 << 30])
+@pytest.mark.parametrize("low", [0, 100])
+def test_who_was_told_that_there_is_no_room_is_told_when_there_is_however_fast_it_went(takes: int, low: int) -> None:
+    feed = Feed()
+    session, host = open_on(Endpoint(feed, Config(write_high_water=200, write_low_water=low)), ("192.0.2.1", 5000))
+    host.takes = takes
+    session.received(encode(PING), 101)
+    while feed.left and session.outstanding:
+        host.takes = 50
+        host.drain()
+    host.takes = 1 << 30
+    host.drain()
+    assert feed.left == 0
+    assert len(host.packets()) == 100
+    assert not session.write_paused
+
+
 def test_a_client_reads_on_while_its_server_does_not_read() -> None:
     rig = Rig(Config(write_high_water=100, write_low_water=20), is_server=False)
     session, host = rig.open()

@@ -348,7 +348,7 @@ pump_write(Pump *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     bool is_plain = self->on_sent == Py_None && !self->write_paused && is_open(self);
-    if (is_plain && taken == size && self->unsent == size) { /* all has gone, as nearly always */
+    if (is_plain && taken == size && self->unsent == size && size <= self->ease) { /* all has gone, as nearly always */
         self->unsent = 0;
         Py_DECREF(result);
         Py_RETURN_NONE;
