@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import doctest
 import re
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from packetcore import Backoff, Config, ConnectionPoolStats, EndpointStats, Packet
+from packetcore import Backoff, Config, ConnectionPoolStats, EndpointStats, LocalProtocolError, Packet
 from packetcore.framings import COBS
 from packetcore.prometheus import PacketcoreCollector
 from packetcore_conformance.serial_peer import SerialPeer
@@ -120,6 +121,29 @@ def test_the_fuzzing_of_a_handler_runs_and_finds_a_fault() -> None:
     fuzz = settings(report_multiple_bugs=False)(faulty["test_no_stream_gives_an_impossible_temperature"])
     with pytest.raises((AssertionError, struct.error)):  # whichever it comes upon first
         fuzz()
+
+
+def test_the_tests_on_the_page_pass_and_find_a_fault() -> None:
+    page = ROOT / "docs/testing-your-application.md"
+    program = "\n\n".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+    names: dict[str, Any] = {}
+    exec(compile(program, page.name, "exec", dont_inherit=True), names)
+    tests = {name: test for name, test in names.items() if name.startswith("test_")}
+    assert len(tests) == program.count("def test_")
+    for test in tests.values():
+        test()
+    names["Gateway"].packet_received = lambda handler, session, packet: session.abort()
+    failed = set()
+    for name, test in tests.items():
+        try:
+            test()
+        except (AssertionError, LookupError, pytest.fail.Exception, LocalProtocolError):
+            failed.add(name)
+    functions = [node for node in ast.parse(program).body if isinstance(node, ast.FunctionDef)]
+    told = {each.name: ast.unparse(each) for each in functions}
+    assert failed == {
+        name for name, text in told.items() if "Gateway(" in text and ("feed(" in text or "Pair(" in text)
+    }
 
 
 def test_the_page_on_operations_knows_the_defaults_and_every_metric() -> None:

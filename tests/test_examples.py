@@ -109,6 +109,12 @@ EXPECTED = {
         client: b'GOOD-BYE'
         server: the client has finished
     """,
+    "testing_a_handler.py": """
+        a reading is kept and confirmed
+        who does not log in is not heard
+        a device that comes back replaces its old session
+        a silent device is given up after a minute
+    """,
     "udp_discovery.py": """
         found: lamp, meter
         meter was greeted

@@ -45,6 +45,7 @@ from packetcore.testing._clock import Event
 PING = Packet(1, b"ping")
 PONG = Packet(1, b"pong")
 BEAT = Packet(9, b"beat")
+BIG = Packet(3, bytes(1 << 20))
 
 BUSY = OSError(errno.EAGAIN, "no room")
 UNREACHABLE = OSError(errno.EHOSTUNREACH, "unreachable")
@@ -268,6 +269,24 @@ def test_a_peer_that_reads_too_little_is_closed_as_a_slow_consumer() -> None:
     assert session.close_reason is CloseReason.SLOW_CONSUMER
     assert session.was_reset
     assert session.sent == []
+
+
+def test_who_sends_for_as_long_as_there_is_room_is_told_that_there_always_is() -> None:
+    class Endless(Handler):
+        def packet_received(self, session: Session, packet: Packet) -> None:
+            while session.send(BIG):
+                pass
+
+        def writable(self, session: Session) -> None:
+            self.packet_received(session, BIG)
+
+    session = FakeSession(Endless())
+    session.room = 1 << 20
+    session.feed(PING)
+    assert session.session.write_paused
+    session = FakeSession(Endless())
+    with pytest.raises(RuntimeError, match=r"bytes were sent at 0\.0 s and there is no end"):
+        session.feed(PING)
 
 
 def test_a_session_that_closes_sends_first_what_waits() -> None:

@@ -11,6 +11,10 @@ from packetcore._session import Session
 from packetcore._waiting import Handle
 from packetcore.testing._clock import Clock
 
+_MOST = 1 << 28
+"""Bytes that a session may send at one time: a handler that sends for as long as there is room would
+never end where there always is."""
+
 
 class End:
     """The end of what comes: the peer has finished sending, or has gone.
@@ -62,6 +66,8 @@ class Socket:
         self._must_close = False
         self._has_left = False  # the peer knows of our end
         self._timer: Handle | None = None
+        self._taken = 0  # bytes, by writes of one time
+        self._taken_at = clock.now
 
     @property
     def unread(self) -> int:
@@ -84,7 +90,14 @@ class Socket:
         if data:
             self._writes.append(data)
         self._unsent += data
-        return self._take()
+        taken = self._take()
+        self._taken = taken + (self._taken if self._taken_at == self._clock.now else 0)
+        self._taken_at = self._clock.now
+        if self._taken > _MOST:
+            raise RuntimeError(
+                f"{self._taken} bytes were sent at {self._clock.now} s and there is no end: limit the session's `room`"
+            )
+        return taken
 
     def write_eof(self) -> None:
         """See `Host`."""
