@@ -46,7 +46,7 @@ class Clock:
         self._soon: deque[Callable[[], object]] = deque()
         self._later: list[tuple[float, int, _Call]] = []
         self._planned = 0  # tells apart those of one time
-        self._checks: list[Callable[[], object]] = []  # made after each call, since they may raise
+        self._checks: list[Callable[[], object]] = []  # made when all that was due is done: they may raise
         self._is_running = False
         self._task: Task | None = None  # the one under way
         self._is_abandoned = False
@@ -106,7 +106,7 @@ class Clock:
         self._is_running = True
         try:
             self._do_due()
-            self._call(action)
+            action()
             self._do_due()
         finally:
             self._is_running = False
@@ -119,15 +119,15 @@ class Clock:
     def _do_due(self) -> None:
         for _ in range(_MOST):
             if self._soon:
-                self._call(self._soon.popleft())
+                self._soon.popleft()()
             elif (at := self._next()) is not None and at <= self.now:
-                self._call(heappop(self._later)[2].function)
+                heappop(self._later)[2].function()
             else:
-                return
-        raise RuntimeError(f"still busy after {_MOST} calls at {self.now} s: something calls itself again without end")
-
-    def _call(self, function: Callable[[], object]) -> None:
-        function()
+                break
+        else:
+            raise RuntimeError(
+                f"still busy after {_MOST} calls at {self.now} s: something calls itself again without end"
+            )
         for check in self._checks:
             check()
 
