@@ -1,4 +1,9 @@
-"""Made-up sockets and a handler that remembers: what tests of the pump stand on."""
+"""A made-up socket and a handler that remembers: what tests of the pump stand on.
+
+`packetcore.testing` does for applications what a runtime does: it writes, flushes, ticks and closes as it
+should. Here a test gives each input itself, at any time and in any order, and sees which verbs of the
+`Host` came of it: that is what the pump, and clients and pools by their own clocks, are tested by.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,6 @@ from packetcore import (
     Carrier,
     CloseReason,
     Config,
-    DatagramEndpoint,
     Decoder,
     Endpoint,
     Handler,
@@ -17,7 +21,6 @@ from packetcore import (
     Message,
     Packet,
     Session,
-    SessionPool,
 )
 
 
@@ -124,14 +127,10 @@ class Recorder(Handler):
 class Rig:
     """An endpoint, a server's unless told otherwise, whose sessions stand on made-up hosts."""
 
-    def __init__(
-        self, config: Config | None = None, *, is_server: bool = True, sessions: SessionPool[Session] | None = None
-    ) -> None:
+    def __init__(self, config: Config | None = None, *, is_server: bool = True) -> None:
         self.handler = Recorder()
         self.log: list[str] = []
-        self.endpoint = Endpoint(
-            self.handler, config, is_server=is_server, sessions=sessions, log_exception=self.log.append
-        )
+        self.endpoint = Endpoint(self.handler, config, is_server=is_server, log_exception=self.log.append)
 
     def open(self, peer: str = "192.0.2.1") -> tuple[Session, MadeUpHost]:
         return open_on(self.endpoint, (peer, 5000))
@@ -144,28 +143,3 @@ def open_on(endpoint: Endpoint, peer: Address, now: float = 100.0) -> tuple[Sess
     host.session = endpoint.session_type(endpoint, host, peer, now)
     host.session.opened(now)
     return host.session, host
-
-
-class MadeUpDatagramHost:
-    """The socket of a datagram endpoint. It takes everything and notes what it took."""
-
-    def __init__(self, endpoint: DatagramEndpoint) -> None:
-        self.sent: list[tuple[bytes, Address]] = []
-        self.timer: float | None = None
-        self.is_closed = False
-        endpoint.host = self
-
-    def write_to(self, data: bytes, addr: Address) -> None:
-        self.sent.append((data, addr))
-
-    def set_timer(self, at: float | None) -> None:
-        self.timer = at
-
-    def wake(self) -> None:
-        pass  # the test flushes
-
-    def carrier(self) -> Carrier:
-        return Carrier("udp")
-
-    def close(self) -> None:
-        self.is_closed = True

@@ -10,7 +10,6 @@ import pytest
 from packetcore import (
     CloseReason,
     Config,
-    DatagramEndpoint,
     Endpoint,
     Handler,
     Packet,
@@ -19,7 +18,8 @@ from packetcore import (
     SessionPool,
     encode,
 )
-from tests.made_up_host import MadeUpDatagramHost, MadeUpHost, Recorder, open_on
+from packetcore.testing import FakeDatagramEndpoint, FakeDatagramSession, FakeEndpoint, FakeSession
+from tests.made_up_host import open_on
 
 PEER = ("192.0.2.1", 5000)
 OTHER = ("192.0.2.1", 5001)
@@ -36,29 +36,29 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[object, ...]]:
 
 def test_each_session_s_beginning_and_end_are_told_with_id_peer_and_identity(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "packetcore")
-    session, _ = open_on(Endpoint(Recorder()), PEER)
-    session.bind("device 7")
-    session.lost(ConnectionResetError(), 101)
+    session = FakeSession(Handler(), is_server=False, peer=PEER)
+    session.session.bind("device 7")
+    session.lost()
     assert told(caplog) == [(1, PEER, None), (1, PEER, "device 7")]
     assert caplog.messages == [f"session 1 with {PEER} opened", f"session 1 with {PEER} closed: RESET"]
 
 
 def test_over_udp_it_tells_the_same(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "packetcore")
-    endpoint = DatagramEndpoint(Recorder(), Config(max_sessions=1), is_server=True)
-    MadeUpDatagramHost(endpoint)
-    endpoint.received(encode(Packet(1)), PEER, 100)
-    endpoint.received(encode(Packet(1)), OTHER, 100)
-    endpoint.abort(101)
+    server = FakeDatagramEndpoint(Handler(), Config(max_sessions=1))
+    FakeDatagramSession(server, peer=PEER).feed(Packet(1))
+    FakeDatagramSession(server, peer=OTHER).feed(Packet(1))
+    server.close()
     assert told(caplog) == [(1, PEER, None), (0, OTHER, None), (1, PEER, None)]
     assert caplog.messages[2].endswith("SHUTDOWN")
 
 
 def test_who_was_refused_and_what_could_not_be_reached_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "packetcore")
-    endpoint = Endpoint(Recorder(), Config(max_sessions=1))
-    open_on(endpoint, PEER)
-    open_on(endpoint, OTHER)
+    client = FakeEndpoint(Handler(), Config(max_sessions=1), is_server=False)
+    FakeSession(client, peer=PEER)
+    FakeSession(client, peer=OTHER)
+    endpoint = client.endpoint
     endpoint.connect_failed(ConnectionRefusedError("nobody is there"))
     assert told(caplog)[1:] == [(0, OTHER, None), (0, None, None)]
     assert "refused" in caplog.messages[1]
@@ -100,15 +100,14 @@ def test_where_nobody_listens_nothing_is_formatted_or_made(
     made: list[object] = []
     monkeypatch.setattr(logging.getLogger("packetcore"), "makeRecord", lambda *args, **options: made.append(args))
     sessions: SessionPool[Session] = SessionPool(max_sessions=2)
-    endpoint = Endpoint(Recorder(), sessions=sessions)
-    hosts: list[MadeUpHost] = [open_on(endpoint, (Unprintable(n), n))[1] for n in range(2)]
-    hosts[0].session.bind(Unprintable("device"))
-    hosts[1].session.bind(Unprintable("device"))
-    open_on(endpoint, (Unprintable(), 9))
-    endpoint.connect_failed(OSError())
-    for host in hosts:
-        host.session.flush(101)
-        host.session.lost(None, 101)
-    assert endpoint.stats.refused == 1
+    client = FakeEndpoint(Handler(), is_server=False, sessions=sessions)
+    old, new = (FakeSession(client, peer=(Unprintable(n), n)) for n in range(2))
+    FakeSession(client, peer=(Unprintable(), 9))
+    old.session.bind(Unprintable("device"))
+    new.session.bind(Unprintable("device"))
+    client.endpoint.connect_failed(OSError())
+    new.lost()
+    assert old.close_reason is CloseReason.REPLACED
+    assert client.stats.refused == 1
     assert len(sessions) == 0
     assert made == []

@@ -39,8 +39,9 @@ from packetcore import (
     encode,
     load_driver,
 )
+from packetcore.testing import FakeSession
 from packetcore_conformance.vectors import PACKETS, STREAM, VECTORS
-from tests.made_up_host import Rig
+from tests.made_up_host import Recorder as Notes
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "migrating-from-dotnet.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -199,21 +200,18 @@ def test_the_names_on_the_page_exist() -> None:
 
 
 def test_what_a_handler_sends_for_one_chunk_is_one_write() -> None:
-    rig = Rig()
-    session, host = rig.open()
-    rig.handler.on["packet"] = lambda session: session.send(Packet(7))
-    session.received(encode(Packet(1)) * 3, 101.0)
-    assert host.verbs.count("write") == 1
-    assert host.packets() == [Packet(7)] * 3
+    handler = Notes()
+    session = FakeSession(handler)
+    handler.on["packet"] = lambda session: session.send(Packet(7))
+    session.feed(encode(Packet(1)) * 3)
+    assert session.writes == [encode(Packet(7)) * 3]
 
 
 def test_sends_between_which_nothing_waits_are_one_write() -> None:
-    session, host = Rig().open()
+    session = FakeSession(Handler())
     for packet in BURST:
-        session.send(packet)
-    session.flush(101.0)
-    assert host.verbs.count("write") == 1
-    assert host.packets() == BURST
+        session.session.send(packet)
+    assert session.writes == [b"".join(map(encode, BURST))]
 
 
 def test_a_dotnet_receiver_finds_the_last_packet_of_a_read_n_times() -> None:
@@ -315,30 +313,29 @@ def test_a_request_at_a_time_leaves_nothing_to_merge() -> None:
 
 
 def test_by_default_a_silent_peer_is_idle_after_60_s_and_a_frame_may_take_10() -> None:
-    session, _ = Rig().open()
-    session.received(encode(Packet(1)), 101.0)
-    session.tick(160.9)
-    assert session.is_open
-    session.tick(161.0)
+    session = FakeSession(Handler())
+    session.feed(Packet(1))
+    session.advance(59.9)
+    assert session.session.is_open
+    session.advance(0.1)
     assert session.close_reason is CloseReason.IDLE_TIMEOUT
-    session, _ = Rig().open()
-    session.received(encode(Packet(1))[:9], 101.0)
-    session.tick(111.0)
+    session = FakeSession(Handler())
+    session.feed(encode(Packet(1))[:9])
+    session.advance(10.0)
     assert session.close_reason is CloseReason.FRAME_TIMEOUT
 
 
 def test_as_before_a_peer_may_be_silent_for_ever_and_send_16_mib() -> None:
     config = run_block("as_before")["as_before"]
     large = Packet(1, bytes(16 * 2**20))
-    rig = Rig(config)
-    session, host = rig.open()
+    handler = Notes()
+    session = FakeSession(handler, config)
     frame = encode(large)
-    session.received(frame[:9], 101.0)
-    assert host.timer is None
-    session.tick(1e9)
-    session.received(frame[9:], 1e9)
-    assert host.timer is None
-    assert [call[0] for call in rig.handler.calls] == ["connected", "packet"]
+    session.feed(frame[:9])
+    session.advance(1e9)
+    session.feed(frame[9:])
+    session.advance(1e9)
+    assert handler.calls == [("connected",), ("packet", large)]
 
 
 def test_by_default_a_frame_above_1_mib_is_refused_in_both_directions() -> None:
@@ -346,9 +343,8 @@ def test_by_default_a_frame_above_1_mib_is_refused_in_both_directions() -> None:
     assert [event.reason for event in Decoder().feed(encode(large)[:12]) if isinstance(event, Malformed)] == [
         Reason.TOO_LONG
     ]
-    session, _ = Rig().open()
     with pytest.raises(packetcore.LocalProtocolError, match="max_payload"):
-        session.send(large)
+        FakeSession(Handler()).session.send(large)
 
 
 @pytest.mark.parametrize("byte", [0x00, 0xFD, 0xFE])
@@ -451,11 +447,11 @@ def test_a_frame_that_the_dotnet_library_takes_is_refused_and_the_next_delivered
     with pytest.raises(MalformedFrame) as refused:
         decode(frame)
     assert refused.value.reason is reason
-    rig = Rig()
-    session, _ = rig.open()
-    session.received(frame + VECTORS[0].wire, 101.0)
-    assert rig.handler.calls[1:] == [("malformed", reason), ("packet", VECTORS[0].packet)]
-    assert session.stats.malformed == {reason: 1}
+    handler = Notes()
+    session = FakeSession(handler)
+    session.feed(frame + VECTORS[0].wire)
+    assert handler.calls[1:] == [("malformed", reason), ("packet", VECTORS[0].packet)]
+    assert session.session.stats.malformed == {reason: 1}
     assert Decoder().feed(frame) == [Malformed(reason, len(frame) - 2, frame[1:-1])]
 
 
@@ -478,22 +474,19 @@ def test_any_count_is_legal_and_0_is_the_same_as_1() -> None:
     zero = decode(bytes.fromhex("feffff01000000000001fd01fe"))  # as the .NET library made it
     assert zero == Packet(65535, b"\xfe", type=1, count=0)
     assert zero in PACKETS
-    session, host = Rig().open()
-    session.send(zero)
-    session.flush(101.0)
-    assert host.packets() == [zero]
-    rig = Rig(Config(join_messages=True))
-    session, _ = rig.open()
-    session.received(encode(zero), 101.0)
-    assert rig.handler.named("message") == [("message", Message(65535, b"\xfe", type=1))]
+    session = FakeSession(Handler())
+    session.session.send(zero)
+    assert session.sent == [zero]
+    handler = Notes()
+    FakeSession(handler, Config(join_messages=True)).feed(zero)
+    assert handler.named("message") == [("message", Message(65535, b"\xfe", type=1))]
 
 
 def test_with_join_messages_a_count_that_nobody_meant_holds_the_packet_back() -> None:
     (stray,) = [packet for packet in PACKETS if packet.count == 2005]
-    rig = Rig(Config(join_messages=True))
-    session, _ = rig.open()
-    session.received(encode(stray), 101.0)
-    assert rig.handler.calls == [("connected",)]
+    handler = Notes()
+    FakeSession(handler, Config(join_messages=True)).feed(stray)
+    assert handler.calls == [("connected",)]
 
 
 # Datagrams

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from packetcore import (
     CloseReason,
     Config,
-    DatagramEndpoint,
+    Handler,
     LocalProtocolError,
     Message,
     Packet,
@@ -29,7 +29,8 @@ from packetcore import (
     encode,
 )
 from packetcore._requests import Requests
-from tests.made_up_host import MadeUpDatagramHost, Recorder, Rig
+from packetcore.testing import FakeDatagramEndpoint, FakeDatagramSession, FakeEndpoint, FakeSession
+from tests.made_up_host import Recorder, Rig
 
 ASK = Packet(7, b"?")
 ANSWER = Packet(7, b"!")
@@ -632,42 +633,38 @@ for case in (TestRequests, TestWithoutAHold, TestHeldUntilTheReplyComes):
 
 
 def test_a_reply_goes_to_who_asked_and_the_rest_to_the_handler() -> None:
-    rig = Rig()
-    session, host = rig.open()
-    ends: list[Outcome] = []
-    session.request(ASK, ends.append)
-    session.flush(100)
-    assert host.packets() == [ASK]
-    session.received(encode(OTHER) + encode(ANSWER) + encode(ANSWER), 101)
+    handler, ends = Recorder(), list[Outcome]()
+    session = FakeSession(handler)
+    session.session.request(ASK, ends.append)
+    assert session.sent == [ASK]
+    session.feed(OTHER, ANSWER, ANSWER)
     assert ends == [ANSWER]
-    assert rig.handler.named("packet") == [("packet", OTHER), ("packet", ANSWER)]
-    assert session.stats.packets_received == 3
-    session.lost(None, 102)
+    assert handler.named("packet") == [("packet", OTHER), ("packet", ANSWER)]
+    assert session.session.stats.packets_received == 3
+    session.eof()
     assert ends == [ANSWER]
 
 
 def test_the_first_request_of_a_session_is_treated_like_any_other() -> None:
     for others in (0, 1):
-        rig, ends = Rig(), list[Outcome]()
-        session, _ = rig.open()
+        handler, ends = Recorder(), list[Outcome]()
+        session = FakeSession(handler)
         for _ in range(others):
-            session.forget(session.request(Packet(9), ends.append))
-        rig.handler.on["packet"] = partial(Session.request, packet=ASK, done=ends.append)
-        session.received(encode(OTHER) + encode(ANSWER), 101)
+            session.session.forget(session.session.request(Packet(9), ends.append))
+        handler.on["packet"] = partial(Session.request, packet=ASK, done=ends.append)
+        session.feed(OTHER, ANSWER)
         assert ends == [ANSWER]
 
 
 def test_joined_messages_answer_requests_too() -> None:
-    rig = Rig(Config(join_messages=True))
-    session, _ = rig.open()
-    ends: list[Outcome] = []
-    session.request(ASK, ends.append)
-    session.flush(100)
-    answer = b"".join(encode(Packet(7, part, count=2)) for part in (b"long ", b"answer"))
-    session.received(answer, 101)
-    session.received(answer, 102)
+    handler, ends = Recorder(), list[Outcome]()
+    session = FakeSession(handler, Config(join_messages=True))
+    session.session.request(ASK, ends.append)
+    answer = [Packet(7, part, count=2) for part in (b"long ", b"answer")]
+    session.feed(*answer)
+    session.feed(*answer)
     assert ends == [Message(7, b"long answer")]
-    assert rig.handler.named("message") == [("message", Message(7, b"long answer"))]
+    assert handler.named("message") == [("message", Message(7, b"long answer"))]
 
 
 def test_a_thousand_at_once_each_end_once_in_time_or_with_their_own_reply() -> None:
@@ -728,46 +725,41 @@ def test_a_request_made_in_a_handler_has_its_whole_time_whatever_called_it(metho
 
 
 def test_the_end_is_told_to_each_who_waits_before_the_handler_hears_of_it() -> None:
-    rig = Rig()
-    session, _ = rig.open()
-    told: list[object] = []
-    rig.handler.on["disconnected"] = lambda session: told.append("disconnected")
+    handler, told = Recorder(), list[object]()
+    session = FakeSession(handler)
+    handler.on["disconnected"] = lambda session: told.append("disconnected")
     for wait in (False, True):
-        session.request(ASK, lambda reply: told.append(reason_of(reply)), timeout=50, wait=wait)
-    session.flush(100)
-    session.lost(ConnectionResetError(), 101)
-    session.tick(200)
+        session.session.request(ASK, lambda reply: told.append(reason_of(reply)), timeout=50, wait=wait)
+    session.lost()
+    session.advance(100)
     assert told == [CloseReason.RESET, CloseReason.RESET, "disconnected"]
 
 
 def test_who_asks_again_when_told_of_the_end_keeps_nobody_else_waiting() -> None:
-    rig, ends = Rig(), list[Outcome]()
-    session, _ = rig.open()
-    session.request(ASK, lambda reply: session.request(ASK, ends.append))
-    session.request(OTHER, ends.append)
-    session.flush(100)
-    session.lost(None, 101)
-    assert [reason_of(end) for end in ends] == [CloseReason.PEER]
-    assert rig.log == []
-    assert rig.handler.calls[-1] == ("disconnected", CloseReason.PEER)
+    handler, ends = Recorder(), list[Outcome]()
+    session = FakeSession(handler)
+    session.session.request(ASK, lambda reply: session.session.request(ASK, ends.append))
+    session.session.request(OTHER, ends.append)
+    session.lost()
+    assert [reason_of(end) for end in ends] == [CloseReason.RESET]
+    assert handler.calls[-1] == ("disconnected", CloseReason.RESET)
 
 
 def test_a_peer_that_has_finished_sending_answers_nothing_more() -> None:
-    rig, ends = Rig(), list[Outcome]()
-    session, _ = rig.open()
-    rig.handler.on["eof"] = lambda session: None  # it goes on sending
-    session.request(ASK, ends.append)
-    session.request(OTHER, ends.append)
-    session.request(OTHER, ends.append, wait=True)
-    session.flush(100)
-    session.received(encode(ANSWER), 101)
-    session.eof(101)
+    handler, ends = Recorder(), list[Outcome]()
+    session = FakeSession(handler)
+    handler.on["eof"] = lambda session: None  # it goes on sending
+    session.session.request(ASK, ends.append)
+    session.session.request(OTHER, ends.append)
+    session.session.request(OTHER, ends.append, wait=True)
+    session.feed(ANSWER)
+    session.eof()
     assert ends[0] == ANSWER
     assert [reason_of(end) for end in ends[1:]] == [CloseReason.PEER] * 2
-    assert session.is_open
+    assert session.session.is_open
     with pytest.raises(SessionClosed, match="PEER"):
-        session.request(ASK, ends.append)
-    assert session.outstanding == 0
+        session.session.request(ASK, ends.append)
+    assert session.session.outstanding == 0
 
 
 def test_a_socket_slow_to_close_does_not_spin_the_timer_of_one_that_waits() -> None:
@@ -821,25 +813,24 @@ def test_a_request_that_may_not_be_sent_is_refused_and_leaves_nothing() -> None:
 
 @pytest.mark.parametrize("part", ["match", "done"])
 def test_a_match_or_done_that_raises_ends_its_session_like_a_handler_that_does(part: str) -> None:
-    rig, ends = Rig(), list[Outcome]()
-    session, _ = rig.open()
-    other, _ = rig.open()
+    handler, ends = Recorder(), list[Outcome]()
+    server = FakeEndpoint(handler)
+    session, other = FakeSession(server), FakeSession(server)
 
     def fail(reply: object) -> bool:
         raise RuntimeError(part)
 
     if part == "match":
-        session.request(ASK, ends.append, match=fail)
+        session.session.request(ASK, ends.append, match=fail)
     else:
-        session.request(ASK, fail)
-    session.request(OTHER, ends.append)
-    session.flush(100)
-    session.received(encode(ANSWER), 101)
-    session.lost(None, 102)
-    assert len(rig.log) == 1
+        session.session.request(ASK, fail)
+    session.session.request(OTHER, ends.append)
+    with pytest.raises(RuntimeError, match=part):
+        session.feed(ANSWER)
     assert {reason_of(end) for end in ends} == {CloseReason.HANDLER_ERROR}
-    assert rig.handler.calls[-1] == ("disconnected", CloseReason.HANDLER_ERROR)
-    assert other.is_open
+    assert handler.calls[-1] == ("disconnected", CloseReason.HANDLER_ERROR)
+    assert len(session.errors) == 1
+    assert other.session.is_open
 
 
 def test_a_paused_session_keeps_the_reply_until_it_goes_on() -> None:
@@ -856,132 +847,120 @@ def test_a_paused_session_keeps_the_reply_until_it_goes_on() -> None:
 
 
 def test_unanswered_counts_what_waits_and_what_was_given_up() -> None:
-    session, _ = Rig(Config(max_payload=4)).open()
+    fake = FakeSession(Handler(), Config(max_payload=4))
+    session = fake.session
     assert session.unanswered == 0
     requests = [session.request(Packet(id), lambda reply: None, timeout=1 if id == 9 else None) for id in (7, 8, 9)]
-    session.flush(100)
-    session.received(encode(ANSWER), 100)
+    fake.feed(ANSWER)
     assert session.unanswered == 2
     session.forget(requests[1])
     session.request(OTHER, lambda reply: None, wait=True)
-    session.tick(101)
+    fake.advance(1)
     assert session.unanswered == 2, "what was not sent has no reply to come"
     with pytest.raises(LocalProtocolError):
         session.request(Packet(7, b"12345"), lambda reply: None)
     assert session.unanswered == 2
-    session.received(encode(Packet(9)), 102)
+    fake.feed(Packet(9))
     assert session.unanswered == 1, "a late reply has come"
 
 
 def test_a_late_reply_is_dropped_and_counted_and_answers_no_newer_request() -> None:
-    rig, ends = Rig(), list[Outcome]()
-    session, host = rig.open()
+    handler, ends = Recorder(), list[Outcome]()
+    fake = FakeSession(handler)
+    session = fake.session
     session.request(ASK, ends.append, timeout=1)
-    session.flush(100)
-    session.tick(101)
+    fake.advance(1)
     with pytest.raises(RequestPending, match=r"id=7 .* held for request_hold=60\.0 s"):
         session.request(ASK, ends.append)
-    assert host.packets() == [ASK], "nothing of it was sent"
-    session.received(encode(Packet(7, b"late")), 102)
+    assert fake.sent == [ASK], "nothing of it was sent"
+    fake.feed(Packet(7, b"late"))
     assert (session.stats.late_replies, session.stats.packets_received, len(ends)) == (1, 1, 1)
-    assert not rig.handler.named("packet")
+    assert not handler.named("packet")
     session.request(ASK, ends.append)
-    session.flush(102)
-    session.received(encode(ANSWER) + encode(Packet(7, b"news")), 103)
+    fake.feed(ANSWER, Packet(7, b"news"))
     assert ends[1:] == [ANSWER]
-    assert rig.handler.named("packet") == [("packet", Packet(7, b"news"))]
-    session.lost(None, 104)
-    assert rig.endpoint.stats.total.late_replies == 1
+    assert handler.named("packet") == [("packet", Packet(7, b"news"))]
+    fake.eof()
+    assert fake.endpoint.stats.total.late_replies == 1
 
 
 @pytest.mark.parametrize("hold", [None, 5.0])
 def test_the_timer_frees_an_id_whose_reply_never_came_and_sends_who_waits_for_it(hold: float | None) -> None:
-    rig, ends = Rig(Config(idle_timeout=None, request_hold=hold)), list[Outcome]()
-    session, host = rig.open()
-    forgotten = session.request(ASK, ends.append)
-    session.flush(100)
-    session.forget(forgotten)
-    session.request(Packet(7, b"again"), ends.append, wait=True)
-    session.flush(150)
-    if hold is None:
-        assert host.timer is None, "there is no time to wait for"
-        return
-    assert host.timer == 155, "from when it was forgotten"
-    host.verbs.clear()
-    session.tick(155)
-    assert host.packets() == [ASK, Packet(7, b"again")]
-    assert host.verbs.count("write") == 1
-    session.received(encode(ANSWER), 156)
+    ends = list[Outcome]()
+    session = FakeSession(Handler(), Config(idle_timeout=None, request_hold=hold))
+    forgotten = session.session.request(ASK, ends.append)
+    session.advance(50)
+    session.session.forget(forgotten)
+    session.session.request(Packet(7, b"again"), ends.append, wait=True)
+    session.advance(4.9)  # from when it was forgotten
+    assert session.sent == [ASK]
+    session.advance(1e9 if hold is None else 0.1)
+    assert session.sent == [ASK] if hold is None else [ASK, Packet(7, b"again")]
+    session.feed(ANSWER)
+    assert session.sent == [ASK, Packet(7, b"again")]
+    session.feed(*[ANSWER] * (hold is None))
     assert ends == [ANSWER]
 
 
 def test_one_that_waits_for_its_id_is_sent_with_what_the_handler_sends_upon_the_reply() -> None:
-    rig, ends = Rig(), list[Outcome]()
-    session, host = rig.open()
-    session.request(ASK, lambda reply: session.send(OTHER))
-    session.request(ASK, ends.append, timeout=30, wait=True)
-    session.flush(100)
-    assert host.timer == 130, "its time is counted already"
-    host.verbs.clear()
-    session.received(encode(ANSWER), 101)
-    assert host.packets() == [ASK, ASK, OTHER]
-    assert host.verbs.count("write") == 1
-    session.tick(130)
-    assert str(ends[0]) == "no reply to request 7 came within timeout=30 s"
+    ends = list[Outcome]()
+    session = FakeSession(Handler())
+    session.session.request(ASK, lambda reply: session.session.send(OTHER))
+    session.session.request(ASK, ends.append, timeout=30, wait=True)
+    session.advance(1)
+    session.feed(ANSWER)
+    assert session.sent == [ASK, ASK, OTHER]
+    assert len(session.writes) == 2
+    session.advance(29)
+    assert str(ends[0]) == "no reply to request 7 came within timeout=30 s", "its time was counted already"
 
 
 def test_a_request_waits_for_its_id_only_where_it_may_be_sent() -> None:
-    rig, ends = Rig(), list[Outcome]()
-    session, _ = rig.open()
-    session.request(ASK, ends.append)
-    session.close()
+    ends = list[Outcome]()
+    session = FakeSession(Handler())
+    session.session.request(ASK, ends.append)
+    session.session.close()
     with pytest.raises(SessionClosed):
-        session.request(ASK, ends.append, wait=True)
-    session.flush(100)
-    session.lost(None, 101)
+        session.session.request(ASK, ends.append, wait=True)
+    assert session.is_over
     assert [reason_of(end) for end in ends] == [CloseReason.LOCAL]
 
 
 def test_a_payload_is_a_request_with_an_id_of_its_own() -> None:
-    rig, ends = Rig(), list[Outcome]()
-    session, host = rig.open()
-    asked = [session.request(bytearray(b"?"), ends.append, type=type) for type in (None, 5)]
-    session.flush(100)
-    assert host.packets() == [Packet(0, b"?"), Packet(1, b"?", type=5)]
+    ends = list[Outcome]()
+    session = FakeSession(Handler())
+    asked = [session.session.request(bytearray(b"?"), ends.append, type=type) for type in (None, 5)]
+    assert session.sent == [Packet(0, b"?"), Packet(1, b"?", type=5)]
     assert [request.id for request in asked] == [0, 1]
-    session.received(encode(Packet(1, b"!")), 101)
+    session.feed(Packet(1, b"!"))
     assert ends == [Packet(1, b"!")]
 
 
 def test_over_udp_each_peer_has_requests_of_its_own() -> None:
     handler = Recorder()
-    endpoint = DatagramEndpoint(handler)
-    host = MadeUpDatagramHost(endpoint)
-    ends: dict[int, list[Outcome]] = {1: [], 2: [], 3: []}
-    peers = {n: ("192.0.2.1", n) for n in ends}
-    for n, peer in peers.items():
-        endpoint.open(peer, 100).request(ASK, ends[n].append, timeout=n)
-    endpoint.flush(100)
-    assert sorted(host.sent) == [(encode(ASK), peer) for peer in peers.values()]
-    endpoint.received(encode(ANSWER), peers[2], 100.5)
-    assert host.timer == 101
-    endpoint.tick(101)
-    assert [type(end) for end in ends[1]] == [TimeoutError]
-    assert ends[2] == [ANSWER]
-    endpoint.abort(101)
-    assert [reason_of(end) for end in ends[3]] == [CloseReason.SHUTDOWN]
+    client = FakeDatagramEndpoint(handler, is_server=False)
+    peers = [FakeDatagramSession(client) for _ in range(3)]
+    ends: list[list[Outcome]] = [[], [], []]
+    for peer, outcomes, timeout in zip(peers, ends, (1, 2, 3), strict=True):
+        peer.session.request(ASK, outcomes.append, timeout=timeout)
+        assert peer.sent == [ASK]
+    client.advance(0.5)
+    peers[1].feed(ANSWER)
+    client.advance(0.5)
+    assert [type(end) for end in ends[0]] == [TimeoutError]
+    assert ends[1] == [ANSWER]
+    client.close()
+    assert [reason_of(end) for end in ends[2]] == [CloseReason.SHUTDOWN]
     assert len(handler.named("packet")) == 0
 
 
 def test_a_request_too_long_for_a_datagram_is_refused_and_waits_for_nothing() -> None:
     handler, ends = Recorder(), list[Outcome]()
-    endpoint = DatagramEndpoint(handler, Config(max_datagram=11))
-    MadeUpDatagramHost(endpoint)
-    session = endpoint.open(("192.0.2.1", 5000), 100)
+    peer = FakeDatagramSession(handler, Config(max_datagram=11), is_server=False)
     with pytest.raises(LocalProtocolError, match="max_datagram=11"):
-        session.request(ASK, ends.append, timeout=1)
-    endpoint.received(encode(Packet(7)), session.peer, 101)
-    endpoint.abort(102)
+        peer.session.request(ASK, ends.append, timeout=1)
+    peer.feed(Packet(7))
+    peer.endpoint.close()
     assert handler.named("packet") == [("packet", Packet(7))]
     assert ends == []
-    assert session.unanswered == 0
+    assert peer.session.unanswered == 0

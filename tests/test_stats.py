@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import count
 
 import pytest
 
 from packetcore import (
     CloseReason,
     Config,
-    DatagramEndpoint,
     Endpoint,
     EndpointStats,
+    Handler,
     IdentityTaken,
     Packet,
     Reason,
@@ -22,11 +23,11 @@ from packetcore import (
     Stats,
     encode,
 )
-from tests.made_up_host import MadeUpDatagramHost, MadeUpHost, Recorder, Rig, open_on
+from packetcore.testing import Clock, FakeDatagramEndpoint, FakeDatagramSession, FakeEndpoint, FakeSession
+from tests.made_up_host import Recorder
 
 PING = Packet(1, b"ping")
 PONG = Packet(2, b"pong")
-UDP = ("192.0.2.9", 9000)
 
 
 def numbers(stats: EndpointStats) -> list[int]:
@@ -40,11 +41,11 @@ class Watcher(Recorder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.endpoint: Endpoint
+        self.server: FakeEndpoint
         self.seen: list[list[int]] = []
 
     def _note(self, session: Session, *call: object) -> None:
-        stats = self.endpoint.stats
+        stats = self.server.stats
         assert stats.opened == stats.sessions + stats.closed.total()
         self.seen.append(numbers(stats))
         super()._note(session, *call)
@@ -53,57 +54,58 @@ class Watcher(Recorder):
 def test_totals_are_the_sum_of_all_sessions_and_only_ever_go_up() -> None:
     chance = random.Random(5)
     handler = Watcher()
-    endpoint = handler.endpoint = Endpoint(handler, Config(max_sessions=5), is_server=True)
+    server = handler.server = FakeEndpoint(handler, Config(max_sessions=5))
     expected = Stats()
-    opened: list[MadeUpHost] = []
-    live: list[MadeUpHost] = []
-    for n in range(400):
+    opened: list[FakeSession] = []
+    live: list[FakeSession] = []
+    for _ in range(400):
         if chance.random() < 0.3:
-            session, host = open_on(endpoint, ("192.0.2.1", n))
-            if session.id:
-                live.append(host)
-                opened.append(host)
+            session = FakeSession(server)
+            if session.session.id:
+                live.append(session)
+                opened.append(session)
         elif live:
-            host = chance.choice(live)
+            session = chance.choice(live)
             match chance.randrange(5):
                 case 0:
-                    host.session.received(encode(PING) * 3 + b"\xfe\x00\xfe", 101)
+                    session.feed(encode(PING) * 3 + b"\xfe\x00\xfe")
                 case 1:
-                    host.session.send(PONG)
-                    host.session.flush(101)
+                    session.session.send(PONG)
                 case 2:
-                    host.session.received(b"noise", 101)
+                    session.feed(b"noise")
                 case 3:
-                    host.takes = 0
+                    session.room = 0
                 case 4:
-                    live.remove(host)
-                    host.session.lost(chance.choice([None, ConnectionResetError()]), 101)
-        stats = endpoint.stats
+                    live.remove(session)
+                    session.room = None  # what is unsent would hold up an end in good order
+                    if chance.random() < 0.5:
+                        session.eof()
+                    else:
+                        session.lost()
+        stats = server.stats
         handler.seen.append(numbers(stats))
-        assert stats.sessions == len(live) == len(endpoint.sessions)
-        assert stats.outstanding == sum(host.session.outstanding for host in live)
-    for host in opened:
-        expected.add(host.session.stats)
-    assert endpoint.stats.total == expected
+        assert stats.sessions == len(live) == len(server.sessions)
+        assert stats.outstanding == sum(session.session.outstanding for session in live)
+    for session in opened:
+        expected.add(session.session.stats)
+    assert server.stats.total == expected
     assert expected.packets_received > 0
     assert expected.malformed[Reason.TOO_SHORT] > 0
-    assert endpoint.stats.refused > 0
-    reasons = Counter(host.session.close_reason for host in opened if host not in live)
-    assert endpoint.stats.closed == reasons
+    assert server.stats.refused > 0
+    assert server.stats.closed == Counter(session.close_reason for session in opened if session not in live)
     for before, after in zip(handler.seen, handler.seen[1:], strict=False):
         assert all(low <= high for low, high in zip(before, after, strict=True)), "a counter went down"
 
 
 def test_a_copy_of_the_totals_stays_as_it_is() -> None:
-    rig = Rig()
-    session, _ = rig.open()
-    before = rig.endpoint.stats
-    session.received(b"\xfe\x00\xfe" + encode(PING), 101)
-    session.lost(None, 102)
+    session = FakeSession(Handler())
+    before = session.endpoint.stats
+    session.feed(b"\xfe\x00\xfe" + encode(PING))
+    session.eof()
     assert before == EndpointStats(sessions=1, opened=1)
     before.closed[CloseReason.RESET] += 1
     before.total.malformed[Reason.NOISE] += 1
-    after = rig.endpoint.stats
+    after = session.endpoint.stats
     assert after.closed == {CloseReason.PEER: 1}
     assert after.malformed == after.total.malformed == {Reason.TOO_SHORT: 1}
 
@@ -119,13 +121,11 @@ def test_stats_add_every_field_of_one_another() -> None:
 
 
 def test_a_server_that_is_closed_by_the_first_session_it_opens_waits_for_that_one() -> None:
-    rig, done = Rig(), list[bool]()
-    rig.handler.on["connected"] = lambda session: rig.endpoint.drain(100, lambda: done.append(True))
-    session, _ = rig.open()
-    assert not done
-    session.eof(101)
-    session.lost(None, 101)
-    assert done == [True]
+    handler, done = Recorder(), list[CloseReason | None]()
+    server = FakeEndpoint(handler)
+    handler.on["connected"] = lambda session: server.endpoint.drain(0.0, lambda: done.append(session.close_reason))
+    FakeSession(server)
+    assert done == [CloseReason.SHUTDOWN]
 
 
 class Shared:
@@ -133,95 +133,90 @@ class Shared:
 
     def __init__(self, **caps: int) -> None:
         self.pool: SessionPool[Session] = SessionPool(**caps)
-        self.tcp = Rig(is_server=True, sessions=self.pool)
-        self.handler = Recorder()
-        self.udp = DatagramEndpoint(self.handler, is_server=True, sessions=self.pool)
-        self.socket = MadeUpDatagramHost(self.udp)
+        self.clock = Clock()
+        self.ports = count(9000)
+        self.tcp = FakeEndpoint(Handler(), sessions=self.pool, clock=self.clock)
+        self.udp = FakeDatagramEndpoint(Handler(), sessions=self.pool, clock=self.clock)
 
-    def open_udp(self, port: int = 9000) -> Session:
-        return self.udp.open(("192.0.2.9", port), 100)
+    def open(self, is_tcp: bool, host: str = "192.0.2.9") -> FakeSession | FakeDatagramSession:
+        """One more session, unless it is refused."""
+        peer = (host, next(self.ports))
+        if is_tcp:
+            return FakeSession(self.tcp, peer=peer)
+        session = FakeDatagramSession(self.udp, peer=peer)
+        session.feed(PING)
+        return session
 
 
 def test_ids_and_caps_are_those_of_the_register_and_not_of_one_server() -> None:
     shared = Shared(max_sessions=3, max_per_host=2)
-    ids = [shared.tcp.open("192.0.2.9")[0].id, shared.open_udp().id]
-    refused, _ = shared.tcp.open("192.0.2.9")
+    opened = [shared.open(is_tcp) for is_tcp in (True, False)]
+    refused = shared.open(is_tcp=True)
     assert refused.close_reason is CloseReason.REFUSED, "two of one host, whatever they came over"
-    ids.append(shared.tcp.open("192.0.2.1")[0].id)
-    shared.udp.received(encode(PING), ("192.0.2.2", 1), 100)
-    assert ids == [1, 2, 3]
-    assert (shared.tcp.endpoint.stats.refused, shared.udp.stats.refused) == (1, 1)
-    assert (shared.tcp.endpoint.stats.sessions, shared.udp.stats.sessions) == (2, 1)
+    opened.append(shared.open(is_tcp=True, host="192.0.2.1"))
+    shared.open(is_tcp=False, host="192.0.2.2")
+    assert [each.session.id for each in opened] == [1, 2, 3]
+    assert (shared.tcp.stats.refused, shared.udp.stats.refused) == (1, 1)
+    assert (shared.tcp.stats.sessions, shared.udp.stats.sessions) == (2, 1)
 
 
 def test_each_server_counts_its_own() -> None:
     shared = Shared()
-    session, _ = shared.tcp.open()
-    session.received(encode(PING) * 2, 101)
-    shared.udp.received(encode(PING), UDP, 101)
-    session.send(PONG)
-    assert shared.tcp.endpoint.stats.total.packets_received == 2
+    tcp, _ = FakeSession(shared.tcp), shared.open(is_tcp=False)
+    tcp.feed(PING, PING)
+    tcp.room = 0
+    tcp.session.send(PONG)
+    assert shared.tcp.stats.total.packets_received == 2
     assert shared.udp.stats.total.packets_received == 1
-    assert (shared.tcp.endpoint.stats.outstanding, shared.udp.stats.outstanding) == (len(encode(PONG)), 0)
-    assert shared.tcp.endpoint.own_sessions() == [session]
+    assert (shared.tcp.stats.outstanding, shared.udp.stats.outstanding) == (len(encode(PONG)), 0)
+    assert shared.tcp.endpoint.own_sessions() == [tcp.session]
 
 
 @pytest.mark.parametrize("is_tcp", [True, False])
 def test_draining_and_aborting_one_server_touch_only_its_own(is_tcp: bool) -> None:
     shared, done = Shared(), list[bool]()
-    tcp, host = shared.tcp.open()
-    udp = shared.open_udp()
-    drained: Endpoint = shared.tcp.endpoint if is_tcp else shared.udp
-    own, other = (tcp, udp) if is_tcp else (udp, tcp)
-    own_handler = shared.tcp.handler if is_tcp else shared.handler
-    drained.drain(101, lambda: done.append(True))
-    assert not own.is_open
-    assert other.is_open
-    if is_tcp:
-        assert not done, "the peer has not closed yet"
-    drained.abort(102)
-    host.session.lost(None, 102) if is_tcp else None
+    own, other = shared.open(is_tcp), shared.open(not is_tcp)
+    if isinstance(own, FakeSession):
+        own.peer_closes = False
+    drained: Endpoint = shared.tcp.endpoint if is_tcp else shared.udp.endpoint
+    drained.drain(0.0, lambda: done.append(True))
+    assert not own.session.is_open
+    assert other.session.is_open
+    assert done == ([] if is_tcp else [True]), "a peer over TCP has not closed yet"
+    drained.abort(0.0)
+    assert own.close_reason is CloseReason.SHUTDOWN
     assert done == [True], "though the other's sessions live on"
-    assert own_handler.calls[-1] == ("disconnected", CloseReason.SHUTDOWN)
-    assert list(shared.pool) == [other]
-    other.send(PING)
-    assert shared.tcp.open()[0].is_open is not is_tcp
-    shared.udp.received(encode(PING), ("192.0.2.2", 1), 103)
+    assert list(shared.pool) == [other.session]
+    other.session.send(PONG)
+    assert other.sent == [PONG]
+    assert shared.open(not is_tcp).session.is_open
+    assert shared.open(is_tcp=True).close_reason is (CloseReason.REFUSED if is_tcp else None)
     assert shared.udp.stats.sessions == (2 if is_tcp else 0)
 
 
 @pytest.mark.parametrize("is_tcp_first", [True, False])
 def test_a_device_that_comes_back_over_the_other_transport_takes_its_identity_along(is_tcp_first: bool) -> None:
     shared = Shared()
-    tcp, host = shared.tcp.open()
-    udp = shared.open_udp()
-    old, new = (tcp, udp) if is_tcp_first else (udp, tcp)
-    old.bind("device 7")
+    old, new = shared.open(is_tcp_first), shared.open(not is_tcp_first)
+    old.session.bind("device 7")
     with pytest.raises(IdentityTaken):
-        new.bind("device 7", takeover="reject")
-    assert shared.pool.find("device 7") is old
-    new.bind("device 7")
-    assert shared.pool.find("device 7") is new
-    assert not old.is_open
-    host.session.flush(101)
-    host.session.eof(101)
-    shared.udp.flush(101)
-    if is_tcp_first:
-        host.session.lost(None, 101)
+        new.session.bind("device 7", takeover="reject")
+    assert shared.pool.find("device 7") is old.session
+    new.session.bind("device 7")
+    assert shared.pool.find("device 7") is new.session
+    assert not old.session.is_open
     assert old.close_reason is CloseReason.REPLACED
-    assert (shared.pool.get(old.id), shared.pool.get(new.id)) == (None, new)
-    assert shared.pool.find("device 7") is new
-    replaced = (shared.tcp.endpoint if is_tcp_first else shared.udp).stats.closed
-    assert replaced == {CloseReason.REPLACED: 1}
+    assert (shared.pool.get(old.session.id), shared.pool.get(new.session.id)) == (None, new.session)
+    assert shared.pool.find("device 7") is new.session
+    assert (shared.tcp if is_tcp_first else shared.udp).stats.closed == {CloseReason.REPLACED: 1}
 
 
 def test_a_session_that_was_replaced_cannot_take_its_identity_back() -> None:
-    rig = Rig()
-    old, _ = rig.open()
-    new, _ = rig.open()
-    old.bind("device 7")
-    new.bind("device 7")
+    server = FakeEndpoint(Handler())
+    old, new = FakeSession(server), FakeSession(server)
+    old.session.bind("device 7")
+    new.session.bind("device 7")
     with pytest.raises(SessionClosed):
-        old.bind("device 7")  # it is closing: its handler may still be at work
-    assert rig.endpoint.sessions.find("device 7") is new
-    assert new.is_open
+        old.session.bind("device 7")  # it is closing: its handler may still be at work
+    assert server.sessions.find("device 7") is new.session
+    assert new.session.is_open

@@ -11,6 +11,7 @@ from packetcore import (
     CloseReason,
     Config,
     DatagramEndpoint,
+    Handler,
     LocalProtocolError,
     Packet,
     Request,
@@ -20,7 +21,8 @@ from packetcore import (
     encode,
 )
 from packetcore._turns import Turns
-from tests.made_up_host import MadeUpHost, Recorder, Rig
+from packetcore.testing import FakeSession
+from tests.made_up_host import Recorder
 
 
 class Bus:
@@ -203,36 +205,35 @@ def test_the_end_ends_all_and_sends_nothing_more() -> None:
 
 
 def test_a_session_asks_in_turns_and_its_one_timer_serves_them() -> None:
-    rig = Rig(Config(max_requests_in_flight=1, turnaround_delay=0.5, idle_timeout=None, keepalive_interval=None))
-    session, host = rig.open()
+    config = Config(max_requests_in_flight=1, turnaround_delay=0.5, idle_timeout=None, keepalive_interval=None)
+    session = FakeSession(Handler(), config)
     outcomes: list[Any] = []
     for id in (1, 2):
-        session.request(Packet(id), outcomes.append, timeout=5)
-    session.flush(100.0)
-    assert host.packets() == [Packet(1)]
-    session.received(encode(Packet(1, b"reply")), 101.0)
+        session.session.request(Packet(id), outcomes.append, timeout=5)
+    session.advance(1)
+    assert session.sent == [Packet(1)]
+    session.feed(Packet(1, b"reply"))
     assert outcomes == [Packet(1, b"reply")]
-    assert host.timer == 101.5
-    session.tick(101.5)
-    assert host.packets() == [Packet(1), Packet(2)]
-    assert host.timer == 106.5
-    session.request(Packet(3), outcomes.append)
-    session.lost(None, 102.0)
-    assert [type(outcome) for outcome in outcomes] == [Packet, SessionClosed, SessionClosed]
-    assert host.packets() == [Packet(1), Packet(2)]
+    session.advance(0.375)
+    assert session.sent == [Packet(1)]
+    session.advance(0.125)
+    assert session.sent == [Packet(1), Packet(2)]
+    session.session.request(Packet(3), outcomes.append)
+    session.session.request(Packet(4), outcomes.append)
+    session.advance(5)
+    assert session.sent == [Packet(1), Packet(2)], "the turnaround delay is kept after a timeout too"
+    session.lost()
+    assert [type(outcome) for outcome in outcomes] == [Packet, TimeoutError, SessionClosed, SessionClosed]
+    assert session.sent == [Packet(1), Packet(2)]
 
 
 def test_a_request_that_is_forgotten_outside_an_input_lets_the_next_have_its_turn() -> None:
-    rig = Rig(Config(max_requests_in_flight=1, idle_timeout=None))
-    session, host = rig.open()
-    first = session.request(Packet(1), lambda outcome: None)
-    session.request(Packet(2), lambda outcome: None)
-    session.flush(100.0)
-    session.forget(first)
-    session.flush(101.0)
-    assert host.timer == 101.0
-    session.tick(101.0)
-    assert host.packets() == [Packet(1), Packet(2)]
+    session = FakeSession(Handler(), Config(max_requests_in_flight=1, idle_timeout=None))
+    first = session.session.request(Packet(1), lambda outcome: None)
+    session.session.request(Packet(2), lambda outcome: None)
+    session.advance(1)
+    session.session.forget(first)
+    assert session.sent == [Packet(1), Packet(2)]
 
 
 # Silence between frames.
@@ -241,104 +242,92 @@ DELAY = 0.25
 FRAMES = [Packet(number, bytes([number])) for number in range(4)]
 
 
-def paced(**config: Any) -> tuple[Session, MadeUpHost, Recorder]:
-    rig = Rig(Config(interframe_delay=DELAY, **{"idle_timeout": None, **config}))
-    session, host = rig.open()
-    return session, host, rig.handler
+def paced(**config: Any) -> tuple[FakeSession, Recorder]:
+    handler = Recorder()
+    return FakeSession(handler, Config(interframe_delay=DELAY, **{"idle_timeout": None, **config})), handler
+
+
+def send(session: FakeSession, packets: list[Packet]) -> None:
+    for packet in packets:
+        session.session.send(packet)
 
 
 def test_frames_leave_one_at_a_time() -> None:
-    session, host, handler = paced()
-    for packet in FRAMES:
-        session.send(packet)
-    session.flush(200.0)
-    assert host.packets() == FRAMES[:1]
-    assert session.outstanding == sum(len(encode(packet)) for packet in FRAMES[1:])
-    assert host.timer == 200.0 + DELAY
-    session.tick(200.1)
-    assert host.packets() == FRAMES[:1], "it went before its time"
+    session, handler = paced()
+    send(session, FRAMES)
+    assert session.sent == FRAMES[:1]
+    assert session.session.outstanding == sum(len(encode(packet)) for packet in FRAMES[1:])
     for turn in range(1, 4):
-        session.tick(200.0 + turn * DELAY)
-        assert host.packets() == FRAMES[: turn + 1]
-    assert session.outstanding == 0
-    assert sum(n for _, n in handler.named("sent")) == session.bytes_gone == session.bytes_sent  # type: ignore[misc]
-    session.send(FRAMES[0])
-    session.flush(300.0)
-    assert len(host.packets()) == 5, "after a long silence it waits for nothing"
+        session.advance(DELAY - 0.125)
+        assert session.sent == FRAMES[:turn], "it went before its time"
+        session.advance(0.125)
+        assert session.sent == FRAMES[: turn + 1]
+    assert session.session.outstanding == 0
+    gone, sent = session.session.bytes_gone, session.session.bytes_sent
+    assert sum(n for _, n in handler.named("sent")) == gone == sent  # type: ignore[misc]
+    session.advance(100)
+    send(session, FRAMES[:1])
+    assert len(session.sent) == 5, "after a long silence it waits for nothing"
 
 
 def test_what_comes_puts_off_what_goes() -> None:
-    session, host, handler = paced()
+    session, handler = paced()
     handler.on["packet"] = lambda session: session.send(FRAMES[0])
-    session.received(encode(FRAMES[1]), 200.0)
-    assert (host.packets(), host.timer) == ([], 200.0 + DELAY)
-    session.received(b"\xfe", 200.1)
-    session.tick(200.0 + DELAY)
-    assert host.packets() == []
-    assert host.timer == pytest.approx(200.1 + DELAY)
-    session.tick(200.1 + DELAY)
-    assert host.packets() == FRAMES[:1]
+    session.feed(FRAMES[1])
+    session.advance(0.125)
+    session.feed(b"\xfe")
+    session.advance(DELAY - 0.125)
+    assert session.sent == []
+    session.advance(0.125)
+    assert session.sent == FRAMES[:1]
 
 
 def test_silence_begins_when_the_last_byte_has_left() -> None:
-    session, host, _ = paced()
-    host.takes = 3
-    session.send(FRAMES[0])
-    session.send(FRAMES[1])
-    session.flush(200.0)
-    session.tick(201.0)
-    assert host.packets() == FRAMES[:1], "the frame before has not left yet"
-    host.takes, host.now = 100, 202.0
-    host.drain()
-    assert host.timer == 202.0 + DELAY
-    session.tick(202.0 + DELAY)
-    assert host.packets() == FRAMES[:2]
+    session, _ = paced()
+    session.room = 3
+    send(session, FRAMES[:2])
+    session.advance(1)
+    assert session.writes == [encode(FRAMES[0])], "the frame before has not left yet"
+    session.room = None
+    session.advance(DELAY - 0.125)
+    assert session.sent == FRAMES[:1]
+    session.advance(0.125)
+    assert session.sent == FRAMES[:2]
 
 
 def test_what_waits_counts_against_the_limits_and_a_slow_bus_is_no_sign_of_life() -> None:
-    session, _, _ = paced(write_high_water=36, write_low_water=0, max_outstanding=50, idle_timeout=1.0)
-    for packet in FRAMES[:3]:
-        session.send(packet)
-    session.flush(200.0)
-    paused = [session.write_paused]
-    for packet in FRAMES[:2]:
-        session.send(packet)
-    session.flush(200.0)
-    paused.append(session.write_paused)
-    assert (paused, session.outstanding) == ([False, True], 48)
-    session.send(FRAMES[0])
-    session.flush(200.0)
+    session, _ = paced(write_high_water=36, write_low_water=0, max_outstanding=50, idle_timeout=1.0)
+    send(session, FRAMES[:3])
+    assert session.sent == FRAMES[:1]
+    paused = [session.session.write_paused]
+    send(session, FRAMES[:2])
+    session.clock.settle()
+    paused.append(session.session.write_paused)
+    assert (paused, session.session.outstanding) == ([False, True], 48)
+    send(session, FRAMES[:1])
     assert session.close_reason is CloseReason.SLOW_CONSUMER
-    quiet, _, _ = paced(idle_timeout=1.0)
-    for packet in FRAMES * 3:
-        quiet.send(packet)
-    quiet.flush(200.0)
-    now = 200.0
-    while quiet.is_open and now < 210:
-        now += DELAY
-        quiet.tick(now)
+    quiet, _ = paced(idle_timeout=1.0)
+    send(quiet, FRAMES * 3)
+    quiet.advance(1.0)
     assert quiet.close_reason is CloseReason.IDLE_TIMEOUT
-    assert now < 202
 
 
 def test_a_close_waits_for_what_waits_but_not_for_ever() -> None:
-    session, host, _ = paced(close_timeout=2.0)
-    for packet in FRAMES:
-        session.send(packet)
-    session.close()
-    session.flush(200.0)
-    for turn in range(1, 4):
-        assert "write_eof" not in host.verbs
-        session.tick(200.0 + turn * DELAY)
-    assert host.packets() == FRAMES
-    assert "write_eof" in host.verbs
-    late, host, _ = paced(close_timeout=DELAY / 2)
-    for packet in FRAMES:
-        late.send(packet)
-    late.close()
-    late.flush(200.0)
-    late.tick(200.0 + DELAY / 2)
-    assert "abort" in host.verbs
+    session, _ = paced(close_timeout=2.0)
+    send(session, FRAMES)
+    session.session.close()
+    session.advance(2 * DELAY)
+    assert session.sent == FRAMES[:3]
+    assert not session.is_over
+    session.advance(DELAY)
+    assert session.sent == FRAMES
+    assert session.close_reason is CloseReason.LOCAL
+    assert not session.was_reset
+    late, _ = paced(close_timeout=DELAY / 2)
+    send(late, FRAMES)
+    late.session.close()
+    late.advance(DELAY / 2)
+    assert late.was_reset
 
 
 def send_two_and_close(session: Session) -> None:
@@ -348,20 +337,20 @@ def send_two_and_close(session: Session) -> None:
 
 
 def test_a_peer_that_has_finished_still_gets_what_waits() -> None:
-    session, host, handler = paced(close_timeout=2.0)
+    session, handler = paced(close_timeout=2.0)
     handler.on["eof"] = send_two_and_close
-    session.eof(200.0)
-    assert host.packets() == FRAMES[:1]
-    assert "close" not in host.verbs
-    session.tick(200.0 + DELAY)
-    assert host.packets() == FRAMES[:2]
-    assert "close" in host.verbs
-    stuck, host, handler = paced(close_timeout=2.0)
-    host.takes = 0
+    session.eof()
+    assert session.sent == FRAMES[:1]
+    assert not session.is_over
+    session.advance(DELAY)
+    assert session.sent == FRAMES[:2]
+    assert session.close_reason is CloseReason.PEER
+    stuck, handler = paced(close_timeout=2.0)
+    stuck.room = 0
     handler.on["eof"] = send_two_and_close
-    stuck.eof(200.0)
-    stuck.tick(202.0)
-    assert "abort" in host.verbs
+    stuck.eof()
+    stuck.advance(2.0)
+    assert stuck.was_reset
 
 
 def test_bad_values_are_refused() -> None:
