@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import gc
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -36,11 +38,13 @@ from packetcore import (
     TLSInfo,
     WrongThread,
     encode,
+    load_driver,
 )
 from packetcore.framings import COBS, LengthPrefix
 from packetcore.layout import U8, Layout
 from packetcore.testing import Clock, FakeDatagramEndpoint, FakeDatagramSession, FakeEndpoint, FakeSession, Pair
 from packetcore.testing._clock import Event
+from tests.made_up_host import Recorder
 
 PING = Packet(1, b"ping")
 PONG = Packet(1, b"pong")
@@ -1008,3 +1012,75 @@ def test_a_side_that_pauses_leaves_the_other_with_its_bytes() -> None:
     assert pair.server.sent == []
     pair.server.session.resume()
     assert pair.server.sent == [PONG]
+
+
+# As on sockets.
+
+
+class Story(Recorder):
+    """Notes what it hears, to whoever waits for the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_over = threading.Event()
+
+    def packet_received(self, session: Session, packet: Packet) -> None:
+        super().packet_received(session, packet)
+        Gateway.packet_received(self, session, packet)  # type: ignore[arg-type]
+
+    def sent(self, session: Session, nbytes: int) -> None:
+        """How much goes at a time is the system's."""
+
+    def disconnected(self, session: Session, reason: CloseReason) -> None:
+        super().disconnected(session, reason)
+        self.is_over.set()
+
+
+SCRIPTS: dict[str, tuple[list[bytes], str]] = {
+    "it leaves": ([encode(PING) * 2], "eof"),
+    "it never said a word": ([], "eof"),
+    "in the middle of a frame": ([encode(PING)[:5]], "eof"),
+    "it is told to leave": ([encode(PING), encode(Packet(1, b"bye")) + encode(PING)], "nothing"),
+    "noise": ([b"noise" + encode(PING) + b"\xfe\x01\xfe", encode(Packet(1, b"bye"))], "nothing"),
+    "a handler that fails": ([encode(PING) + encode(Packet(1, b"fail")) + encode(PING)], "nothing"),
+    "it is silent": ([encode(PING)], "silence"),
+    "half a frame": ([encode(PING) + encode(PING)[:9]], "silence"),
+    "it breaks": ([encode(PING)], "lost"),
+}
+
+
+@pytest.mark.parametrize("transport", ["asyncio", "blocking"])
+@pytest.mark.parametrize(("chunks", "end"), SCRIPTS.values(), ids=SCRIPTS)
+def test_a_handler_hears_what_it_hears_on_sockets(transport: str, chunks: list[bytes], end: str) -> None:
+    config = Config(idle_timeout=0.2, frame_timeout=0.1) if end == "silence" else Config()
+    told = Story()
+    session = FakeSession(told, config, reraise=False)
+    for chunk in chunks:
+        session.feed(chunk)
+    if end == "eof":
+        session.eof()
+    elif end == "lost":
+        session.lost()
+    elif end == "silence":
+        session.advance(1.0)
+    assert session.is_over
+
+    heard, replies = Story(), b""
+    driver = load_driver(transport)
+    try:
+        server = driver.start_server(heard, config=config)
+        with socket.create_connection(server.address[:2], timeout=10.0) as peer:
+            for chunk in chunks:
+                peer.sendall(chunk)
+            if end == "eof":
+                peer.shutdown(socket.SHUT_WR)
+            elif end == "lost":
+                replies = peer.recv(1000)
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            while end != "lost" and (data := peer.recv(1000)):
+                replies += data
+        assert heard.is_over.wait(10.0)
+    finally:
+        driver.stop()
+    assert heard.calls == told.calls
+    assert replies == b"".join(session.writes)
