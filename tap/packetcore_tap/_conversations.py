@@ -318,6 +318,8 @@ def hear(file: BinaryIO, conversations: Conversations | None = None) -> Iterator
 
 def _records(file: BinaryIO) -> Iterator[Record]:
     data = file.read(READ_SIZE)
+    while 0 < len(data) < 4 and (more := file.read(READ_SIZE)):
+        data += more
     reader: PcapngReader | PcapReader
     if data[:4] in MAGIC:
         reader = PcapReader()
