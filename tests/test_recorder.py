@@ -235,3 +235,25 @@ def test_wrong_limits_and_paths_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Recorder(tmp_path / "nowhere" / "x")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_named_pipe_is_written_as_it_is_and_never_renamed(tmp_path: Path) -> None:
+    path, got = tmp_path / "pipe", bytearray()
+    os.mkfifo(path)
+
+    def read() -> None:
+        with path.open("rb") as pipe:
+            got.extend(pipe.read())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with Recorder(path, max_bytes=MIN_BYTES) as recorder:
+        session = session_of(recorder)
+        for _ in range(30):
+            session.received(bytes(100_000), 100.0)
+    reader.join()
+    assert os.listdir(tmp_path) == ["pipe"]
+    assert path.is_fifo()
+    (tmp_path / "got").write_bytes(got)
+    assert chunks(tmp_path / "got") == [bytes(100_000)] * 30

@@ -27,7 +27,8 @@ class Spool:
     """A file that is written behind the back of its writer, and the older ones beside it.
 
     The newest is always at `path`; the one before it has a 1 ahead of its suffix, as in `field.1.pcapng`, and so
-    on. What is at `path` already, and such older ones, are renamed likewise, and the oldest deleted.
+    on. What is at `path` already, and such older ones, are renamed likewise, and the oldest deleted. What is no
+    regular file, as a named pipe, is written as it is, all in one.
 
     Args:
         path: the file.
@@ -49,6 +50,8 @@ class Spool:
         self._is_ending = False
         self._is_idle = False
         self._changed = threading.Condition()
+        self._is_regular = self._path.is_file() or not self._path.exists()
+        self._written = 0  # bytes of the file that are whole
         self._file = self._open()
         self._thread = threading.Thread(target=self._run, name="packetcore-spool", daemon=True)
         self._thread.start()
@@ -122,24 +125,28 @@ class Spool:
             if item is not None:
                 parts.append(item)
                 continue
-            self._write_all(b"".join(parts))
-            parts.clear()
-            self._file.close()
-            self._file = self._open()
+            if self._is_regular:
+                self._write_all(b"".join(parts))
+                parts.clear()
+                self._file.close()
+                self._file = self._open()
         self._write_all(b"".join(parts))
 
     def _write_all(self, data: bytes) -> None:
-        whole = self._file.tell()
         left = memoryview(data)
         try:
             while left:
                 left = left[self._file.write(left) :]
         except OSError:
             with suppress(OSError):  # a full disk: leave no half block behind
-                self._file.truncate(whole)
+                self._file.truncate(self._written)
             raise
+        self._written += len(data)
 
     def _open(self) -> FileIO:
+        self._written = 0
+        if not self._is_regular:
+            return FileIO(self._path, "w")
         paths = [self._path, *(self._older(number) for number in range(1, self._keep))]
         for older, newer in zip(paths[:0:-1], paths[-2::-1], strict=True):
             with suppress(FileNotFoundError):
