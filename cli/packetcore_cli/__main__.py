@@ -21,6 +21,7 @@ from packetcore_cli._replay import replay
 from packetcore_cli._send import send
 from packetcore_cli._serial import check_serial, serve_serial
 from packetcore_cli._serve import serve
+from packetcore_cli._tap import tap
 from packetcore_cli._terminal import NobodyReads, Terminal
 
 
@@ -72,6 +73,8 @@ def _run(argv: Sequence[str] | None) -> int:
             return (serve if args.serial is None else serve_serial)(args, out, Terminal(sys.stderr))
         case "send":
             return send(args, out, Terminal(sys.stderr))
+        case "tap":
+            return tap(args, out, Terminal(sys.stderr))
         case "encode":
             return _encode(args, out)
         case "decode":

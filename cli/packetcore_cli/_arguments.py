@@ -33,6 +33,10 @@ class _Help(argparse.HelpFormatter):
         return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
+class RawHelp(_Help, argparse.RawDescriptionHelpFormatter):
+    """The same, with examples as they are written."""
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, with errors of one line and no guessing at abbreviations."""
 
@@ -58,6 +62,13 @@ def port(text: str) -> int:
     if not 0 <= value <= 65535:
         raise Failure(f"port={value} is out of range 0 to 65535")
     return value
+
+
+def direction(text: str) -> str:
+    """A way through a tap, or both."""
+    if text not in ("to-server", "to-client", "both"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of to-server, to-client and both")
+    return text.replace("-", "_")
 
 
 def network(text: str) -> IPNetwork:

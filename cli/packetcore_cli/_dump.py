@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from packetcore import Malformed
+from packetcore import Malformed, Reason
 from packetcore.framings import Framing
 from packetcore_cli._annotate import ESCAPE, HEADER, Mark, Part, Span, marks, spans
 from packetcore_cli._framed import frame_spans
+from packetcore_cli._lines import Line
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, content_text, counted, malformed_text
 
@@ -47,25 +48,50 @@ def dump(out: Terminal, data: bytes, *, max_payload: int, framing: Framing | Non
     Raises:
         ValueError: `max_payload` is out of its range.
     """
+    for line in dump_lines(data, max_payload=max_payload, framing=framing):
+        out.line(indent, *line)
+
+
+def dump_lines(data: bytes, *, max_payload: int, framing: Framing | None = None) -> Iterator[Line]:
+    """The lines of `dump`.
+
+    Raises:
+        ValueError: `max_payload` is out of its range.
+    """
     # The second half of an escape is not left behind.
     limit = DUMPED + (framing is None and data[DUMPED - 1 : DUMPED] == bytes([ESCAPE]))
-    shown: list[tuple[Span, list[tuple[Mark, str]]]] = []
+    shown: list[Span] = []
     for span in _spans(data, max_payload, framing):
         if span.start >= limit:
             break
-        shown.append((span, list(_rows(data, span._replace(stop=min(span.stop, limit))))))
-    width = max((mark.stop - mark.start for _, rows in shown for mark, _ in rows), default=0) * 3 - 1
-    for span, rows in shown:
-        for mark, note in rows:
+        shown.append(span)
+    yield from _lines(data, shown, limit)
+    if len(data) > limit:
+        yield ((f"... the dump ends here: {limit} of {len(data)} bytes", "dim"),)
+
+
+def malformed_lines(malformed: Malformed, *, framing: Framing | None = None) -> Iterator[Line]:
+    """The lines of a dump of what is kept of something malformed, and what is wrong with it."""
+    sample = malformed.sample
+    part = None if framing is None else Part.NOISE if malformed.reason is Reason.NOISE else Part.BROKEN
+    yield from _lines(sample, [Span(0, len(sample), malformed, part)], len(sample))
+    if malformed.size > len(sample):
+        yield ((f"... {len(sample)} of {malformed.size} bytes", "dim"),)
+
+
+def _lines(data: bytes, shown: Sequence[Span], limit: int) -> Iterator[Line]:
+    """The lines of spans up to a limit."""
+    rows = [(span, list(_rows(data, span._replace(stop=min(span.stop, limit))))) for span in shown]
+    width = max((mark.stop - mark.start for _, told in rows for mark, _ in told), default=0) * 3 - 1
+    for span, told in rows:
+        for mark, note in told:
             style = _STYLES[mark.part]
             sent = data[mark.start : mark.stop].hex(" ")
             label = (f"{mark.part.value:<7}", style)
-            out.line(indent, (f"{mark.start:04x}", "dim"), "  ", label, "  ", (f"{sent:<{width}}", style), "  ", note)
+            yield (f"{mark.start:04x}", "dim"), "  ", label, "  ", (f"{sent:<{width}}", style), "  ", note
         if isinstance(span.event, Malformed) and span.stop <= limit:
             reason = span.event.reason
-            out.line(indent, "      ", (f"^ {reason.name}: {reason.value}", "bold red"))
-    if len(data) > limit:
-        out.line(indent, (f"... the dump ends here: {limit} of {len(data)} bytes", "dim"))
+            yield "      ", (f"^ {reason.name}: {reason.value}", "bold red")
 
 
 def list_events(

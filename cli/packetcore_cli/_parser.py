@@ -9,7 +9,9 @@ from packetcore import Config
 from packetcore_cli import __version__
 from packetcore_cli._arguments import (
     Parser,
+    RawHelp,
     add_packet_options,
+    direction,
     host_and_port,
     network,
     number,
@@ -24,6 +26,7 @@ from packetcore_cli._log import LOG_FORMS
 from packetcore_cli._record import KEEP as RECORD_KEEP
 from packetcore_cli._record import SIZE as RECORD_SIZE
 from packetcore_cli._serial import BAUDRATE, Replaces
+from packetcore_cli._tap import ACTIONS, address, point
 from packetcore_tap import MIN_BYTES
 
 DEFAULTS = Config()
@@ -155,8 +158,69 @@ def new_parser() -> Parser:
     replay.add_argument("--tls", action="store_true", help="with --to: speak TLS")
     replay.add_argument("--tls-ca", metavar="FILE", help="with --to: trust the certificates in this PEM file")
 
+    _add_tap_options(command("tap", "stand between clients and a server, show what passes, and misbehave as told"))
+
     command("transports", "list the installed adapters and what each can do")
     return parser
+
+
+TAP_EXAMPLES = """examples:
+  packetcore tap 7001 7000                       show what clients of port 7001 and the server on 7000 say
+  packetcore tap 7001 gateway.example:7000 --latency 0.2 --jitter 0.1 --bandwidth 2000
+  packetcore tap 7001 7000 --cut 3 --gap 0.01    all bytes, in pieces of 1 to 3
+  packetcore tap 7001 7000 --corrupt 0.001 --direction to-server --seed 7
+  packetcore tap 7001 7000 --reset-after 4096B   in the midst of a packet
+  packetcore tap 7001 7000 --black-hole-after 30s
+  packetcore tap 7001 7000 --udp --loss 0.1 --duplication 0.05 --jitter 0.2
+  packetcore tap 7001 7000 --interactive         then: stall, resume, reset, latency 0.5, help ..."""
+
+
+def _add_tap_options(tap: Parser) -> None:
+    tap.epilog, tap.formatter_class = TAP_EXAMPLES, RawHelp
+    text = "where clients connect to: PORT, HOST:PORT or [HOST]:PORT; port 0 takes a free one"
+    tap.add_argument("listen", type=address, metavar="LISTEN", help=text)
+    tap.add_argument("target", type=address, metavar="TARGET", help="where the server is, in the same way")
+    tap.add_argument("--udp", action="store_true", help="pass UDP on, for each client by a port of its own")
+    _add_framing(tap)
+    _add_max_payload(tap)
+    for name, kind, metavar, text in (
+        ("latency", float, "S", "seconds that everything is under way"),
+        ("jitter", float, "S", "seconds more, from 0 up to this; datagrams overtake each other"),
+        ("bandwidth", float, "N", "bytes a second"),
+        ("buffer", number, "N", "bytes under way before senders have to wait, or datagrams are lost (default 262144)"),
+        ("cut", number, "N", "deliver streams in pieces of 1 to N bytes"),
+        ("gap", float, "S", "with --cut: seconds between two pieces"),
+        (
+            "merge",
+            float,
+            "S",
+            "hold what a stream brings so many seconds, and deliver it in one piece with what follows",
+        ),
+        ("corrupt", float, "P", "the chance of each byte to be changed, 0 to 1"),
+        ("loss", float, "P", "with --udp: the chance of each datagram to be lost"),
+        ("duplication", float, "P", "with --udp: the chance of each datagram to come twice"),
+    ):
+        tap.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
+    for action, what in zip(ACTIONS, _WHAT_HAPPENS, strict=True):
+        text = f"{what} after so many seconds of each connection, as 5s, or bytes one way, as 4096B; may be given again"
+        option = f"--{action.replace('_', '-')}-after"
+        tap.add_argument(option, type=point, action="append", metavar="WHEN", help=text)
+    text = "what is misbehaved to: to-server, to-client, or both, the default"
+    tap.add_argument("--direction", type=direction, default="both", metavar="D", help=text)
+    text = "the same N does the same to the same connections (default 0)"
+    tap.add_argument("--seed", type=number, default=0, metavar="N", help=text)
+    much = tap.add_mutually_exclusive_group()
+    much.add_argument("--dump", action="store_true", help="show what each byte of each packet is, as decode does")
+    much.add_argument("--quiet", action="store_true", help="show no packets: connections and what is malformed alone")
+    tap.add_argument("--interactive", action="store_true", help="take commands from standard input; help lists them")
+
+
+_WHAT_HAPPENS = (
+    "reset it on both sides",
+    "end it in good order on both sides, whatever was to come,",
+    "let nothing through any more, though it is taken,",
+    "lose everything without a word",
+)
 
 
 def _add_transport(parser: Parser) -> None:

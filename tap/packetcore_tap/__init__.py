@@ -4,14 +4,16 @@ Links that misbehave, as state machines without a socket or a clock: `Impairment
 `DatagramLink`. Captures as Wireshark reads them, without a file: `CaptureWriter`, `Side`; and read,
 with `hear`, which gives a `Chunk`, a `Gap`, an `Ended` or a `Reset` of a `Conversation`. What sessions say, in files:
 `Recorder`. What a recording comes to: `Events`, `events`, `Told`, `as_json`, `differences`, `Difference`, `Shrinking`,
-`shortest`, `capture_of`.
+`shortest`, `capture_of`. A proxy of two links for each connection, on a thread of its own: `Tap`.
 """
 
 from packetcore_tap._capture import CaptureWriter, Side
+from packetcore_tap._connection import Ending, Fault, Passed, TapConnection, TapObserver
 from packetcore_tap._conversations import Chunk, Conversation, Conversations, Ended, Gap, Heard, Reset, hear
 from packetcore_tap._errors import CaptureError
 from packetcore_tap._impairments import Impairments
 from packetcore_tap._link import DatagramLink, StreamLink
+from packetcore_tap._proxy import Tap
 from packetcore_tap._recorder import MIN_BYTES, Recorder
 from packetcore_tap._replay import (
     Difference,
@@ -24,10 +26,12 @@ from packetcore_tap._replay import (
     events,
     shortest,
 )
+from packetcore_tap._sight import DIRECTIONS, Direction, Seen
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DIRECTIONS",
     "MIN_BYTES",
     "CaptureError",
     "CaptureWriter",
@@ -36,16 +40,24 @@ __all__ = [
     "Conversations",
     "DatagramLink",
     "Difference",
+    "Direction",
     "Ended",
+    "Ending",
     "Events",
+    "Fault",
     "Gap",
     "Heard",
     "Impairments",
+    "Passed",
     "Recorder",
     "Reset",
+    "Seen",
     "Shrinking",
     "Side",
     "StreamLink",
+    "Tap",
+    "TapConnection",
+    "TapObserver",
     "Told",
     "as_json",
     "capture_of",
