@@ -227,6 +227,8 @@ class TapConnection:
         """Its server's address: before it is known the first of those that may be."""
         self.is_open = True
         """Whether it goes on."""
+        self.is_connected = not is_stream
+        """Whether the target has answered."""
         self.is_stream = is_stream
         """Whether it is TCP; else UDP."""
         self._line = line

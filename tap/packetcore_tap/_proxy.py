@@ -15,7 +15,7 @@ from packetcore_sockets import BACKLOG, AddressInfo, Listener, address_of, addre
 from packetcore_tap._connection import Both, Ending, Fault, Line, Passed, TapConnection, TapObserver
 from packetcore_tap._datagram_proxy import DatagramFront
 from packetcore_tap._impairments import Impairments
-from packetcore_tap._sight import DIRECTIONS, Direction, Seen
+from packetcore_tap._sight import DIRECTIONS, Direction, Seen, Sight
 from packetcore_tap._stream_proxy import StreamConnection
 
 KEPT = 10_000
@@ -63,6 +63,7 @@ class Tap:
         observer: TapObserver | None = None,
         keep: int = KEPT,
     ) -> None:
+        Sight(framing, max_payload, is_stream=not udp)  # which it raises for
         self._kind = kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
         infos = _look_up(target, kind)
         self._sock = _bound(_look_up(listen, kind)[0])
