@@ -12,6 +12,10 @@ or, with a test for each law:
     def test_my_framing(law: laws.Law) -> None:
         law(laws.Subject(MyFraming(), st.binary(max_size=60)))
 
+or, with streams of a fuzzer's making in place of hypothesis',
+
+    laws.hold(laws.Subject(MyFraming()), max_frame=40, chunks=[data[:3], data[3:]])
+
 A framing is what `packetcore.framings.Framing` says, and hypothesis looks for frames, streams and
 cuts that break a law:
 
@@ -41,7 +45,7 @@ import itertools
 import random
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import FrameType, FunctionType, ModuleType
 from typing import TypeAlias
@@ -53,6 +57,7 @@ from packetcore import Malformed, Reason
 from packetcore.framings import Decoder, Framing
 
 Frames: TypeAlias = list[bytes | Malformed]
+Chunk: TypeAlias = bytes | bytearray | memoryview
 TraceFunction: TypeAlias = "Callable[[FrameType, str, object], TraceFunction | None]"
 
 
@@ -115,7 +120,7 @@ def _search(subject: Subject, test: Callable[[st.DataObject], None]) -> None:
     settings(deadline=None, max_examples=subject.examples)(given(st.data())(test))()
 
 
-def _feed_all(decoder: Decoder, chunks: Iterable[bytes]) -> Frames:
+def _feed_all(decoder: Decoder, chunks: Iterable[Chunk]) -> Frames:
     return [event for chunk in chunks for event in decoder.feed(chunk)]
 
 
@@ -180,21 +185,24 @@ def chunking(subject: Subject) -> None:
 
     def law(data: st.DataObject) -> None:
         max_frame = data.draw(st.sampled_from(subject.limits))
-        stream = data.draw(streams(subject, max_frame))
-        cut = subject.framing.decoder(max_frame)
-        fed, given_so_far = b"", Frames()
-        for chunk in data.draw(cuts(stream)):
-            whole = subject.framing.decoder(max_frame)
-            fed += chunk
-            given_so_far += cut.feed(data.draw(st.sampled_from([bytes, bytearray, memoryview]))(chunk))
-            assert given_so_far == whole.feed(fed)
-            assert all(isinstance(event, bytes | Malformed) for event in given_so_far)
-            assert cut.pending == whole.pending
-        whole = subject.framing.decoder(max_frame)
-        whole.feed(stream)
-        assert cut.feed_eof() == whole.feed_eof()
+        chunks = data.draw(cuts(data.draw(streams(subject, max_frame))))
+        kinds = st.sampled_from([bytes, bytearray, memoryview])
+        _comes_however_cut(subject.framing, max_frame, [data.draw(kinds)(chunk) for chunk in chunks])
 
     _search(subject, law)
+
+
+def _comes_however_cut(framing: Framing, max_frame: int, chunks: Iterable[Chunk]) -> None:
+    cut, whole = framing.decoder(max_frame), framing.decoder(max_frame)
+    fed, given_so_far = b"", Frames()
+    for chunk in chunks:
+        whole = framing.decoder(max_frame)
+        fed += chunk
+        given_so_far += cut.feed(chunk)
+        assert given_so_far == whole.feed(fed)
+        assert all(isinstance(event, bytes | Malformed) for event in given_so_far)
+        assert cut.pending == whole.pending
+    assert cut.feed_eof() == whole.feed_eof()
 
 
 def round_trip(subject: Subject) -> None:
@@ -217,51 +225,55 @@ def accounting(subject: Subject) -> None:
     def law(data: st.DataObject) -> None:
         max_frame = data.draw(st.sampled_from(subject.limits))
         stream = data.draw(streams(subject, max_frame))
-        decoder = subject.framing.decoder(max_frame)
-        frames = Frames()
-        rest = b""  # the stream without what was malformed
-        bare = b""  # nor with what right behind it gave nothing: the end of a delimiter, say
-        bad = False
-        start = 0  # where what no event speaks for begins
-        for stop, byte in enumerate(_one_by_one(stream), 1):
-            before = decoder.pending
-            events = decoder.feed(byte)
-            pending = decoder.pending
-            if not events:
-                # Held, counted beyond the bound, or a delimiter that ends nothing, or its end.
-                assert pending in (before, before + 1, 0)
-                if pending == 0:
-                    rest += stream[start:stop]
-                    bare += b"" if bad else stream[start:stop]
-                    start = stop
-                continue
-            end = stop - pending
-            bad = isinstance(events[-1], Malformed)
-            for event in events:
-                if isinstance(event, Malformed):
-                    assert event.size > 0
-                    assert event.sample == stream[start : start + event.size][:64]
-                    start += event.size
-                    assert start <= end
-                else:
-                    frames.append(event)
-                    rest += stream[start:end]
-                    bare += stream[start:end]
-                    start = end
-            rest += stream[start:end]
-            bare += stream[start:end]
-            start = end
-        assert decoder.pending <= len(stream) - start
-        last = decoder.feed_eof()
-        assert _size_of(last) == len(stream) - start
-        assert [event.sample for event in last] == [stream[start:][:64]][: len(last)]
-        ways: list[tuple[Frames, int]] = []
-        for stream in (rest, bare):
-            again = subject.framing.decoder(max_frame)
-            ways.append((again.feed(stream), again.pending))
-        assert (frames, 0) in ways
+        _speaks_for_every_byte(subject.framing, max_frame, stream)
 
     _search(subject, law)
+
+
+def _speaks_for_every_byte(framing: Framing, max_frame: int, stream: bytes) -> None:
+    decoder = framing.decoder(max_frame)
+    frames = Frames()
+    rest = b""  # the stream without what was malformed
+    bare = b""  # nor with what right behind it gave nothing: the end of a delimiter, say
+    bad = False
+    start = 0  # where what no event speaks for begins
+    for stop, byte in enumerate(_one_by_one(stream), 1):
+        before = decoder.pending
+        events = decoder.feed(byte)
+        pending = decoder.pending
+        if not events:
+            # Held, counted beyond the bound, or a delimiter that ends nothing, or its end.
+            assert pending in (before, before + 1, 0)
+            if pending == 0:
+                rest += stream[start:stop]
+                bare += b"" if bad else stream[start:stop]
+                start = stop
+            continue
+        end = stop - pending
+        bad = isinstance(events[-1], Malformed)
+        for event in events:
+            if isinstance(event, Malformed):
+                assert event.size > 0
+                assert event.sample == stream[start : start + event.size][:64]
+                start += event.size
+                assert start <= end
+            else:
+                frames.append(event)
+                rest += stream[start:end]
+                bare += stream[start:end]
+                start = end
+        rest += stream[start:end]
+        bare += stream[start:end]
+        start = end
+    assert decoder.pending <= len(stream) - start
+    last = decoder.feed_eof()
+    assert _size_of(last) == len(stream) - start
+    assert [event.sample for event in last] == [stream[start:][:64]][: len(last)]
+    ways: list[tuple[Frames, int]] = []
+    for stream in (rest, bare):
+        again = framing.decoder(max_frame)
+        ways.append((again.feed(stream), again.pending))
+    assert (frames, 0) in ways
 
 
 def bounded_damage(subject: Subject) -> None:
@@ -285,9 +297,7 @@ def bounded_damage(subject: Subject) -> None:
 
     def nothing_comes_behind(data: st.DataObject) -> None:
         max_frame = data.draw(st.sampled_from(subject.limits))
-        decoder = subject.framing.decoder(max_frame)
-        events = _feed_all(decoder, data.draw(cuts(data.draw(streams(subject, max_frame)))))
-        assert not any(isinstance(event, Malformed) for event in events[:-1])
+        _ends_with_damage(subject.framing, max_frame, data.draw(cuts(data.draw(streams(subject, max_frame)))))
 
     def whatever_stands_between(data: st.DataObject) -> None:
         max_frame = max(subject.limits)
@@ -303,6 +313,11 @@ def bounded_damage(subject: Subject) -> None:
 
     _search(subject, law)
     _search(subject, whatever_stands_between if subject.framing.resynchronises else nothing_comes_behind)
+
+
+def _ends_with_damage(framing: Framing, max_frame: int, chunks: Iterable[Chunk]) -> None:
+    events = _feed_all(framing.decoder(max_frame), chunks)
+    assert not any(isinstance(event, Malformed) for event in events[:-1])
 
 
 _SHARED = (type, ModuleType, FunctionType, str, int)
@@ -358,13 +373,17 @@ def bounded_memory(subject: Subject) -> None:
 
     def law(data: st.DataObject) -> None:
         max_frame = data.draw(st.sampled_from(subject.limits))
-        decoder = framing.decoder(max_frame)
-        for chunk in data.draw(cuts(data.draw(streams(subject, max_frame)))):
-            for event in decoder.feed(chunk):
-                assert isinstance(event, Malformed) or len(event) <= max_frame
-            assert decoder.pending <= subject.bound(max_frame)
+        _holds_no_more(subject, max_frame, data.draw(cuts(data.draw(streams(subject, max_frame)))))
 
     _search(subject, law)
+
+
+def _holds_no_more(subject: Subject, max_frame: int, chunks: Iterable[Chunk]) -> None:
+    decoder = subject.framing.decoder(max_frame)
+    for chunk in chunks:
+        for event in decoder.feed(chunk):
+            assert isinstance(event, Malformed) or len(event) <= max_frame
+        assert decoder.pending <= subject.bound(max_frame)
 
 
 def steps(decoder: Decoder, chunks: Iterable[bytes]) -> int:
@@ -436,19 +455,8 @@ def end_of_stream(subject: Subject) -> None:
         max_frame = data.draw(st.sampled_from(subject.limits))
         decoder = subject.framing.decoder(max_frame)
         for _ in range(2):
-            decoder.feed(data.draw(streams(subject, max_frame)))
-            pending = decoder.pending
-            last = decoder.feed_eof()
-            assert len(last) == bool(pending)
-            assert all(event.reason in (Reason.TRUNCATED, Reason.NOISE) for event in last)
-            assert _size_of(last) >= pending
-            assert decoder.pending == 0
-            assert decoder.feed_eof() == []
-            stream = data.draw(streams(subject, max_frame))
-            new = subject.framing.decoder(max_frame)
-            assert decoder.feed(stream) == new.feed(stream)
-            assert decoder.pending == new.pending
-            assert decoder.feed_eof() == new.feed_eof()
+            first, second = data.draw(streams(subject, max_frame)), data.draw(streams(subject, max_frame))
+            _begins_anew(decoder, subject.framing.decoder(max_frame), first, second)
 
     def cut_short(data: st.DataObject) -> None:
         sent = data.draw(st.lists(subject.frames, max_size=2))
@@ -468,33 +476,50 @@ def end_of_stream(subject: Subject) -> None:
     _search(subject, cut_short)
 
 
+def _begins_anew(decoder: Decoder, new: Decoder, first: bytes, second: bytes) -> None:
+    decoder.feed(first)
+    pending = decoder.pending
+    last = decoder.feed_eof()
+    assert len(last) == bool(pending)
+    assert all(event.reason in (Reason.TRUNCATED, Reason.NOISE) for event in last)
+    assert _size_of(last) >= pending
+    assert decoder.pending == 0
+    assert decoder.feed_eof() == []
+    assert decoder.feed(second) == new.feed(second)
+    assert decoder.pending == new.pending
+    assert decoder.feed_eof() == new.feed_eof()
+
+
 def timeout(subject: Subject) -> None:
     """What is no frame begun is given as noise, and else nothing changes."""
 
     def law(data: st.DataObject) -> None:
         max_frame = max(subject.limits)
-        stream = data.draw(streams(subject, max_frame))
-        decoder, other = subject.framing.decoder(max_frame), subject.framing.decoder(max_frame)
-        assert decoder.feed(stream) == other.feed(stream)
-        pending = decoder.pending
-        noise = decoder.feed_timeout()
-        if noise:
-            assert [event.reason for event in noise] == [Reason.NOISE]
-            assert _size_of(noise) >= pending > 0
-            assert noise == [Malformed(Reason.NOISE, event.size, event.sample) for event in other.feed_eof()]
-            assert decoder.pending == 0
-            assert decoder.feed_timeout() == []
-        else:
-            assert decoder.pending == pending
-        if noise and subject.framing.resynchronises:
+        stream, more = data.draw(streams(subject, max_frame)), data.draw(streams(subject, max_frame))
+        decoder = subject.framing.decoder(max_frame)
+        if _times_out(decoder, subject.framing.decoder(max_frame), stream, more) and subject.framing.resynchronises:
             frame = subject.framing.encode(data.draw(subject.frames.filter(lambda frame: len(frame) <= max_frame)))
             assert isinstance(decoder.feed(frame * 3)[-1], bytes)
-        elif not noise:
-            more = data.draw(streams(subject, max_frame))
-            assert decoder.feed(more) == other.feed(more)
-            assert decoder.feed_eof() == other.feed_eof()
 
     _search(subject, law)
+
+
+def _times_out(decoder: Decoder, other: Decoder, stream: bytes, more: bytes) -> bool:
+    """Whether something was given up."""
+    assert decoder.feed(stream) == other.feed(stream)
+    pending = decoder.pending
+    noise = decoder.feed_timeout()
+    if noise:
+        assert [event.reason for event in noise] == [Reason.NOISE]
+        assert _size_of(noise) >= pending > 0
+        assert noise == [Malformed(Reason.NOISE, event.size, event.sample) for event in other.feed_eof()]
+        assert decoder.pending == 0
+        assert decoder.feed_timeout() == []
+    else:
+        assert decoder.pending == pending
+        assert decoder.feed(more) == other.feed(more)
+        assert decoder.feed_eof() == other.feed_eof()
+    return bool(noise)
 
 
 def timing(subject: Subject) -> None:
@@ -502,12 +527,16 @@ def timing(subject: Subject) -> None:
 
     def law(data: st.DataObject) -> None:
         max_frame = data.draw(st.sampled_from(subject.limits))
-        decoder = subject.framing.decoder(max_frame)
-        for byte in _one_by_one(data.draw(streams(subject, max_frame))):
-            if decoder.feed(byte):
-                assert decoder.pending <= max(1, subject.lookahead)
+        _came_with_it(subject, max_frame, data.draw(streams(subject, max_frame)))
 
     _search(subject, law)
+
+
+def _came_with_it(subject: Subject, max_frame: int, stream: bytes) -> None:
+    decoder = subject.framing.decoder(max_frame)
+    for byte in _one_by_one(stream):
+        if decoder.feed(byte):
+            assert decoder.pending <= max(1, subject.lookahead)
 
 
 LAWS: tuple[Law, ...] = (
@@ -522,3 +551,30 @@ LAWS: tuple[Law, ...] = (
     timing,
 )
 """All of them, each a function of a `Subject`."""
+
+
+def hold(subject: Subject, max_frame: int, chunks: Sequence[Chunk], *, accounts: bool = True) -> None:
+    """Hold a framing to what a single stream can show of the laws, whoever made it: a fuzzer, or a peer that
+    somebody wrote down. `round_trip`, `linear_time` and the damage done to frames that are known are not among it.
+
+    Args:
+        subject: the framing, and what one has to know of it; its `frames` and `examples` are not looked at.
+        max_frame: the longest frame that the decoder hands out, in bytes.
+        chunks: the stream, cut as it came.
+        accounts: whether to hold it to `accounting`.
+
+    Raises:
+        AssertionError: a law is broken.
+    """
+    framing = subject.framing
+    stream = b"".join(chunks)
+    _comes_however_cut(framing, max_frame, chunks)
+    if accounts:
+        _speaks_for_every_byte(framing, max_frame, stream)
+    if not framing.resynchronises:
+        _ends_with_damage(framing, max_frame, chunks)
+    _holds_no_more(subject, max_frame, chunks)
+    half = len(stream) // 2
+    _begins_anew(framing.decoder(max_frame), framing.decoder(max_frame), stream[:half], stream[half:])
+    _times_out(framing.decoder(max_frame), framing.decoder(max_frame), stream[:half], stream[half:])
+    _came_with_it(subject, max_frame, stream)
