@@ -11,7 +11,7 @@ DEMO := . transports/sockets transports/asyncio transports/blocking tap cli
 SPREAD := -n 4 --dist loadfile
 ALL := . transports/sockets $(ADAPTERS:%=transports/%) tap cli conformance examples/trio_adapter examples/tornado_adapter
 
-.PHONY: demo test lint types conformance mutants mutants-adapters bench bench-quick bench-behaviour bench-guard serial-damage soak sanitize wheels clean
+.PHONY: demo test lint types conformance mutants mutants-adapters bench bench-quick bench-behaviour bench-guard serial-damage soak sanitize fuzz wheels clean
 
 demo: .venv/installed
 	$(BIN)/packetcore demo
@@ -66,6 +66,12 @@ bench-guard: .venv/ready
 sanitize: .venv/ready
 	$(BIN)/python tests/sanitize.py
 
+# Inputs that break a law of the codec, sessions or parsers, looked for in so many SECONDS together; TARGETS for
+# some of them alone (docs/testing.md).
+SECONDS ?= 60
+fuzz: .venv/fuzz
+	$(BIN)/python -m fuzz --seconds $(SECONDS) $(TARGETS)
+
 # What a release needs. The core comes as a wheel with the extension for this platform, as one
 # without it for all others, and as source. On Linux the first gets the tag that its symbols
 # allow; those for other platforms are built by cibuildwheel (docs/releasing.md).
@@ -78,7 +84,7 @@ wheels: .venv/ready
 	    { PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/auditwheel repair --wheel-dir dist "$$each" && rm "$$each"; } || exit 1; done
 
 clean:
-	rm -rf build dist packetcore/_speedups.*.so packetcore/_speedups.*.pyd .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build dist packetcore/_speedups.*.so packetcore/_speedups.*.pyd .venv .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
@@ -89,4 +95,8 @@ clean:
 
 .venv/ready: .venv/bin/pip $(ALL:%=%/pyproject.toml) setup.py packetcore/_speedups.c $(wildcard packetcore/_c/*.h) requirements-dev.txt
 	$(BIN)/pip install --quiet $(ALL:%=-e %) -r requirements-dev.txt
+	touch $@
+
+.venv/fuzz: .venv/ready requirements-fuzz.txt
+	$(BIN)/pip install --quiet -r requirements-fuzz.txt
 	touch $@
