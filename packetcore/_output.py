@@ -53,6 +53,13 @@ class Output:
         self.size += len(frame)
         return self.size
 
+    def take_back(self) -> None:
+        """Undo the last `put`, which has just been, and whose frame is the last."""
+        size = len(self._frames.pop())
+        self.packets -= 1
+        self.bytes -= size
+        self.size -= size
+
     def put_all(self, packets: list[Packet], /) -> int:
         """Add the frames of several packets, with none of others between them: all or none.
 

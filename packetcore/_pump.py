@@ -106,6 +106,9 @@ class Pump:
         if is_foreign or is_other or self._connection.state is not _OPEN:
             return self._send_other(packet)
         size = self._output.put(packet)
+        if self._connection.state is not _OPEN:  # what encodes, a check or a codec, has ended it from inside
+            self._output.take_back()
+            return self._send_other(packet)
         if size > self._room:
             self._overflow()
         if not (self._running or self._woken):
@@ -121,7 +124,11 @@ class Pump:
             self._received_late(data, now)
             return
         self._now = now
-        events = connection.receive_data(data, now)  # no Closed among them
+        outer, self._running = self._running, True  # a check or a codec may end the session from inside
+        try:
+            events = connection.receive_data(data, now)  # no Closed among them
+        finally:
+            self._running = outer
         if now >= self._refresh_at:
             self._refresh()
         events.reverse()

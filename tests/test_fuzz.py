@@ -62,3 +62,75 @@ def test_the_corpus_is_small() -> None:
     sizes = [file.stat().st_size for name in TARGETS for file in files(name)]
     assert max(sizes) <= 512
     assert sum(sizes) < 200_000
+
+
+# What the fuzzers found.
+
+
+class Life:
+    """A session on a host that takes everything, with frames of a codec that ends it from inside."""
+
+    def __init__(self, core: Any, *, check: Any = None) -> None:
+        self.heard: list[str] = []
+        self.core = core
+        self.written = b""
+        self.codec_does: Callable[[], object] = str
+        heard = self.heard
+
+        class Listener(core.Handler):  # type: ignore[misc]  # of a package chosen as we run
+            def packet_received(self, session: object, packet: object) -> None:
+                heard.append("packet")
+
+            def disconnected(self, session: object, reason: object) -> None:
+                heard.append("disconnected")
+
+        framing = core.framings.ByteStuffing(0x7E, 0x7D, xor=0x20, check=check)
+        self.endpoint = core.Endpoint(Listener(), framing=framing, codec=self)
+        self.session = core.Session(self.endpoint, self, ("192.0.2.1", 5000), 0.0)
+        self.session.opened(0.0)
+
+    def encode(self, packet: bytes) -> bytes:
+        self.codec_does()
+        return packet
+
+    def decode(self, frame: bytes) -> bytes:
+        self.codec_does()
+        return frame
+
+    def write(self, data: bytes) -> int:
+        self.written += data
+        return len(data)
+
+    def set_timer(self, at: float | None) -> None:
+        """Nobody's clock runs."""
+
+    def wake(self) -> None:
+        """Nobody flushes."""
+
+    close = abort = write_eof = pause_reading = resume_reading = wake
+
+
+@each_core
+def test_nothing_is_delivered_behind_disconnected_where_a_codec_loses_its_own_session(core: Core) -> None:
+    life = Life(core())
+    life.codec_does = lambda: life.session.lost(None, 0.0)
+    life.session.received(b"~one~~two~", 0.0)
+    assert life.heard == ["packet", "packet", "disconnected"]
+
+
+@each_core
+def test_what_a_codec_sends_while_it_decodes_leaves_in_the_one_write_of_the_chunk(core: Core) -> None:
+    life = Life(core())
+    replies = [b"reply"]
+    life.codec_does = lambda: life.session.send(replies.pop()) if replies else None
+    life.session.received(b"~one~", 0.0)
+    assert life.written == b"~reply~"
+
+
+@each_core
+def test_a_codec_that_closes_its_session_as_it_encodes_sends_nothing(core: Core) -> None:
+    life = Life(core())
+    life.codec_does = life.session.abort
+    with pytest.raises(core().SessionClosed):
+        life.session.send(b"one")
+    assert life.session.outstanding == life.session.bytes_sent == life.session.stats.packets_sent == 0

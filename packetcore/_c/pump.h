@@ -303,7 +303,10 @@ pump_received(Pump *self, PyObject *const *args, Py_ssize_t count)
     }
     set(&self->now, now);
     PyObject *connection = Py_NewRef(self->connection);
+    char outer = self->running;
+    self->running = true; /* a check or a codec may end the session from inside */
     PyObject *events = receive((Receiver *)connection, data, now); /* no Closed among them */
+    self->running = outer;
     Py_DECREF(connection);
     if (events == NULL) {
         return NULL;
