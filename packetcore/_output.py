@@ -42,11 +42,13 @@ class Output:
 
         Raises:
             LocalProtocolError: the payload exceeds `max_payload`.
-            TypeError: it is no packet.
+            TypeError: it is no packet, or `encode` gave no bytes.
         """
         if (packet.__class__ is not Packet or len(packet.payload) > self._max_payload) and self._checks:
             check_packet(packet, self._max_payload)
         frame = self._encode(packet)
+        if frame.__class__ is not bytes:
+            check_frame(frame)
         self._frames.append(frame)
         self.packets += 1
         self.bytes += len(frame)
@@ -68,12 +70,16 @@ class Output:
 
         Raises:
             LocalProtocolError: a payload exceeds `max_payload`.
-            TypeError: one is no packet.
+            TypeError: one is no packet, or `encode` gave no bytes.
         """
         for packet in packets:
             if (packet.__class__ is not Packet or len(packet.payload) > self._max_payload) and self._checks:
                 check_packet(packet, self._max_payload)
-        frames = [self._encode(packet) for packet in packets]
+        frames: list[bytes] = []
+        for packet in packets:
+            frame = self._encode(packet)
+            check_frame(frame)
+            frames.append(frame)
         size = sum(map(len, frames))
         self._frames += frames
         self.packets += len(frames)
@@ -99,3 +105,9 @@ def check_packet(packet: object, max_payload: int) -> None:
         raise TypeError(f"only a Packet can be sent, not {packet.__class__.__name__}")
     if len(packet.payload) > max_payload:
         raise LocalProtocolError(f"payload of {len(packet.payload)} bytes exceeds max_payload={max_payload}")
+
+
+def check_frame(frame: object) -> None:
+    """Raise where what `encode` gave is no frame: else it would be found out at the write, with others behind it."""
+    if not isinstance(frame, bytes):
+        raise TypeError(f"encode() must give bytes, not {frame.__class__.__name__}")

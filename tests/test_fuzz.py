@@ -134,3 +134,49 @@ def test_a_codec_that_closes_its_session_as_it_encodes_sends_nothing(core: Core)
     with pytest.raises(core().SessionClosed):
         life.session.send(b"one")
     assert life.session.outstanding == life.session.bytes_sent == life.session.stats.packets_sent == 0
+
+
+def outputs() -> list[Any]:
+    from packetcore import _speedups
+    from packetcore._codec import encode
+    from packetcore._output import Output
+
+    c: Any = _speedups.Output
+    return [pytest.param(c, _speedups.encode, id="C"), pytest.param(Output, encode, id="python")]
+
+
+each_output = pytest.mark.parametrize(("make", "encode"), outputs())
+
+
+@each_output
+@pytest.mark.parametrize("odd", [None, b"ab", "text", 7])
+def test_an_output_that_checks_nothing_lets_encode_say_what_is_no_packet(make: Any, encode: Any, odd: object) -> None:
+    output = make(encode, 10, False)  # where the C took it for a packet, and crashed
+    with pytest.raises(TypeError, match=rf"encode\(\) takes a Packet, not {type(odd).__name__}"):
+        output.put(odd)
+    assert (output.size, output.packets) == (0, 0)
+
+
+@each_output
+@pytest.mark.parametrize("odd", ["text", None, [b"ab"], bytearray(b"ab")])
+def test_an_encode_that_gives_no_bytes_is_refused_before_anything_waits(make: Any, encode: Any, odd: object) -> None:
+    output = make(lambda packet: odd if packet.id else b"frame", 10)
+    packet = in_c().Packet
+    for method, packets in ((output.put, packet(1)), (output.put_all, [packet(0), packet(1)])):
+        with pytest.raises(TypeError, match=rf"encode\(\) must give bytes, not {type(odd).__name__}"):
+            method(packets)
+    assert (output.size, output.packets, output.join()) == (0, 0, b"")
+
+
+@each_output
+def test_no_packet_of_several_is_encoded_before_all_were_checked(make: Any, encode: Any) -> None:
+    encoded: list[object] = []
+
+    def own(packet: object) -> bytes:
+        encoded.append(packet)
+        return b"frame"
+
+    output = make(own, 10)
+    with pytest.raises(TypeError, match="only a Packet can be sent, not str"):
+        output.put_all([in_c().Packet(1), "text"])
+    assert encoded == []

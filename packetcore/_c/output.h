@@ -2,7 +2,7 @@
 
 typedef struct {
     PyObject_HEAD
-    PyObject *encode; /* NULL for the function above */
+    PyObject *encode; /* NULL for the function above, of what was checked */
     PyObject *frames; /* NULL while there are none: most connections are idle */
     uint64_t max_payload;
     bool checks; /* what is sent; else `encode` does */
@@ -16,21 +16,28 @@ PyDoc_STRVAR(put_doc,
 "put($self, packet, /)\n--\n\n"
 "Add a packet's frame. Gives how many bytes wait now.");
 
+/* See that something can be sent. */
+static int
+check(Output *self, State *state, PyObject *packet)
+{
+    bool is_sound = Py_TYPE(packet) == state->packet &&
+                    (uint64_t)PyBytes_GET_SIZE(((Packet *)packet)->payload) <= self->max_payload;
+    if (is_sound || !self->checks) {
+        return 0;
+    }
+    PyObject *check = import_from("packetcore._output", "check_packet");
+    PyObject *nothing =
+        check == NULL ? NULL : PyObject_CallFunction(check, "OK", packet, (unsigned long long)self->max_payload);
+    Py_XDECREF(check);
+    return done(nothing);
+}
+
 /* A packet's frame; and a list to put it into, so that `add` runs nobody's code. */
 static PyObject *
 prepare(Output *self, State *state, PyObject *packet)
 {
-    bool is_sound = Py_TYPE(packet) == state->packet &&
-                    (uint64_t)PyBytes_GET_SIZE(((Packet *)packet)->payload) <= self->max_payload;
-    if (!is_sound && self->checks) {
-        PyObject *check = import_from("packetcore._output", "check_packet");
-        PyObject *nothing =
-            check == NULL ? NULL : PyObject_CallFunction(check, "OK", packet, (unsigned long long)self->max_payload);
-        Py_XDECREF(check);
-        if (nothing == NULL) {
-            return NULL;
-        }
-        Py_DECREF(nothing);
+    if (check(self, state, packet) < 0) {
+        return NULL;
     }
     PyObject *frame = self->encode == NULL ? frame_of((Packet *)packet) : PyObject_CallOneArg(self->encode, packet);
     if (frame != NULL && !PyBytes_Check(frame)) {
@@ -86,24 +93,30 @@ PyDoc_STRVAR(put_all_doc,
 "Add the frames of several packets, with none of others between them.");
 
 static PyObject *
-output_put_all(Output *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t count, PyObject *names)
+output_put_all(Output *self, PyTypeObject *type, PyObject *const *args, Py_ssize_t given, PyObject *names)
 {
-    if (count != 1 || names != NULL || !PyList_Check(args[0])) {
+    if (given != 1 || names != NULL || !PyList_Check(args[0])) {
         PyErr_SetString(PyExc_TypeError, "put_all() takes one positional argument, a list of packets");
         return NULL;
     }
-    PyObject *frames = PyList_New(0);
-    Py_ssize_t size = 0;
-    for (Py_ssize_t index = 0; frames != NULL && index < PyList_GET_SIZE(args[0]); index++) {
-        PyObject *packet = Py_NewRef(PyList_GET_ITEM(args[0], index));
-        PyObject *frame = prepare(self, PyType_GetModuleState(type), packet);
-        Py_DECREF(packet);
+    State *state = PyType_GetModuleState(type);
+    PyObject *packets = PyList_AsTuple(args[0]); /* which nobody changes meanwhile */
+    PyObject *frames = packets == NULL ? NULL : PyList_New(0);
+    Py_ssize_t size = 0, count = packets == NULL ? 0 : PyTuple_GET_SIZE(packets);
+    for (Py_ssize_t index = 0; frames != NULL && index < count; index++) { /* before anything is encoded */
+        if (check(self, state, PyTuple_GET_ITEM(packets, index)) < 0) {
+            Py_CLEAR(frames);
+        }
+    }
+    for (Py_ssize_t index = 0; frames != NULL && index < count; index++) {
+        PyObject *frame = prepare(self, state, PyTuple_GET_ITEM(packets, index));
         if (frame == NULL || PyList_Append(frames, frame) < 0) {
             Py_CLEAR(frames);
         }
         size += frame == NULL ? 0 : PyBytes_GET_SIZE(frame);
         Py_XDECREF(frame);
     }
+    Py_XDECREF(packets);
     if (frames == NULL) {
         return NULL;
     }
@@ -185,7 +198,7 @@ output_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     State *state = PyType_GetModuleState(type);
-    self->encode = given == state->encode ? NULL : Py_NewRef(given);
+    self->encode = given == state->encode && checks ? NULL : Py_NewRef(given); /* it looks by itself what it is given */
     self->checks = checks;
     self->max_payload = max_payload;
     return (PyObject *)self;
