@@ -68,6 +68,11 @@ class Packet(_Fields):
 
     __hash__ = _Fields.__hash__
 
+    def _has_no_order(self, other: object) -> Any:
+        return NotImplemented  # as in C: a heap of times and packets must not work in one and fail in the other
+
+    __lt__ = __le__ = __gt__ = __ge__ = _has_no_order
+
     def _replace(self, **changes: Any) -> Packet:
         fields = self._asdict() | changes
         return self.__class__(fields.pop("id"), fields.pop("payload"), **fields)

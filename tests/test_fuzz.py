@@ -180,3 +180,10 @@ def test_no_packet_of_several_is_encoded_before_all_were_checked(make: Any, enco
     with pytest.raises(TypeError, match="only a Packet can be sent, not str"):
         output.put_all([in_c().Packet(1), "text"])
     assert encoded == []
+
+
+@each_core
+@pytest.mark.parametrize("compare", ["__lt__", "__le__", "__gt__", "__ge__"])
+def test_packets_have_no_order_in_either_form(core: Core, compare: str) -> None:
+    packet = core().Packet
+    assert getattr(packet(1), compare)(packet(2)) is NotImplemented
