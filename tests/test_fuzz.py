@@ -187,3 +187,19 @@ def test_no_packet_of_several_is_encoded_before_all_were_checked(make: Any, enco
 def test_packets_have_no_order_in_either_form(core: Core, compare: str) -> None:
     packet = core().Packet
     assert getattr(packet(1), compare)(packet(2)) is NotImplemented
+
+
+@each_core
+def test_a_check_that_ends_the_program_leaves_a_decoder_that_waits_for_a_flag(core: Core) -> None:
+    def check(frame: bytes) -> bytes:
+        if frame == b"stop":
+            raise KeyboardInterrupt
+        return b"!"
+
+    framings = core().framings
+    decoder = framings.ByteStuffing(0x7E, 0x7D, xor=0x20, check=framings.Check(1, check)).decoder(40)
+    with pytest.raises(KeyboardInterrupt):
+        decoder.feed(b"~stop!~")
+    assert decoder.pending == 0
+    assert [type(event).__name__ for event in decoder.feed(b"abc!~")] == ["Malformed"]
+    assert decoder.feed(b"abc!~") == [b"abc"]

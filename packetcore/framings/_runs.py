@@ -55,7 +55,11 @@ class RunDecoder:
         else:
             runs = data.split(flag)
             open_run = runs.pop()
-        self._take([*filter(None, runs)], events)
+        try:
+            self._take([*filter(None, runs)], events)
+        except BaseException:  # a check ends the program; the rest of what was fed is lost
+            self._begin_anew()
+            raise
         self._shared = self._opens and bool(runs[-1]) and isinstance(events[-1], bytes)
         if open_run:
             self._hold(open_run, events)
@@ -63,9 +67,7 @@ class RunDecoder:
 
     def feed_eof(self) -> list[Malformed]:
         events = [Malformed.of(Reason.TRUNCATED, self._run)] if self._run else self._dropped.take()
-        self._run.clear()
-        self._in_frame = not self._opens
-        self._shared = False
+        self._begin_anew()
         return events
 
     def feed_timeout(self) -> list[Malformed]:
@@ -77,6 +79,12 @@ class RunDecoder:
         self._dropped.add(bytes(self._run))
         self._run.clear()
         return self._dropped.take()
+
+    def _begin_anew(self) -> None:
+        self._run.clear()
+        self._dropped.take()
+        self._in_frame = not self._opens
+        self._shared = False
 
     def _take(self, runs: list[bytes], events: Frames) -> None:
         """Give what these whole runs are; none of them is empty."""
