@@ -338,7 +338,8 @@ escape_stuffed(const Stuffing *rules, uint8_t *out, const uint8_t *data, size_t 
     return out;
 }
 
-/* The frame and its check, between flags; `check` is NULL without one. */
+/* The frame and its check, of which there may be no bytes, between flags. Neither is NULL: to add nothing to that
+   is undefined, too. */
 static PyObject *
 stuff(const Stuffing *rules, const uint8_t *data, size_t size, const uint8_t *check, size_t check_size)
 {
@@ -413,7 +414,7 @@ stuffing_encode(Stuffing *self, PyObject *frame)
         PyErr_SetString(PyExc_ValueError, "an empty frame without a check is nothing: two flags with nothing between them");
     }
     else {
-        sent = stuff(self, view.buf, size, NULL, 0);
+        sent = stuff(self, view.buf, size, view.buf, 0);
     }
     PyBuffer_Release(&view);
     return sent;
