@@ -36,6 +36,9 @@ static int
 add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type)
 {
     *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    if (*type == NULL && !PyErr_Occurred()) {
+        PyErr_NoMemory(); /* Python 3.11 forgets it for one of its allocations */
+    }
     return *type == NULL ? -1 : PyModule_AddType(module, *type);
 }
 
@@ -70,14 +73,9 @@ module_exec(PyObject *module)
 #endif
     set_up_crcs();
     State *state = PyModule_GetState(module);
-    PyObject *packet = PyType_FromModuleAndSpec(module, &packet_spec, NULL);
-    if (packet == NULL) {
-        return -1;
-    }
-    state->packet = (PyTypeObject *)packet;
     PyObject *names = Py_BuildValue("(ssss)", "id", "payload", "type", "count");
-    int failed = names == NULL || PyObject_SetAttrString(packet, "__match_args__", names) < 0 ||
-                 PyModule_AddType(module, state->packet) < 0;
+    int failed = names == NULL || add_type(module, &packet_spec, &state->packet) < 0 ||
+                 PyObject_SetAttrString((PyObject *)state->packet, "__match_args__", names) < 0;
     Py_XDECREF(names);
     if (failed) {
         return -1;

@@ -245,19 +245,19 @@ xor_check(PyObject *Py_UNUSED(module), PyObject *frame)
     return check_function(XOR_CHECK, NULL, frame);
 }
 
-/* Whether a function is one of the above, and then which check it is. */
+/* Whether a function is one of the above, and of a check of its size, and then which check it is. */
 static CheckKind
-kind_of_check(PyObject *function, const CRC **crc)
+kind_of_check(PyObject *function, size_t size, const CRC **crc)
 {
     static PyObject *(*const of_crcs[CRCS])(PyObject *, PyObject *) = {fcs16, fcs32, crc16_modbus};
     PyCFunction own = PyCFunction_Check(function) ? PyCFunction_GET_FUNCTION(function) : NULL;
     for (int n = 0; n < CRCS; n++) {
-        if (own == of_crcs[n]) {
+        if (own == of_crcs[n] && size == crcs[n].width / 8) {
             *crc = &crcs[n];
             return CRC_CHECK;
         }
     }
-    return own == xor_check ? XOR_CHECK : OTHER_CHECK;
+    return own == xor_check && size == 1 ? XOR_CHECK : OTHER_CHECK;
 }
 
 PyDoc_STRVAR(fcs16_doc, "fcs16($module, frame, /)\n--\n\nFCS-16 of RFC 1662, the least byte first.");

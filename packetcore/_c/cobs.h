@@ -35,7 +35,7 @@ encode_cobs_as(PyObject *frame, bool is_reduced)
         return NULL;
     }
     size_t size = (size_t)view.len, most = size + size / FULL_BLOCK + 2;
-    PyObject *sent = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)most);
+    PyObject *sent = most > (size_t)PY_SSIZE_T_MAX ? PyErr_NoMemory() : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)most);
     if (sent != NULL) {
         uint8_t *begin = (uint8_t *)PyBytes_AS_STRING(sent), *last;
         uint8_t *out = write_blocks(begin, view.buf, size, &last);
@@ -125,11 +125,12 @@ PyDoc_STRVAR(cobs_decoder_doc,
 "Runs between zeros, as COBS or COBS/R.");
 
 static PyObject *
-new_cobs_decoder(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+new_cobs_decoder(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
+    static char *names[] = {"max_frame", "is_reduced", NULL};
     PyObject *number;
     int is_reduced = false;
-    if (!PyArg_ParseTuple(args, "O|p:COBSDecoder", &number, &is_reduced)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|p:COBSDecoder", names, &number, &is_reduced)) {
         return NULL;
     }
     size_t max_frame = max_frame_of(number);

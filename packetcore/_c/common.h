@@ -158,6 +158,10 @@ state_of(PyTypeObject *type)
     return NULL;
 }
 
+/* A type that refers to objects of any type lets go of them between Py_TRASHCAN_BEGIN and Py_TRASHCAN_END, so
+   that a chain of them may have any length. */
+
+/* Begin to refer to another value. What the last one's end runs finds it there. */
 static void
 set(PyObject **field, PyObject *value)
 {
@@ -201,7 +205,7 @@ get_bytes(PyObject *object, Py_buffer *view)
         return -1;
     }
     PyErr_Clear();
-    PyObject *copy = PyMemoryView_GetContiguous(object, PyBUF_READ, 'C');
+    PyObject *copy = PyBytes_FromObject(object); /* a view would not copy an empty one, which is refused all the same */
     if (copy == NULL) {
         return -1;
     }

@@ -158,7 +158,7 @@ static PyObject *
 feed_object(Decoder *self, State *state, PyObject *object)
 {
     Py_buffer view;
-    PyObject *events = PyList_New(0);
+    PyObject *events = self->bound == 0 && not_set_up(self) < 0 ? NULL : PyList_New(0);
     if (events == NULL || get_bytes(object, &view) < 0) {
         Py_XDECREF(events);
         return NULL;

@@ -300,12 +300,17 @@ frame_of(const Packet *packet)
 }
 
 static PyObject *
-encode(PyObject *module, PyObject *packet)
+encode_with(State *state, PyObject *packet)
 {
-    State *state = PyModule_GetState(module);
     if (Py_TYPE(packet) != state->packet) {
         PyErr_Format(PyExc_TypeError, "encode() takes a Packet, not %.200s", Py_TYPE(packet)->tp_name);
         return NULL;
     }
     return frame_of((Packet *)packet);
+}
+
+static PyObject *
+encode(PyObject *module, PyObject *packet)
+{
+    return encode_with(PyModule_GetState(module), packet);
 }

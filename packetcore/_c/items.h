@@ -127,10 +127,12 @@ items_dealloc(Items *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, items_dealloc)
     Py_XDECREF(self->take);
     Py_XDECREF(self->wait);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 PyDoc_STRVAR(items_doc,

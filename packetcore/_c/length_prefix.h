@@ -1,6 +1,7 @@
 /* Frames with their length in front, the twin of framings/_prefix.py. */
 
 enum { MOST_VARINT = 10 };
+static const long long MOST_ADJUST = INT64_MAX / 2; /* far above any frame, and nothing made of it overflows */
 
 typedef struct {
     PyObject_HEAD
@@ -288,15 +289,16 @@ PyDoc_STRVAR(length_decoder_doc,
 "Reads the length, then waits for so many bytes.");
 
 static PyObject *
-new_length_decoder(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+new_length_decoder(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
+    static char *names[] = {"size", "byteorder", "before", "adjust", "counts_itself", "strip", "magic", "max_frame", NULL};
     PyObject *size, *magic, *number;
     const char *byteorder;
     Py_ssize_t before;
     long long adjust;
     int counts_itself, strip;
-    if (!PyArg_ParseTuple(args, "OsnLppSO:LengthPrefixDecoder", &size, &byteorder, &before, &adjust, &counts_itself,
-                          &strip, &magic, &number)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OsnLppSO:LengthPrefixDecoder", names, &size, &byteorder, &before,
+                                     &adjust, &counts_itself, &strip, &magic, &number)) {
         return NULL;
     }
     Py_ssize_t bytes = PyUnicode_Check(size) ? 0 : PyLong_AsSsize_t(size);
@@ -306,6 +308,10 @@ new_length_decoder(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwarg
     }
     if (bytes < 0 || bytes > 8 || before < 0 || (size_t)before > MOST_FRAME) {
         PyErr_Format(PyExc_ValueError, "no length field of %zd bytes behind %zd", bytes, before);
+        return NULL;
+    }
+    if (adjust < -MOST_ADJUST || adjust > MOST_ADJUST) {
+        PyErr_Format(PyExc_ValueError, "adjust=%lld is out of range %lld to %lld", adjust, -MOST_ADJUST, MOST_ADJUST);
         return NULL;
     }
     State *state = PyType_GetModuleState(type);

@@ -94,7 +94,7 @@ occupy(Order *self, uint64_t id)
     uint32_t at;
     while ((at = look_into(self, bucket, 0)) == NOWHERE) {
         uint8_t *passed = passed_at(self, bucket);
-        *passed += *passed != MANY; /* from where it is not counted down either */
+        *passed = (uint8_t)(*passed + (*passed != MANY)); /* from where it is not counted down either */
         bucket = next_bucket(bucket, id);
     }
     return at;
@@ -149,7 +149,7 @@ take_out(Order *self, uint32_t at)
     for (uint64_t bucket = place->id; ((bucket ^ at) & (self->size - 1)) >= BUCKET;
          bucket = next_bucket(bucket, place->id)) {
         uint8_t *passed = passed_at(self, bucket);
-        *passed -= *passed != MANY;
+        *passed = (uint8_t)(*passed - (*passed != MANY));
     }
     unlink_place(self, at);
     place->id = 0;
@@ -473,9 +473,11 @@ order_dealloc(Order *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, order_dealloc)
     order_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyMethodDef order_methods[] = {

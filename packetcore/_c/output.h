@@ -39,7 +39,7 @@ prepare(Output *self, State *state, PyObject *packet)
     if (check(self, state, packet) < 0) {
         return NULL;
     }
-    PyObject *frame = self->encode == NULL ? frame_of((Packet *)packet) : PyObject_CallOneArg(self->encode, packet);
+    PyObject *frame = self->encode != NULL ? PyObject_CallOneArg(self->encode, packet) : encode_with(state, packet);
     if (frame != NULL && !PyBytes_Check(frame)) {
         PyErr_Format(PyExc_TypeError, "encode() must give bytes, not %.200s", Py_TYPE(frame)->tp_name);
         Py_CLEAR(frame);
@@ -59,13 +59,24 @@ prepare(Output *self, State *state, PyObject *packet)
     return frame;
 }
 
+/* See that sizes can be added up: the same bytes can be put again and again. */
+static int
+check_sum(Py_ssize_t size, Py_ssize_t more)
+{
+    if (more > PY_SSIZE_T_MAX - size) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
 /* Add a frame that `prepare` gave, and take it over. Gives how many bytes wait now, -1 with an
    exception set. */
 static Py_ssize_t
 add(Output *self, PyObject *frame)
 {
     Py_ssize_t size = PyBytes_GET_SIZE(frame);
-    int failed = PyList_Append(self->frames, frame);
+    int failed = check_sum(self->size, size) < 0 || PyList_Append(self->frames, frame) < 0;
     Py_DECREF(frame);
     if (failed) {
         return -1;
@@ -110,14 +121,15 @@ output_put_all(Output *self, PyTypeObject *type, PyObject *const *args, Py_ssize
     }
     for (Py_ssize_t index = 0; frames != NULL && index < count; index++) {
         PyObject *frame = prepare(self, state, PyTuple_GET_ITEM(packets, index));
-        if (frame == NULL || PyList_Append(frames, frame) < 0) {
+        if (frame == NULL || check_sum(size, PyBytes_GET_SIZE(frame)) < 0 || PyList_Append(frames, frame) < 0) {
             Py_CLEAR(frames);
         }
-        size += frame == NULL ? 0 : PyBytes_GET_SIZE(frame);
+        size += frames == NULL ? 0 : PyBytes_GET_SIZE(frame);
         Py_XDECREF(frame);
     }
     Py_XDECREF(packets);
-    if (frames == NULL) {
+    if (frames == NULL || check_sum(self->size, size) < 0) {
+        Py_XDECREF(frames);
         return NULL;
     }
     /* From here on nobody else's code runs. */
@@ -177,9 +189,9 @@ output_join(Output *self, PyObject *Py_UNUSED(ignored))
             out += PyBytes_GET_SIZE(frame);
         }
     }
-    Py_CLEAR(self->frames);
     self->taken += (uint64_t)self->size;
     self->size = 0;
+    Py_CLEAR(self->frames); /* last: the end of a frame of a type of its own can run anything */
     return joined;
 }
 
@@ -218,10 +230,12 @@ output_dealloc(Output *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, output_dealloc)
     Py_XDECREF(self->encode);
     Py_XDECREF(self->frames);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyMethodDef output_methods[] = {

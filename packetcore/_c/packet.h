@@ -227,12 +227,17 @@ PyDoc_STRVAR(new_packet_doc,
 "A packet of four fields that are known to be sound.");
 
 static PyObject *
-new_sound_packet(PyObject *Py_UNUSED(module), PyObject *args)
+new_sound_packet(PyObject *module, PyObject *args)
 {
-    PyTypeObject *type;
+    PyTypeObject *type = ((State *)PyModule_GetState(module))->packet;
+    PyObject *given;
     int id, kind, count;
     PyObject *payload;
-    if (!PyArg_ParseTuple(args, "O!(iSii):new_packet", &PyType_Type, &type, &id, &payload, &kind, &count)) {
+    if (!PyArg_ParseTuple(args, "O(iSii):new_packet", &given, &id, &payload, &kind, &count)) {
+        return NULL;
+    }
+    if (given != (PyObject *)type) {
+        PyErr_Format(PyExc_TypeError, "new_packet() makes a Packet, not a %R", given);
         return NULL;
     }
     return new_packet(type, id, Py_NewRef(payload), kind, count);

@@ -162,19 +162,41 @@ pop(PyObject *list)
     return item;
 }
 
-/* Take the packets off the end of a list, the last one first. */
-static PyObject *
-pop_packets(State *state, PyObject *list)
+/* How many packets stand at the end of a list. */
+static Py_ssize_t
+packets_at_end(State *state, PyObject *list)
 {
     Py_ssize_t end = PyList_GET_SIZE(list), begin = end;
     while (begin > 0 && is_packet(state, PyList_GET_ITEM(list, begin - 1))) {
         begin--;
     }
-    PyObject *packets = PyList_GetSlice(list, begin, end);
-    if (packets != NULL && (PyList_Reverse(packets) < 0 || PyList_SetSlice(list, begin, end, NULL) < 0)) {
-        Py_CLEAR(packets);
+    return end - begin;
+}
+
+/* Take the packets off the end of the queue, the last one first. */
+static PyObject *
+pop_packets(Pump *self)
+{
+    for (;;) {
+        Py_ssize_t count = packets_at_end(self->module, self->queue);
+        PyObject *packets = PyList_New(count); /* may run the garbage collector, and that anything */
+        if (packets == NULL) {
+            return NULL;
+        }
+        PyObject *queue = self->queue;
+        if (packets_at_end(self->module, queue) != count) {
+            Py_DECREF(packets);
+            continue;
+        }
+        Py_ssize_t end = PyList_GET_SIZE(queue);
+        for (Py_ssize_t nth = 0; nth < count; nth++) {
+            PyList_SET_ITEM(packets, nth, Py_NewRef(PyList_GET_ITEM(queue, end - 1 - nth)));
+        }
+        if (PyList_SetSlice(queue, end - count, end, NULL) < 0) {
+            Py_CLEAR(packets);
+        }
+        return packets;
     }
-    return packets;
 }
 
 static int
@@ -183,9 +205,13 @@ deliver_next(Pump *self)
     PyObject *queue = self->queue;
     bool has_packet = is_packet(self->module, PyList_GET_ITEM(queue, PyList_GET_SIZE(queue) - 1));
     bool is_batch = has_packet && self->on_packets != Py_None;
-    PyObject *event = is_batch ? pop_packets(self->module, queue) : pop(queue);
+    PyObject *event = is_batch ? pop_packets(self) : pop(queue);
     if (event == NULL) {
         return -1;
+    }
+    if (is_batch && PyList_GET_SIZE(event) == 0) { /* they went meanwhile */
+        Py_DECREF(event);
+        return 0;
     }
     PyObject *result;
     if (has_packet) {
@@ -291,8 +317,8 @@ pump_received(Pump *self, PyObject *const *args, Py_ssize_t count)
     }
     PyObject *data = args[0], *now = args[1];
     int is_something = PyObject_IsTrue(data);
-    double time = PyFloat_AsDouble(now);
-    if (is_something < 0 || (time == -1.0 && PyErr_Occurred()) || check_set_up(self) < 0) {
+    double time = is_something < 0 ? -1.0 : PyFloat_AsDouble(now);
+    if ((time == -1.0 && PyErr_Occurred()) || check_set_up(self) < 0) {
         return NULL;
     }
     if (self->tap != Py_None && done(call(self, "_tell_received", data, NULL)) < 0) {
@@ -311,8 +337,12 @@ pump_received(Pump *self, PyObject *const *args, Py_ssize_t count)
     if (events == NULL) {
         return NULL;
     }
-    int failed = !PyList_CheckExact(events) || (time >= self->refresh_at && done(call(self, "_refresh", NULL, NULL)) < 0) ||
-                 PyList_Reverse(events) < 0;
+    if (!PyList_Check(events)) {
+        PyErr_Format(PyExc_TypeError, "_deliver() must give a list, not %.200s", Py_TYPE(events)->tp_name);
+        Py_DECREF(events);
+        return NULL;
+    }
+    int failed = (time >= self->refresh_at && done(call(self, "_refresh", NULL, NULL)) < 0) || PyList_Reverse(events) < 0;
     if (!failed && PyList_GET_SIZE(self->queue) == 0) {
         set(&self->queue, events);
     }
@@ -331,10 +361,18 @@ static PyObject *
 pump_write(Pump *self, PyObject *Py_UNUSED(ignored))
 {
     State *state = self->module;
-    if (check_set_up(self) < 0 || PyObject_SetAttr(self->connection, state->name_sent_at, self->now) < 0) {
+    if (check_set_up(self) < 0) {
         return NULL;
     }
-    PyObject *data = output_join((Output *)self->output, NULL);
+    PyObject *connection = Py_NewRef(self->connection), *now = Py_NewRef(self->now);
+    int failed = PyObject_SetAttr(connection, state->name_sent_at, now);
+    Py_DECREF(connection);
+    Py_DECREF(now);
+    if (failed) {
+        return NULL;
+    }
+    Output *output = (Output *)self->output;
+    PyObject *data = check_sum(output->size, self->unsent) < 0 ? NULL : output_join(output, NULL);
     if (data == NULL) {
         return NULL;
     }
@@ -409,9 +447,11 @@ pump_dealloc(Pump *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, pump_dealloc)
     pump_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyMethodDef pump_methods[] = {

@@ -38,6 +38,10 @@ static PyObject *
 frames_in(Receiver *self, PyObject *data, int *pending)
 {
     State *state = self->module;
+    if (self->decoder == NULL) { /* what came before may have run anything */
+        not_set_up(self);
+        return NULL;
+    }
     PyObject *decoder = Py_NewRef(self->decoder);
     PyTypeObject *type = Py_TYPE(decoder);
     PyObject *frames;
@@ -109,18 +113,20 @@ receive(Receiver *self, PyObject *data, PyObject *now)
     if (self->state != self->module->open) {
         return call(self, "_receive_late", data, now);
     }
+    Py_ssize_t size = PyObject_Size(data);
+    if (size < 0) {
+        return NULL;
+    }
     if (self->decoder == NULL || self->joiner == NULL || self->now == NULL || self->frame_since == NULL) {
         not_set_up(self);
         return NULL;
     }
-    Py_ssize_t size = PyObject_Size(data);
-    int went_back = is_earlier(now, self->now);
-    if (size < 0 || went_back < 0) {
-        return NULL;
-    }
-    now = Py_NewRef(went_back ? self->now : now); /* another framing's code may do anything */
-    PyObject *events = events_in(self, data, size, now);
+    PyObject *last = Py_NewRef(self->now); /* the comparison, and another framing's code, may do anything */
+    int went_back = is_earlier(now, last);
+    now = Py_NewRef(went_back ? last : now);
+    PyObject *events = went_back < 0 ? NULL : events_in(self, data, size, now);
     Py_DECREF(now);
+    Py_DECREF(last);
     return events;
 }
 
@@ -180,9 +186,11 @@ receiver_dealloc(Receiver *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, receiver_dealloc)
     receiver_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyMethodDef receiver_methods[] = {

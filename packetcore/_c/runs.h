@@ -372,10 +372,12 @@ runs_dealloc(RunDecoder *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, runs_dealloc)
     let_go(&self->run);
     Py_XDECREF(self->rules);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 /* The most that `max_frame` can be: far above what fits into memory, and nothing made of it

@@ -14,7 +14,7 @@ static PyObject *
 sender_call(Sender *self, PyObject *const *args, size_t flags, PyObject *names)
 {
     if (PyVectorcall_NARGS(flags) != 1 || names != NULL) {
-        return PyObject_Vectorcall(self->send, args, PyVectorcall_NARGS(flags), names);
+        return PyObject_Vectorcall(self->send, args, (size_t)PyVectorcall_NARGS(flags), names);
     }
     State *state = PyType_GetModuleState(Py_TYPE(self));
     PyObject *both[] = {NULL, self->session, args[0]};
@@ -72,6 +72,7 @@ sender_dealloc(Sender *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, sender_dealloc)
     Py_XDECREF(self->session);
     Py_XDECREF(self->drain);
     Py_XDECREF(self->send);
@@ -79,6 +80,7 @@ sender_dealloc(Sender *self)
     Py_XDECREF(self->sent);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyMemberDef sender_members[] = {

@@ -272,11 +272,13 @@ PyDoc_STRVAR(stuffing_decoder_doc,
 "Runs between flags, with escapes and a check in them.");
 
 static PyObject *
-new_stuffing_decoder(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+new_stuffing_decoder(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
+    static char *names[] = {"rules", "max_frame", NULL};
     PyObject *rules, *number;
     State *state = PyType_GetModuleState(type);
-    if (state == NULL || !PyArg_ParseTuple(args, "O!O:StuffingDecoder", state->stuffing, &rules, &number)) {
+    if (state == NULL ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O:StuffingDecoder", names, state->stuffing, &rules, &number)) {
         return NULL;
     }
     const Stuffing *stuffing = (const Stuffing *)rules;
@@ -343,8 +345,11 @@ escape_stuffed(const Stuffing *rules, uint8_t *out, const uint8_t *data, size_t 
 static PyObject *
 stuff(const Stuffing *rules, const uint8_t *data, size_t size, const uint8_t *check, size_t check_size)
 {
-    size_t count = count_escaped(rules, data, size) + count_escaped(rules, check, check_size);
-    PyObject *sent = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(size + check_size + count + 2));
+    size_t extra = check_size + count_escaped(rules, data, size) + count_escaped(rules, check, check_size) + 2;
+    if (extra > (size_t)PY_SSIZE_T_MAX - size) {
+        return PyErr_NoMemory();
+    }
+    PyObject *sent = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(size + extra));
     if (sent == NULL) {
         return NULL;
     }
@@ -426,8 +431,12 @@ take_codes(Stuffing *self, PyObject *codes)
 {
     PyObject *byte, *code;
     for (Py_ssize_t at = 0; PyDict_Next(codes, &at, &byte, &code);) {
-        long of = PyLong_AsLong(byte), is = PyLong_AsLong(code);
-        if (PyErr_Occurred()) {
+        if (!PyLong_Check(byte) || !PyLong_Check(code)) { /* another's `__index__` might change the dict */
+            PyErr_SetString(PyExc_TypeError, "codes has to map ints to ints");
+            return -1;
+        }
+        long of = PyLong_AsLong(byte), is = of == -1 && PyErr_Occurred() ? -1 : PyLong_AsLong(code);
+        if (is == -1 && PyErr_Occurred()) {
             return -1;
         }
         self->code_of[of & 0xFF] = (uint16_t)(is & 0xFF);
@@ -451,8 +460,8 @@ take_check(Stuffing *self, PyObject *check)
     if (self->check == NULL) {
         return -1;
     }
-    self->kind = kind_of_check(self->check, &self->crc);
-    if (self->check_size > MOST_FRAME || (self->kind != OTHER_CHECK && self->check_size > MOST_CHECK)) {
+    self->kind = kind_of_check(self->check, self->check_size, &self->crc);
+    if (self->check_size > MOST_FRAME) {
         PyErr_Format(PyExc_ValueError, "a check of size=%zu", self->check_size);
         return -1;
     }
@@ -505,9 +514,11 @@ stuffing_dealloc(Stuffing *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, stuffing_dealloc)
     Py_XDECREF(self->check);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyMethodDef stuffing_methods[] = {
