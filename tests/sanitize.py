@@ -9,10 +9,10 @@ python tests/sanitize.py warnings     a build with all warnings, each an error
 
 from __future__ import annotations
 
+import gc
 import importlib
+import importlib.util
 import itertools
-import math
-import operator
 import os
 import random
 import shlex
@@ -21,15 +21,15 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from packetcore import Connection, Packet, SessionClosed
+from packetcore import LocalProtocolError, Packet
 from packetcore._codec import encode as python_encode
 from packetcore._decoder import Decoder as PythonDecoder
-from packetcore._implementation import Pump
+
+if TYPE_CHECKING:
+    from tests.c_cases import Case
 
 ROOT = Path(__file__).resolve().parent.parent
 STREAMS = 5_000
@@ -37,7 +37,19 @@ PACKETS = 10_000_000
 STEP = PACKETS // 10
 
 
-def compile_with(flags: str, folder: Path) -> None:
+STRICT = (
+    "-Wall -Wextra -Wconversion -Wsign-conversion -Wshadow -Wundef -Wpointer-arith -Wstrict-prototypes -Wvla -Werror"
+)
+"""Of our own code only: Python's headers are a system's."""
+
+
+def compilers() -> list[str]:
+    """Those to build with: `CC` alone where it is set, else all of the usual ones that are there."""
+    given = os.environ.get("CC")
+    return [given] if given else [name for name in ("gcc", "clang") if shutil.which(name)]
+
+
+def compile_with(flags: str, folder: Path, compiler: str | None = None) -> None:
     """Build the extension into a copy of the package.
 
     Raises:
@@ -45,21 +57,21 @@ def compile_with(flags: str, folder: Path) -> None:
     """
     package = folder / "packetcore"
     shutil.copytree(ROOT / "packetcore", package, ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "_c"))
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    with_options = shlex.split(compiler or os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     target = package / f"_speedups{sysconfig.get_config_var('EXT_SUFFIX')}"
     source = ROOT / "packetcore" / "_speedups.c"
-    include = f"-I{sysconfig.get_path('include')}"
-    command = [*compiler, "-std=c11", "-fPIC", "-shared", *flags.split(), include, str(source), "-o", str(target)]
+    include = ["-isystem", sysconfig.get_path("include")]
+    command = [*with_options, "-std=c11", "-fPIC", "-shared", *flags.split(), *include, str(source), "-o", str(target)]
     subprocess.run(command, check=True)
 
 
 def warnings() -> None:
     """Build with every warning an error, and once more without what only some compilers have."""
-    for more in ("", " -DONLY_AVX2", " -DONLY_SSE2", " -DPLAIN_C", " -O0"):
+    for compiler, more in itertools.product(compilers(), ("", " -DONLY_AVX2", " -DONLY_SSE2", " -DPLAIN_C", " -O0")):
         with tempfile.TemporaryDirectory() as folder:
-            compile_with("-O3 -Wall -Wextra -Werror" + more, Path(folder))
+            compile_with(f"-O3 {STRICT}{more}", Path(folder), compiler)
             again(Path(folder), "hostile", "500")
-    say("no warnings at -Wall -Wextra; in plain C too")
+    say(f"no warnings of {' or '.join(compilers())} at -Wall -Wextra -Wconversion; in plain C too")
 
 
 def sanitizers() -> None:
@@ -165,211 +177,118 @@ def leaks() -> None:
 
 
 def allocations() -> None:
-    """Let the first allocation of a call fail, then the second and so on, until the call succeeds."""
-    from packetcore import _speedups
+    """Let the first allocation of each call fail, then the second and so on; and from the first on all of them.
+
+    Each is a `MemoryError`, after which the object is as sound as before, and nothing is left behind: the
+    arguments and types have as many references, and no more blocks are held once Python has set aside what it
+    likes to.
+    """
+    from tests.c_cases import CASES
+
+    failures = 0
+    for case in CASES:
+        for _ in range(20):
+            before = held()
+            failures += fail_each(case)
+            more = [after - count for after, count in zip(held(), before, strict=True)]
+            if max(more) < 10:
+                break
+        else:
+            raise AssertionError(f"{case.name}: {more} blocks and references more each time")
+    failures += import_failures()
+    assert failures > 2_000, failures
+    say(f"{failures} allocations failed: a MemoryError each, and nothing is lost but what was fed or left behind")
+
+
+def held() -> tuple[int, int]:
+    """Blocks of memory, and with a debug build of Python references, that there are."""
+    gc.collect()
+    return sys.getallocatedblocks(), getattr(sys, "gettotalrefcount", int)()
+
+
+def references(case: Case) -> list[int]:
+    """How often what a call is given is referred to, and each type: an object of it does so."""
+    from tests.c_cases import PACKET, TYPES
+
+    inner = [each for argument in case.arguments if isinstance(argument, (list, tuple)) for each in argument]
+    given = [each for each in (*case.arguments, *inner) if not isinstance(each, int)]  # anybody may refer to these
+    return [sys.getrefcount(each) for each in (*given, PACKET, *TYPES.values())]
+
+
+def fail_each(case: Case) -> int:
+    """Make one call again and again, each time with another allocation that fails. Gives how many did."""
+    from tests.c_cases import speedups
 
     _testcapi = importlib.import_module("_testcapi")  # of CPython alone, and not typed
-
-    packet = Packet(1000, b"\x01\xfe\xfd" * 300, count=1000)
-    frame = python_encode(packet)
-    long = python_encode(Packet(1000, bytes(200_000)))
-    decoder = _speedups.Decoder()
     failures = 0
-
-    def begun() -> None:
-        decoder.feed_eof()
-        decoder.feed(long[:100_000])
-
-    output = _speedups.Output(_speedups.encode, 1_000)
-
-    # Not made in the call: what Python itself does there need not be sound.
-    pump, batches = Pumping(Pump.send), Pumping(operator.is_)
-    batches._on_packets = operator.is_
-
-    def begin_output() -> None:
-        output.take()
-        output.put(packet)
-        output.put(packet)
-
-    queue: deque[Packet] = deque()
-    make_items: Any = _speedups.Items
-    items = make_items(queue.popleft, queue.popleft)
-
-    sender = _speedups.Sender(pump, queue.clear, pump.send, SessionClosed)
-
-    def more() -> None:
-        queue.clear()
-        queue.append(packet)
-
-    calls: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "a sound frame": (decoder.feed_eof, lambda: decoder.feed(frame)),
-        "many": (decoder.feed_eof, lambda: decoder.feed(frame * 5)),
-        "malformed": (decoder.feed_eof, lambda: decoder.feed(b"noise\xfe\x01\xfe\xfd\xfe" + frame[:20] + b"\xfe")),
-        "too long": (decoder.feed_eof, lambda: decoder.feed(b"\xfe\x00\x10\x00\x00\x01\xff\xff\xff\xff rest \xfe")),
-        "the end of a long payload": (begun, lambda: decoder.feed(long[100_000:])),
-        "a long payload goes on": (begun, lambda: decoder.feed(long[100_000:150_000])),
-        "a buffer with gaps": (decoder.feed_eof, lambda: decoder.feed(memoryview(frame)[::2])),
-        "the end of a stream": (begun, decoder.feed_eof),
-        "encode": (decoder.feed_eof, lambda: _speedups.encode(Packet(1, b"\xfe" * 99))),
-        "encode a long payload": (
-            decoder.feed_eof,
-            lambda: _speedups.encode(Packet(1, bytes(2_000) + b"\xfe" * 2_000)),
-        ),
-        "a packet": (decoder.feed_eof, lambda: Packet(1000, bytearray(b"abc"), type=2, count=3)),
-        "another packet": (decoder.feed_eof, lambda: packet._replace(type=200)),
-        "what a packet shows": (decoder.feed_eof, lambda: (repr(packet), tuple(packet), hash(packet))),
-        "an output": (decoder.feed_eof, lambda: _speedups.Output(_speedups.encode, 10)),
-        "sending": (pump.begin, lambda: pump.send(packet)),
-        "a chunk that is echoed": (pump.begin, lambda: pump.received(frame * 3, 1.0)),
-        "a chunk's packets together": (batches.begin, lambda: batches.received(frame * 3, 1.0)),
-        "putting": (output.take, lambda: output.put(packet)),
-        "putting several": (begin_output, lambda: output.put_all([packet] * 3)),
-        "taking": (begin_output, lambda: output.take()),
-        "joining": (begin_output, lambda: output.join()),
-        "an item": (more, items.__anext__),
-        "an item at once": (more, items.__next__),
-        "a latch": (decoder.feed_eof, lambda: _speedups.open_latches([_speedups.Latch(), _speedups.Latch()])),
-        "a stream's sending": (pump.begin, lambda: sender(packet)),
-        "a decoder": (decoder.feed_eof, lambda: _speedups.Decoder(max_payload=1 << 31)),
-    }
-    for name, (prepare, call) in calls.items():
-        prepare()
-        expected = call()
-        for nth in range(1_000):
-            prepare()
-            given: object = None
+    for stops in (True, False):
+        sound = 0
+        for nth in itertools.count():
+            before = references(case)
+            called = case.prepare()
+            owner = getattr(called, "__self__", None)
+            entries = owner._entries() if isinstance(owner, speedups.Order) else None
             failed = False
-            _testcapi.set_nomemory(nth, nth + 1)
+            _testcapi.set_nomemory(nth, nth + 1 if stops else 0)
             try:
-                given = call()
+                called(*case.arguments)
             except MemoryError:
                 failed = True
+            except (StopIteration, LocalProtocolError):
+                pass
             finally:
                 _testcapi.remove_mem_hooks()
             failures += failed
-            if failed:
-                # At worst the frame that this cut into is lost, never the next one.
-                assert decoder.feed(frame * 2)[-1:] == [packet], (name, nth)
-                assert decoder.pending == 0, (name, nth)
-            elif nth > 50:
-                assert given == expected or name in ("a decoder", "an output", "an item"), (name, nth)
+            sound = 0 if failed else sound + 1  # some do without what they did not get
+            check_sound(case, owner, entries if failed else None)
+            del called, owner, entries
+            assert references(case) == before, (case.name, nth)
+            if sound == 20:
                 break
-    failures += framing_allocations() + order_allocations()
-    assert failures > 60, failures
-    say(f"{failures} allocations failed: a MemoryError each, and the decoder goes on")
-
-
-def framing_allocations() -> int:
-    """The same for the framings. Gives how many allocations failed."""
-    from packetcore.framings import COBS, COBSR, HDLC, SLIP, ByteStuffing, Check, Framing, LengthPrefix
-
-    _testcapi = importlib.import_module("_testcapi")
-    summed = Check(1, lambda frame: bytes([len(frame) & 0xFF]))
-    framings: list[Framing] = [
-        SLIP(),
-        HDLC(),
-        ByteStuffing(0x7E, 0x7D, xor=0x20, check=summed),
-        COBS(),
-        COBSR(),
-        LengthPrefix(),
-        LengthPrefix("varint", magic=b"!!"),
-    ]
-    frame = bytes(range(1, 256)) * 3
-    failures = 0
-    for framing in framings:
-        sent, decoder = framing.encode(frame), framing.decoder(2_000)
-        streams = [sent * 3, b"!noise" + sent + b"\xff" * 40 + sent[:9], sent[:200], sent[200:] + sent, b"\x01" * 9_000]
-        for stream, nth in itertools.product(streams, range(40)):
-            _testcapi.set_nomemory(nth, nth + 1)
-            try:
-                framing.encode(frame)
-                decoder.feed(stream)
-                decoder.feed_timeout()
-                decoder.feed_eof()
-            except MemoryError:
-                failures += 1
-            finally:
-                _testcapi.remove_mem_hooks()
-            decoder.feed_eof()
-            assert decoder.feed(sent)[-1:] == [frame], (framing, nth)
-            assert decoder.pending == 0, (framing, nth)
     return failures
 
 
-def order_allocations() -> int:
-    """The same for the order of a pool. Gives how many allocations failed."""
+def check_sound(case: Case, owner: Any, entries: list[Any] | None) -> None:
+    """See that an object on which a call failed is as good as before."""
+    from tests.c_cases import speedups
+
+    if case.sound is not None:
+        # At worst the frame that this cut into is lost, never the next one.
+        sent, frame = case.sound
+        owner.feed_eof()
+        assert owner.feed(sent * 2)[-1:] == [frame], case.name
+        assert owner.pending == 0, case.name
+    if isinstance(owner, speedups.Order):
+        assert entries is None or owner._entries() == entries, case.name
+        owner._put("last", 3000.0)
+        assert owner._entries()[-1] == "last", case.name
+        assert len(owner) == len(owner._entries()), case.name
+    if isinstance(owner, speedups.Output):
+        assert owner.size == sum(map(len, owner.take())), case.name
+
+
+def import_failures() -> int:
+    """Import the extension once more, with each allocation failing in its turn. Gives how many did."""
     from packetcore import _speedups
 
+    _imp = importlib.import_module("_imp")
     _testcapi = importlib.import_module("_testcapi")
-    make: Any = _speedups.Order
-    failures = 0
-    for held, nth in itertools.product((0, 4, 10, 21), range(8)):
-        for call in ("grow", "list", "shrink"):
-            order = make()
-            for number in range(held):
-                order._put(number, 1000.5)
-            before = order._entries()
-            _testcapi.set_nomemory(nth, nth + 1)
-            try:
-                if call == "grow":
-                    order._put("more", 1000.5)
-                elif call == "list":
-                    order._entries(), order.refreshed(1)
-                else:
-                    while order._take(held - len(order) + 1) is not None:
-                        pass
-            except MemoryError:
-                failures += 1
-                assert order._entries() == before, (held, call, nth)
-            finally:
-                _testcapi.remove_mem_hooks()
-            assert len(order) == len(order._entries())
-            assert order._put("last", 1000.5) > held
-            assert order._entries()[-1] == "last"
+    spec = importlib.util.spec_from_file_location("packetcore._speedups", _speedups.__file__)
+    assert spec is not None
+    failures = sound = nth = 0
+    while sound < 20:
+        module = _imp.create_dynamic(spec)
+        _testcapi.set_nomemory(nth, nth + 1)
+        try:
+            _imp.exec_dynamic(module)
+        except MemoryError:
+            failures += 1
+            sound = -1
+        finally:
+            _testcapi.remove_mem_hooks()
+        sound += 1
+        nth += 1
     return failures
-
-
-class Swallow:
-    """A host that takes everything."""
-
-    write = staticmethod(len)
-
-
-class Pumping(Pump):
-    """The pump of an open connection, in which nothing but what is asked for runs Python's code."""
-
-    _connection: Connection
-
-    def __init__(self, on_packet: Callable[[Any, Any], object]) -> None:
-        self._connection = Connection(now=0.0)
-        self._output = self._connection.output
-        self._host: Any = Swallow()
-        self._on_packet = on_packet
-        self._on_packets = self._on_sent = self._tap = None
-        self._now = 0.0
-        self._refresh_at = math.inf
-        self._unsent = 0
-        self._ease = self._room = 1_000_000
-        self._paused = self._write_paused = self._lost = self._must_arm = False
-
-    def begin(self) -> None:
-        self._output.take()
-        self._connection._decoder.feed_eof()
-        self._connection.frame_since = None
-        self._queue = []
-        self._running = self._woken = False
-
-    def _overflow(self) -> None:
-        pass
-
-    def _wake(self) -> None:
-        self._woken = True
-
-    def _settle(self) -> None:
-        pass
-
-    def _handler_failed(self, error: BaseException) -> None:
-        raise error
 
 
 def say(text: str) -> None:

@@ -9,13 +9,11 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import packetcore
 from packetcore import Malformed, Packet, Reason
 from packetcore._codec import encode as python_encode
 from packetcore._decoder import Decoder as PythonDecoder
@@ -234,29 +232,3 @@ def test_the_one_in_python_is_used_where_it_is_asked_for_or_the_other_is_not_bui
     in_python = "False packetcore._decoder packetcore._codec"
     assert run(WHICH, PACKETCORE_PURE="1") == in_python
     assert run(f"import sys; sys.modules['packetcore._speedups'] = None; {WHICH}", PACKETCORE_PURE="") == in_python
-
-
-def test_each_interpreter_has_a_codec_of_its_own() -> None:
-    code = (
-        "from packetcore._speedups import Decoder, encode; from packetcore import Packet; "
-        "packet = Packet(1000, b'payload'); assert Decoder().feed(encode(packet) + b'x\\xfe') [0] == packet"
-    )
-    if sys.version_info >= (3, 14):
-        script = f"from concurrent import interpreters as i\nfor _ in range(5): i.create().exec({code!r})"
-    else:
-        module = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
-        script = (
-            f"import {module} as i\nfor _ in range(5):\n    id = i.create()\n"
-            f"    wrong = i.run_string(id, {code!r})\n    assert not wrong, wrong\n    i.destroy(id)"
-        )
-    assert (
-        run(f"{code}\n{script}\n{code}\nprint('sound')", PYTHONPATH=str(Path(packetcore.__file__).parent.parent))
-        == "sound"
-    )
-
-
-def test_an_allocation_that_fails_is_a_memory_error_and_loses_that_chunk_only() -> None:
-    pytest.importorskip("_testcapi")
-    script = Path(__file__).with_name("sanitize.py")
-    done = subprocess.run([sys.executable, script, "allocations"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
