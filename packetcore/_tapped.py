@@ -25,31 +25,39 @@ class TappedHost:
         self._eof_sent = eof_sent
 
     def write(self, data: bytes) -> int:
-        """See `Host`, and so all that follows."""
+        """See `Host`."""
         self._sent(data)
         return self._host.write(data)
 
     def write_eof(self) -> None:
+        """See `Host`."""
         self._eof_sent()
         self._host.write_eof()
 
     def set_timer(self, at: float | None) -> None:
+        """See `Host`."""
         self._host.set_timer(at)
 
     def pause_reading(self) -> None:
+        """See `Host`."""
         self._host.pause_reading()
 
     def resume_reading(self) -> None:
+        """See `Host`."""
         self._host.resume_reading()
 
     def close(self) -> None:
+        """See `Host`."""
         self._host.close()
 
     def abort(self) -> None:
+        """See `Host`."""
         self._host.abort()
 
     def wake(self) -> None:
+        """See `Host`."""
         self._host.wake()
 
     def carrier(self) -> Carrier:
+        """See `Host`."""
         return self._host.carrier()
