@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from packetcore import CloseReason, Config, DatagramEndpoint, Endpoint, Packet, Session, encode
-from tests.made_up_host import MadeUpDatagramHost, MadeUpHost, Recorder, Rig, open_on
+from packetcore import CloseReason, Config, Endpoint, Packet, Session, encode
+from packetcore.testing import FakeDatagramEndpoint
+from tests.made_up_host import MadeUpHost, Recorder, Rig, open_on
 
 ONE, TWO = encode(Packet(1, b"one")), encode(Packet(2, b"two"))
 
@@ -90,12 +91,11 @@ def test_a_tap_hears_a_paced_session_send_each_frame_by_itself() -> None:
 def test_a_tap_hears_each_datagram() -> None:
     tap = Noting()
     handler = Recorder()
-    endpoint = DatagramEndpoint(handler, Config(tap=tap, datagram_chunk=11), is_server=True)
-    host = MadeUpDatagramHost(endpoint)
     handler.on["packet"] = lambda session: session.send(Packet(2, b"two"))
-    endpoint.received(b"rubbish", ("192.0.2.1", 7), 1.0)  # opens no session
-    endpoint.received(ONE, ("192.0.2.1", 7), 1.0)
-    assert host.sent == [(TWO[:11], ("192.0.2.1", 7)), (TWO[11:], ("192.0.2.1", 7))]
+    fake = FakeDatagramEndpoint(handler, Config(tap=tap, datagram_chunk=11))
+    fake.endpoint.received(b"rubbish", ("192.0.2.1", 7), 1.0)  # opens no session
+    fake.endpoint.received(ONE, ("192.0.2.1", 7), 1.0)
+    assert fake.writes == [(TWO[:11], ("192.0.2.1", 7)), (TWO[11:], ("192.0.2.1", 7))]
     assert tap.heard == [
         ("opened", ("192.0.2.1", 7)),
         ("received", ONE),
