@@ -90,6 +90,30 @@ class Gateway(Handler):
         self.calls.append(reason)
 
 
+# The clock.
+
+
+def test_what_is_due_is_called_in_order_and_what_was_called_off_is_not() -> None:
+    clock, called = Clock(now=5.0), list[tuple[str, float]]()
+
+    def at(name: str) -> Callable[[], object]:
+        return lambda: called.append((name, clock.now))
+
+    clock.call_at(8.0, at("late"))
+    off = clock.call_at(7.0, at("called off"))
+    clock.call_at(7.0, at("first of two"))
+    clock.call_at(7.0, lambda: [at("second of two")(), clock.call_at(7.0, at("soon"))])
+    clock.call_at(1.0, at("past"))
+    off.cancel()
+    clock.settle()
+    assert called == [("past", 5.0)]
+    clock.advance(2.0)
+    assert called[1:] == [("first of two", 7.0), ("second of two", 7.0), ("soon", 7.0)]
+    clock.advance(3.0)
+    assert called[4:] == [("late", 8.0)]
+    assert clock.now == 10.0
+
+
 # A session.
 
 
