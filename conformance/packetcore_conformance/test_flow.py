@@ -204,3 +204,16 @@ def test_a_paused_session_is_not_blamed_for_silence(rig: Rig) -> None:
     (session,) = rig.sessions(server, 1)
     rig.call(session.resume)
     handler.wait("packet_received")
+
+
+def test_who_was_told_that_there_is_no_room_is_told_when_there_is(rig: Rig) -> None:
+    left = [CHUNK] * 30
+
+    def send_on(session: Session, packet: object = None) -> None:
+        while left and session.send(left.pop()):
+            pass
+
+    server = rig.serve(Recorder(packet_received=send_on, writable=send_on))
+    peer = rig.peer(server)  # as fast as it can
+    peer.send(PING)
+    assert peer.receive(30 * len(encode(CHUNK))) == encode(CHUNK) * 30
