@@ -147,7 +147,6 @@ class Event:
         self._is_set = True
         for task in self._waiting:
             self._clock.call_soon(task.step)
-        self._waiting.clear()
 
     def wait(self) -> Awaitable[None]:
         """Wait until woken."""
