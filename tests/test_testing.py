@@ -810,9 +810,27 @@ def test_the_end_of_a_function_left_behind_runs_no_further_than_its_stream() -> 
             await stream.close()
             ends.append("closed")
 
+    clock = Clock()
+    FakeSession(FakeEndpoint(serve, clock=clock))
+    clock.advance(1_000.0)  # the session has ended, and its function with it
+    assert ends == ["left", "closed"]
     FakeSession(serve)
     gc.collect()
-    assert ends == ["left"]
+    assert ends[2:] == ["left"]
+
+
+def test_a_function_goes_on_though_another_of_its_clock_was_left_behind() -> None:
+    clock = Clock()
+
+    async def left(stream: AsyncStream) -> None:
+        await Event(clock)  # for which nobody waits but this
+
+    FakeSession(left, Config(idle_timeout=None, frame_timeout=None), clock=clock)
+    gc.collect()
+    session = FakeSession(echo, clock=clock)
+    session.feed(PING)
+    session.feed(BEAT)
+    assert session.sent == [PING, BEAT]
 
 
 def read_meter(stream: SyncStream) -> bytes:
@@ -841,10 +859,14 @@ def test_a_function_that_blocks_is_called_with_a_stream_and_time_passes_where_it
     assert session.stream.recv(timeout=0.0) == BEAT
     with pytest.raises(TimeoutError):
         session.stream.recv(timeout=5.0)
+    session.room = 0
+    session.stream.send(PING)  # there is room yet for it to wait in
+    assert session.clock.now == 9.0
+    session.room = None
     with pytest.raises(SessionClosed) as ended:
         session.stream.recv()
     assert ended.value.reason is CloseReason.IDLE_TIMEOUT
-    assert session.clock.now == 64.0
+    assert session.clock.now == 69.0, "what it took of a backlog was a sign of life"
 
 
 def test_a_function_that_blocks_for_ever_is_an_error() -> None:
