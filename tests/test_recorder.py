@@ -139,7 +139,7 @@ def test_a_slow_disk_holds_nobody_up_and_what_is_left_out_is_said_where_it_is_mi
         late.received(ONE, 100.0)
         missed = recorder.missed
         disk.may_write.set()
-        wait_for(lambda: not recorder._spool.is_full)
+        wait_for(lambda: not recorder.recording._spool.is_full)
         session.received(ONE, 100.0)
         session.lost(None, 100.0)
     assert 10 < missed < 40
@@ -164,7 +164,7 @@ def test_a_full_disk_ends_the_recording_with_one_line_and_leaves_what_is_whole(
         session = session_of(recorder)
         for _ in range(10):
             session.received(bytes(50_000), 100.0)
-            wait_for(lambda: recorder.error is not None or not recorder._spool._waiting)
+            wait_for(lambda: recorder.error is not None or not recorder.recording._spool._waiting)
         session.received(ONE, 100.0)  # and goes on
         assert session.stats.packets_received == 1
         session.lost(None, 100.0)
@@ -204,7 +204,7 @@ def test_a_recorder_that_is_closed_hears_nothing_and_keeps_no_session(tmp_path: 
     session_of(recorder).received(ONE, 100.0)
     session.lost(None, 100.0)
     assert heard_in(path) == []
-    assert session not in recorder._writer
+    assert session not in recorder.recording._writer
 
 
 def test_sessions_of_many_threads_share_a_recorder(tmp_path: Path) -> None:

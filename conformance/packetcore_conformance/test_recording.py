@@ -59,7 +59,7 @@ def client_capture(tmp_path: Path) -> Iterator[Capture]:
 def closed(recorder: Capture) -> Captured:
     recorder.close()
     assert (recorder.error, recorder.missed) == (None, 0)
-    return Captured(Path(recorder.path))
+    return Captured(Path(recorder.recording.path))
 
 
 def test_a_server_and_a_client_record_the_same(rig: Rig, server_capture: Capture, client_capture: Capture) -> None:

@@ -1,10 +1,11 @@
 """What stands on the line between two ends.
 
 Links that misbehave, as state machines without a socket or a clock: `Impairments`, `StreamLink`,
-`DatagramLink`. Captures as Wireshark reads them, without a file: `CaptureWriter`, `Side`; and read,
-with `hear`, which gives a `Chunk`, a `Gap`, an `Ended` or a `Reset` of a `Conversation`. What sessions say, in files:
-`Recorder`. What a recording comes to: `Events`, `events`, `Told`, `as_json`, `differences`, `Difference`, `Shrinking`,
-`shortest`, `capture_of`. A proxy of two links for each connection, on a thread of its own: `Tap`.
+`DatagramLink`. Captures as Wireshark reads them, without a file: `CaptureWriter`, `Side`; and read, with `hear` or
+`Conversations`: a `Chunk`, a `Gap`, an `Ended` or a `Reset` of a `Conversation`. What sessions say, in files:
+`Recorder`; what others say: `Recording`. What a recording comes to: `Events`, `events`, `Told`, `as_json`,
+`differences`, `Difference`, `Shrinking`, `shortest`, `capture_of`. A proxy of two links for each
+connection, on a thread of its own: `Tap`.
 """
 
 from packetcore_tap._capture import CaptureWriter, Side
@@ -14,7 +15,8 @@ from packetcore_tap._errors import CaptureError
 from packetcore_tap._impairments import Impairments
 from packetcore_tap._link import DatagramLink, StreamLink
 from packetcore_tap._proxy import Tap
-from packetcore_tap._recorder import MIN_BYTES, Recorder
+from packetcore_tap._recorder import Recorder
+from packetcore_tap._recording import MIN_BYTES, Recording
 from packetcore_tap._replay import (
     Difference,
     Events,
@@ -50,6 +52,7 @@ __all__ = [
     "Impairments",
     "Passed",
     "Recorder",
+    "Recording",
     "Reset",
     "Seen",
     "Shrinking",
