@@ -323,12 +323,14 @@ def test_a_reset_is_told_once_and_packets_that_say_nothing_are_no_conversation()
     assert said(heard_in(pcap([*HELLO[:4], reset, reset, alone]))) == [*TOLD[:2], (1, Side.SERVER, Reset, None)]
 
 
-def test_fragments_and_what_is_not_tcp_or_udp_are_passed_over() -> None:
+def test_fragments_what_is_cut_short_and_what_is_not_tcp_or_udp_are_passed_over() -> None:
     fragment = bytearray(HELLO[2])
     fragment[6] = 0x20
     icmp = bytearray(HELLO[2])
     icmp[9] = 1
-    assert said(heard_in(pcap([bytes(fragment), bytes(icmp), b"", b"\x45", HELLO[2]]))) == [TOLD[0]]
+    one, other = End(ip_address("::1"), 1), End(ip_address("::2"), 2)
+    short = [packet[:size] for packet in (HELLO[2], udp_packet(one, other, b"x")) for size in range(40)]
+    assert said(heard_in(pcap([bytes(fragment), bytes(icmp), *short, HELLO[2]]))) == [TOLD[0]]
 
 
 # Damage.

@@ -147,7 +147,7 @@ def read_packet(data: bytes, length: int) -> Segment | None:
         if version == 4:
             return _read_ipv4(data, length)
         return _read_ipv6(data, length) if version == 6 else None
-    except (IndexError, struct.error):
+    except (IndexError, ValueError, struct.error):  # it ends before that
         return None
 
 
