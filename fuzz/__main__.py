@@ -54,7 +54,9 @@ class Run:
     bytes: int = 0
     coverage: int = 0
     corpus: int = 0
+    begun: float = 0.0
     seconds: float = 0.0
+    """From the first execution to the last that was told of."""
     found: str = ""
     said: list[str] = field(default_factory=list)
 
@@ -65,6 +67,8 @@ class Run:
         """Take a line of the process."""
         if count := _COUNT.match(line):
             self.executions, self.bytes = int(count[1]), int(count[2])
+            self.begun = self.begun or time.monotonic()
+            self.seconds = time.monotonic() - self.begun
         elif progress := _PROGRESS.search(line):
             self.coverage, self.corpus = int(progress["coverage"]), int(progress["corpus"])
         elif found := _FOUND.search(line):
@@ -76,26 +80,31 @@ class Run:
         """How far it is, for people."""
         rate = self.executions / self.seconds if self.seconds else 0.0
         return (
-            f"{self!s:20} {self.seconds:6.0f} s {self.executions:>12,} executions {rate:>9,.0f}/s "
+            f"{self!s:20} {self.seconds:7.1f} s {self.executions:>12,} executions {rate:>9,.0f}/s "
             f"{self.bytes:>14,} bytes {self.coverage:>6,} edges {self.corpus:>5,} inputs"
         )
 
 
 def environment(way: str, built: Build) -> dict[str, str]:
     """What a process of one way runs with."""
-    own = {**os.environ, "PYTHONPATH": str(ROOT)}
-    if way == "pure":
-        return {**own, "PACKETCORE_PURE": "1"}
-    own.pop("PACKETCORE_PURE", None)
-    return {**own, **built.environment}
+    pure = "1" if way == "pure" else ""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PACKETCORE_PURE": pure, **built.environment}
 
 
-def fuzz(run: Run, seconds: float, built: Build, live: Live, *, corpus: bool = True) -> int:
-    """Fuzz one target. Returns what its process ended with."""
+def fuzz(run: Run, seconds: float, built: Build, live: Live, *, seed: int | None = None) -> int:
+    """Fuzz one target. Returns what its process ended with.
+
+    Args:
+        run: which, and where to write down how far it is.
+        seconds: for how long.
+        built: how the extension was built.
+        live: where to show it.
+        seed: begin with this and without any corpus; else by chance, with all that is known.
+    """
     own, crashes = OWN / "corpus" / run.name, OWN / "crashes"
     for folder in (own, crashes):
         folder.mkdir(parents=True, exist_ok=True)
-    known = [str(own), str(CORPUS / run.name)] if corpus else []
+    known = [str(own), str(CORPUS / run.name)] if seed is None else [f"-seed={seed}"]
     command = [
         *(
             sys.executable,
@@ -109,7 +118,6 @@ def fuzz(run: Run, seconds: float, built: Build, live: Live, *, corpus: bool = T
         *(f"-artifact_prefix={crashes}{os.sep}{run}-", f"-max_len={LONGEST}", f"-timeout={PATIENCE}"),
         *("-use_value_profile=0", "-rss_limit_mb=4096", "-print_final_stats=0", *known),
     ]
-    begun = time.monotonic()
     process = subprocess.Popen(
         command,
         env=environment(run.way, built),
@@ -124,7 +132,6 @@ def fuzz(run: Run, seconds: float, built: Build, live: Live, *, corpus: bool = T
         assert process.stderr is not None
         for line in process.stderr:
             run.hear(line.rstrip("\n"))
-            run.seconds = time.monotonic() - begun
             live.update(Text(run.line()))
         return process.wait()
     finally:
@@ -186,7 +193,7 @@ def main() -> int:
         parser.error(str(error))
     built = build() if any(run.way == "compiled" for run in chosen) else Build("")
     if options.repeat:
-        return max(repeat(run, options.repeat, built) != 0 for run in chosen)
+        return max(repeat(run, options.repeat, built if run.way == "compiled" else Build("")) != 0 for run in chosen)
     if find_spec("atheris") is None:
         console.print("atheris is missing: pip install -r requirements-fuzz.txt (CPython 3.11 to 3.13 on Linux)")
         return 1
@@ -202,7 +209,7 @@ def search(chosen: list[Run], seconds: float, built: Build, console: Console) ->
     failed = 0
     with Live(console=console, transient=True, refresh_per_second=4) as live:
         for run in chosen:
-            code = fuzz(run, seconds / len(chosen), built, live)
+            code = fuzz(run, seconds / len(chosen), built if run.way == "compiled" else Build(""), live)
             live.update(Text(""))
             console.print(run.line(), style="red" if code else None, soft_wrap=True)
             if code:

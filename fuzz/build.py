@@ -101,7 +101,7 @@ def _environment(folder: Path, libraries: Iterable[Path]) -> dict[str, str]:
     return {
         "LD_PRELOAD": ":".join(map(str, libraries)),
         # Python keeps some memory to its end. Its own allocator would hide a byte too many inside one of its pools.
-        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:handle_segv=1",
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:malloc_context_size=4",
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),

@@ -11,7 +11,11 @@ from packetcore_conformance.laws import Chunk
 from tests.hostile import Reference, broken_law
 
 LIMITS = (40, 0, 1, 8)
-NEIGHBOUR = Packet(0xFDFE)
+SHORT = 32
+"""Bytes of a stream that are tried again and again, to count the work: to trace each line takes long."""
+
+FIRST, LAST = Packet(0xFDFE), Packet(1, type=2)
+"""Neighbours of the stream."""
 
 
 def fuzz(data: bytes) -> None:
@@ -26,7 +30,7 @@ def fuzz(data: bytes) -> None:
     _gives_each_event_in_its_place(chunks[-2:], b"".join(chunks[:-2]), max_payload)
     _gives_up(stream, max_payload)
     _costs_no_neighbour(stream, max_payload)
-    if besides == 7 and not speedups:  # the C has no lines to count
+    if besides == 7 and len(stream) <= SHORT and not speedups:  # the C has no lines to count
         _works_in_proportion(stream, max_payload)
 
 
@@ -51,23 +55,22 @@ def _gives_up(stream: bytes, max_payload: int) -> None:
     if reference.at_timeout:
         assert decoder.pending == 0
         assert decoder.feed_timeout() == []
-        assert decoder.feed(b"tail" + encode(NEIGHBOUR)) == [Malformed(Reason.NOISE, 4, b"tail"), NEIGHBOUR]
+        assert decoder.feed(b"tail" + encode(LAST)) == [Malformed(Reason.NOISE, 4, b"tail"), LAST]
     else:
         assert decoder.feed_eof() == reference.at_eof
 
 
 def _costs_no_neighbour(stream: bytes, max_payload: int) -> None:
-    frame = encode(NEIGHBOUR)
-    events = Decoder(max_payload=max_payload).feed(frame + stream + frame)
-    assert (events[0], events[-1]) == (NEIGHBOUR, NEIGHBOUR)
+    events = Decoder(max_payload=max_payload).feed(encode(FIRST) + stream + encode(LAST))
+    assert (events[0], events[-1]) == (FIRST, LAST)
     again = Decoder(max_payload=max_payload)
     again.feed(stream)
-    assert again.feed(frame)[-1:] == [NEIGHBOUR]
+    assert again.feed(encode(LAST))[-1:] == [LAST]
 
 
 def _works_in_proportion(stream: bytes, max_payload: int) -> None:
     for size in (1, 1 << 30):
-        once, four_times = (_steps(stream * times, size, max_payload) for times in (3, 12))
+        once, four_times = (_steps(stream * times, size, max_payload) for times in (5, 20))
         assert four_times <= 6 * once + 20 * len(stream), f"{once} steps, and then {four_times}"
 
 

@@ -13,6 +13,9 @@ from tests.test_framings import SUBJECTS
 NAMES = (*SUBJECTS,)
 """The suite's: a byte picks one, so that new ones belong at the end."""
 
+SHORT = 32
+"""Bytes of a stream that are tried again and again, to count the work: to trace each line takes long."""
+
 ODD_DELIMITERS = "delimiters in each other"
 """Where what is malformed is taken out of a stream of these, a delimiter may stand that was none."""
 
@@ -28,7 +31,7 @@ def fuzz(data: bytes) -> None:
     stream = b"".join(chunks)
     laws.hold(subject, max_frame, chunks, accounts=name != ODD_DELIMITERS)
     _gives_back(subject, stream)
-    if how == 254 and not speedups:  # the C has no lines to count
+    if how == 254 and len(stream) <= SHORT and not speedups:  # the C has no lines to count
         _works_in_proportion(subject, max_frame, stream)
 
 
@@ -48,6 +51,6 @@ def _works_in_proportion(subject: Subject, max_frame: int, stream: bytes) -> Non
                 subject.framing.decoder(max_frame),
                 [(stream * times)[at : at + size] for at in range(0, len(stream) * times, size)],
             )
-            for times in (3, 12)
+            for times in (5, 20)
         )
         assert four_times <= 6 * once + 20 * len(stream), f"{once} steps, and then {four_times}"

@@ -8,6 +8,7 @@ It writes a line a second for the runner: executions and bytes until now.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import time
@@ -46,9 +47,16 @@ class Counted:
         self._bytes += len(data)
         if time.monotonic() > self._next:
             self._next = time.monotonic() + 1
-            sys.stderr.write(f"\nfuzzed {self._executions} {self._bytes}\n")
-            sys.stderr.flush()
-        self._target(data)
+            self._say()
+        try:
+            self._target(data)
+        except BaseException:
+            self._say()
+            raise
+
+    def _say(self) -> None:
+        sys.stderr.write(f"\nfuzzed {self._executions} {self._bytes}\n")
+        sys.stderr.flush()
 
 
 def search(name: str, options: list[str]) -> None:
@@ -58,6 +66,7 @@ def search(name: str, options: list[str]) -> None:
         target = load(name)
         if name == "twins":
             importlib.import_module("fuzz.implementations").in_python()
+    gc.freeze()  # targets collect garbage, and need not look through the modules for it
     atheris.Setup([sys.argv[0], *options], Counted(target))
     atheris.Fuzz()
 
