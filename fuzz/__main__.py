@@ -39,7 +39,7 @@ LONGEST = 256
 PATIENCE = 20
 """Seconds that one input may take, and a process to end once it was asked to."""
 
-_PROGRESS = re.compile(r"cov: (?P<coverage>\d+) .*corp: (?P<corpus>\d+)/")
+_PROGRESS = re.compile(r"(?:cov: (?P<edges>\d+) )?ft: (?P<features>\d+) corp: (?P<corpus>\d+)/")
 _COUNT = re.compile(r"^fuzzed (\d+) (\d+)$")
 _FOUND = re.compile(r"Test unit written to (\S+)")
 
@@ -52,7 +52,8 @@ class Run:
     way: str
     executions: int = 0
     bytes: int = 0
-    coverage: int = 0
+    edges: int = 0
+    features: int = 0
     corpus: int = 0
     begun: float = 0.0
     seconds: float = 0.0
@@ -70,7 +71,8 @@ class Run:
             self.begun = self.begun or time.monotonic()
             self.seconds = time.monotonic() - self.begun
         elif progress := _PROGRESS.search(line):
-            self.coverage, self.corpus = int(progress["coverage"]), int(progress["corpus"])
+            self.edges, self.features = int(progress["edges"] or 0), int(progress["features"])
+            self.corpus = int(progress["corpus"])
         elif found := _FOUND.search(line):
             self.found = found[1]
         elif line.strip() and not line.startswith(("INFO:", "#")):
@@ -81,7 +83,7 @@ class Run:
         rate = self.executions / self.seconds if self.seconds else 0.0
         return (
             f"{self!s:20} {self.seconds:7.1f} s {self.executions:>12,} executions {rate:>9,.0f}/s "
-            f"{self.bytes:>14,} bytes {self.coverage:>6,} edges {self.corpus:>5,} inputs"
+            f"{self.bytes:>14,} bytes {self.edges:>6,} edges {self.features:>6,} features {self.corpus:>5,} inputs"
         )
 
 
@@ -116,7 +118,7 @@ def fuzz(run: Run, seconds: float, built: Build, live: Live, *, seed: int | None
             f"-max_total_time={max(1, round(seconds))}",
         ),
         *(f"-artifact_prefix={crashes}{os.sep}{run}-", f"-max_len={LONGEST}", f"-timeout={PATIENCE}"),
-        *("-use_value_profile=0", "-rss_limit_mb=4096", "-print_final_stats=0", *known),
+        *("-rss_limit_mb=4096", *built.options, *known),
     ]
     process = subprocess.Popen(
         command,

@@ -20,6 +20,7 @@ from fuzz import TARGETS
 pytest.importorskip("packetcore._speedups", reason="the extension in C is not built")
 
 from fuzz.implementations import in_c, in_python
+from fuzz.planted import BUGS, Bug, plant
 from packetcore import speedups
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,20 +49,36 @@ def test_the_corpus_breaks_no_law_in_c(name: str) -> None:
 
 
 def test_the_corpus_breaks_no_law_in_python() -> None:
+    done = over_the_corpus(*(name for name, ways in TARGETS.items() if "pure" in ways), PYTHONPATH=str(ROOT))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def over_the_corpus(*names: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run targets over their inputs in Python, in another process."""
     code = "import sys; from fuzz.one import load; from pathlib import Path\n"
     code += "for file in map(Path, sys.argv[1:]): load(file.parent.name)(file.read_bytes())"
-    inputs = [str(file) for name, ways in TARGETS.items() if "pure" in ways for file in files(name)]
-    environment = {**os.environ, "PACKETCORE_PURE": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *inputs], env=environment, capture_output=True, text=True, check=False
+    inputs = [str(file) for name in names for file in files(name)]
+    return subprocess.run(
+        [sys.executable, "-c", code, *inputs],
+        cwd=CORPUS,  # where Python finds no package of ours
+        env={**os.environ, "PACKETCORE_PURE": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_corpus_is_small() -> None:
     sizes = [file.stat().st_size for name in TARGETS for file in files(name)]
     assert max(sizes) <= 512
     assert sum(sizes) < 200_000
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_the_corpus_notices_what_is_planted(bug: Bug, tmp_path: Path) -> None:
+    package = plant(bug, tmp_path)
+    done = over_the_corpus("decoder", PYTHONPATH=os.pathsep.join([str(package.parent), str(ROOT)]))
+    assert "AssertionError" in done.stderr
 
 
 # What the fuzzers found.
