@@ -34,11 +34,11 @@ from packetcore_sockets._carrier import address_of
 from packetcore_sockets._datagram import DatagramSocket
 from packetcore_sockets._hosts import Hosts, check_each, hosts_of, names_of
 from packetcore_sockets._inherited import Given, given_datagram_sockets, given_listeners
-from packetcore_sockets._listener import BACKLOG, open_tcp_listeners
+from packetcore_sockets._listener import BACKLOG
 from packetcore_sockets._listening import Listening
 from packetcore_sockets._look_up import Found
 from packetcore_sockets._network import Network, live_on
-from packetcore_sockets._open import AddressInfo, open_udp_client, open_udp_servers
+from packetcore_sockets._open import AddressInfo
 from packetcore_sockets._proxied import Proxies, ProxyNetworks
 from packetcore_sockets._runtime import Runtime
 from packetcore_sockets._serial import Line, SerialDial
@@ -446,7 +446,7 @@ class Adapter:
             heard_by = inbox if handler is None else handler
             endpoint: Any = runtime.new_datagram_endpoint(heard_by, config, framing=framing, codec=codec)
             infos = await look_up(runtime, host, port, socket.SOCK_DGRAM)
-            sock, peer, is_connected = open_udp_client(infos, broadcast=broadcast, local_host=local_host)
+            sock, peer, is_connected = runtime.open_udp_client(infos, broadcast=broadcast, local_host=local_host)
             live_on(runtime, endpoint)
             DatagramSocket(runtime, endpoint, sock, is_connected)
             session = endpoint.open(peer, runtime.time(), sole=handler is None)
@@ -518,7 +518,7 @@ async def _stream_listeners(
         _refuse_family(family)
         return given_listeners(given, host, port)
     found = await _look_up_each(runtime, host, port, family, socket.SOCK_STREAM)
-    return _opened(found, lambda infos: open_tcp_listeners(infos, port, backlog))
+    return _opened(found, lambda infos: runtime.open_tcp_listeners(infos, port, backlog))
 
 
 async def _datagram_sockets(
@@ -539,9 +539,8 @@ async def _datagram_sockets(
     if multicast_group is not None and len(hosts_of(host)) > 1:
         raise ValueError(f"multicast_group={multicast_group!r} is joined on one interface: give one host, not {host!r}")
     found = await _look_up_each(runtime, host, port, family, socket.SOCK_DGRAM)
-    return _opened(
-        found, lambda infos: open_udp_servers(infos, port, broadcast=broadcast, multicast_group=multicast_group)
-    )
+    servers = partial(runtime.open_udp_servers, port=port, broadcast=broadcast, multicast_group=multicast_group)
+    return _opened(found, servers)
 
 
 def _refuse_family(family: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import random
 from typing import Any
 
 from packetcore import AnyPacket, AsyncCondition, Backoff, ClientBase, Config, Dial, Endpoint, Handler, Inbox
@@ -44,7 +43,7 @@ class Client(ClientBase[AnyPacket]):
             dial,
             self._look,
             keep=keep,
-            random=random,
+            random=runtime.random,
             clock=runtime.time,
             call_at=runtime.call_at,
             log_exception=runtime.log_exception,

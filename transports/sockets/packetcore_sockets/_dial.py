@@ -50,6 +50,7 @@ class Dial:
         look_up: see `Network.look_up`.
         begin: begins the session of a connected socket.
         done: called once, but not before this returns, with the session or with what went wrong.
+        new_socket: see `Network`.
     """
 
     def __init__(
@@ -60,7 +61,10 @@ class Dial:
         look_up: Callable[[Callable[[Found], object], str, int, socket.SocketKind], object],
         begin: Callable[[Endpoint[Any], socket.socket, Address, Records | None], Session[Any]],
         done: Callable[[Session[Any] | Exception], object],
+        new_socket: Callable[[int, int, int], socket.socket] | None = None,
     ) -> None:
+        options: Any = {} if new_socket is None else {"new_socket": new_socket}
+        self._connecting = partial(Connecting, loop, **options)
         self._loop = loop
         self._endpoint = endpoint
         self._target = target
@@ -89,7 +93,7 @@ class Dial:
         elif not self._is_over:
             self._attempts = attempts = Attempts(found, self._target.attempt_delay)
             done = partial(self._connected, attempts)
-            self._race = Race(self._loop, attempts, partial(Connecting, self._loop), done, discard)
+            self._race = Race(self._loop, attempts, self._connecting, done, discard)
 
     def _connected(self, attempts: Attempts, result: Connected | Exception | None) -> None:
         self._race = None  # which knows this

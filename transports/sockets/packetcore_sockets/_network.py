@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import socket
 from collections.abc import Callable
 from functools import cached_property
@@ -23,8 +24,10 @@ from packetcore import (
 from packetcore_sockets import _dial
 from packetcore_sockets._attempts import ATTEMPT_DELAY
 from packetcore_sockets._handshake import Handshake
+from packetcore_sockets._listener import open_tcp_listeners
 from packetcore_sockets._look_up import Found, look_up
 from packetcore_sockets._loop import Loop
+from packetcore_sockets._open import open_udp_client, open_udp_servers
 from packetcore_sockets._records import Records
 from packetcore_sockets._stream import StreamSocket
 from packetcore_sockets._timers import Timers
@@ -40,6 +43,23 @@ class Network(Loop):
 
     log_exception: Callable[[str], object] = staticmethod(logging.getLogger("packetcore").exception)
     """See `packetcore.Endpoint`."""
+
+    new_socket: Callable[[int, int, int], socket.socket] | None = None
+    """Makes the socket of an attempt to connect, of a family, a type and a protocol; `None` for the system's.
+    With the three that follow it is where sockets come from: a runtime with a network of its own overrides
+    all of them, and gives what does as a socket does."""
+
+    open_tcp_listeners = staticmethod(open_tcp_listeners)
+    """See `packetcore_sockets.open_tcp_listeners`."""
+
+    open_udp_servers = staticmethod(open_udp_servers)
+    """See `packetcore_sockets.open_udp_servers`."""
+
+    open_udp_client = staticmethod(open_udp_client)
+    """See `packetcore_sockets.open_udp_client`."""
+
+    random: Callable[[], float] = staticmethod(random.random)
+    """Gives a number from 0 to below 1, for the waits of clients that come back."""
 
     @cached_property
     def socket_timers(self) -> Timers:
@@ -155,7 +175,9 @@ class Network(Loop):
             TypeError: an option is none.
         """
         target = _dial.Target(host, port, **options)
-        return lambda endpoint, done: _dial.Dial(self, endpoint, target, self.look_up, self.begin, done)
+        return lambda endpoint, done: _dial.Dial(
+            self, endpoint, target, self.look_up, self.begin, done, self.new_socket
+        )
 
     def dialler_over(
         self, host: str, port: int, new_records: Callable[[], Records], *, attempt_delay: float = ATTEMPT_DELAY

@@ -116,18 +116,25 @@ class Connecting:
         info: where to.
         done: called once, but not before this returns, with the connected socket and the address, or
             with what went wrong.
+        new_socket: see `Network`.
 
     Raises:
         OSError: it cannot even begin to.
     """
 
-    def __init__(self, loop: Loop, info: AddressInfo, done: Callable[[Connected | Exception], object]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        info: AddressInfo,
+        done: Callable[[Connected | Exception], object],
+        new_socket: Callable[[int, int, int], socket.socket] | None = None,
+    ) -> None:
         self._loop = loop
         self._done = done
         self._address = info[4]
         self._sock: socket.socket | None = None
         family, kind, protocol, *_ = info
-        sock = socket.socket(family, kind, protocol)
+        sock = (new_socket or socket.socket)(family, kind, protocol)
         try:
             sock.setblocking(False)
             with suppress(BlockingIOError):
