@@ -202,7 +202,7 @@ class Standard(Scenario):
         self._by_device: dict[tuple[int, int], Told] = {}
         self._by_gateway: dict[tuple[int, int], Told] = {}
         self.servers: dict[int, Any] = {}
-        self.pool: ConnectionPool[Packet] | None = None
+        self.pool: ConnectionPool | None = None
         self.gateway = simulation.host("gateway")
         self.office = simulation.host("office")
         self.devices = [simulation.host(f"device {number}") for number in range(1 + int(random.random() * 4))]
