@@ -109,6 +109,17 @@ def test_the_line_on_the_page_is_served() -> None:
     exec(bus, {})
 
 
+def test_the_simulations_on_the_page_run() -> None:
+    page = (ROOT / "docs/simulation.md").read_text(encoding="utf-8")
+    first, many = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", first], timeout=30, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "99 reports in 3600.0 virtual seconds\n"
+    names: dict[str, Any] = {}
+    exec(many, names)
+    names["test_meters"]()
+
+
 def test_the_fuzzing_of_a_handler_runs_and_finds_a_fault() -> None:
     page = (ROOT / "conformance/README.md").read_text(encoding="utf-8")
     block = re.search(r"```python\n(.*?)```", page, re.DOTALL)
