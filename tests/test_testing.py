@@ -296,6 +296,7 @@ def test_a_peer_that_reads_too_little_is_closed_as_a_slow_consumer() -> None:
     session.session.send(Packet(2, bytes(2_000)))
     assert session.close_reason is CloseReason.SLOW_CONSUMER
     assert session.was_reset
+    session.room = None
     assert session.sent == []
 
 

@@ -43,8 +43,7 @@ class _Joined(FakeSession[AnyPacket]):
         while self._wire:
             item = self._wire.popleft()
             if isinstance(item, End):
-                if not other._socket.is_gone:
-                    other._socket.arrive(item)
+                other._socket.arrive(item)
                 continue
             while self._wire and isinstance(self._wire[0], bytes):
                 item += self._wire.popleft()  # type: ignore[operator]

@@ -51,8 +51,6 @@ class Socket:
         """How many bytes the system takes yet; `None` for any number."""
         self.has_ended = False
         """Whether the peer has finished sending, or has gone."""
-        self.is_gone = False
-        """Whether the socket is closed."""
         self.was_reset = False
         """Whether the peer was reset."""
         self._clock = clock
@@ -161,12 +159,11 @@ class Socket:
             self._clock.call_soon(self._lose)
 
     def _lose(self, error: Exception | None = None) -> None:
-        self.is_gone = True
         self.session.lost(error, self._clock.now)  # once more does nothing
 
     def _read(self) -> None:
         is_broken = any(isinstance(item, End) and item.error for item in self._came)
-        while self._came and not self.is_gone and (self._is_reading or is_broken):
+        while self._came and (self._is_reading or is_broken):
             item = self._came.popleft()
             if isinstance(item, bytes):
                 self.session.received(item, self._clock.now)

@@ -213,7 +213,7 @@ class FakeSession(Fake[AnyPacket]):
             self.clock.call_soon(self._close_too)
 
     def _close_too(self) -> None:
-        if not (self._socket.has_ended or self._socket.is_gone):
+        if not self._socket.has_ended:
             self._socket.arrive(End())
 
     def _check(self, what: str, *, also_after_eof: bool = False) -> None:
