@@ -42,7 +42,7 @@ class Disk:
         self.is_writing = threading.Event()
         self.room = 1 << 40
 
-    def file(self, path: Path, mode: str) -> DiskFile:
+    def file(self, path: Path, mode: str, opener: Any) -> DiskFile:
         return DiskFile(path, mode, self)
 
 
@@ -122,6 +122,8 @@ def test_an_older_recording_is_kept_and_not_overwritten(tmp_path: Path) -> None:
             session_of(recorder).received(name.encode(), 100.0)
     assert (chunks(path), chunks(tmp_path / "field.1.pcapng")) == ([b"three"], [b"two"])
     assert len(os.listdir(tmp_path)) == 2
+    if os.name == "posix":  # what was said over TLS is nobody else's business
+        assert {os.stat(tmp_path / name).st_mode & 0o777 for name in os.listdir(tmp_path)} == {0o600}
 
 
 def test_a_slow_disk_holds_nobody_up_and_what_is_left_out_is_said_where_it_is_missing(

@@ -27,8 +27,9 @@ class Spool:
     """A file that is written behind the back of its writer, and the older ones beside it.
 
     The newest is always at `path`; the one before it has a 1 ahead of its suffix, as in `field.1.pcapng`, and so
-    on. What is at `path` already, and such older ones, are renamed likewise, and the oldest deleted. What is no
-    regular file, as a named pipe, is written as it is, all in one.
+    on. What is at `path` already, and such older ones, are renamed likewise, and the oldest deleted. Files are for
+    their owner's eyes alone, as dumpcap's are. What is no regular file, as a named pipe, is written as it is, all in
+    one.
 
     Args:
         path: the file.
@@ -146,12 +147,16 @@ class Spool:
     def _open(self) -> FileIO:
         self._written = 0
         if not self._is_regular:
-            return FileIO(self._path, "w")
+            return FileIO(self._path, "w", opener=_open_private)
         paths = [self._path, *(self._older(number) for number in range(1, self._keep))]
         for older, newer in zip(paths[:0:-1], paths[-2::-1], strict=True):
             with suppress(FileNotFoundError):
                 os.replace(newer, older)
-        return FileIO(self._path, "w")
+        return FileIO(self._path, "w", opener=_open_private)
 
     def _older(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.stem}.{number}{self._path.suffix}")
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
