@@ -295,6 +295,7 @@ class DatagramEndpoint(Endpoint[AnyPacket]):
         self._timers: Deadlines[_Peer[AnyPacket]] = Deadlines()
         self._timer_at: float | None = None
         self._is_closed = False
+        self._tap = self.config.tap
 
     def _one_by_one(self, codec: Any) -> Any:
         """What takes datagrams, each by itself."""
@@ -350,6 +351,8 @@ class DatagramEndpoint(Endpoint[AnyPacket]):
             self.now = now
         peer = self._peers.get(addr) or self._sole or self._admit(data, addr, now, host)
         if peer is None or self._is_closed:
+            if self._tap is not None:
+                self._tell_unclaimed(data, addr, host)
             return
         if peer is self._sole:
             peer.session.comes_from(addr)
@@ -456,6 +459,15 @@ class DatagramEndpoint(Endpoint[AnyPacket]):
         peer.host = host
         peer.session.opened(now)
         return peer
+
+    def _tell_unclaimed(self, data: bytes, addr: Address, host: DatagramHost | None) -> None:
+        if self._tap is None:
+            return
+        try:
+            self._tap.unclaimed(self, data, addr, (host or self.host).carrier())
+        except Exception:
+            self._tap = None
+            self.log_exception("the tap of an endpoint raised, and hears of its datagrams without a session no more")
 
     def _arm(self) -> None:
         """Have the timer fire no later than needed. One set too early is left as it is."""

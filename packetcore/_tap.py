@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from packetcore._carrier import Address, Carrier
+
 
 class Tap(Protocol):
     """What `Config.tap` is told of each session, on the runtime's thread.
@@ -27,6 +29,10 @@ class Tap(Protocol):
 
     def eof_sent(self, session: Any) -> None:
         """This side finishes sending, behind all that was handed over."""
+
+    def unclaimed(self, endpoint: Any, data: bytes, peer: Address, carrier: Carrier) -> None:
+        """Over UDP, a datagram came that belongs to no session: it is not worth one, or its peer was turned
+        away."""
 
     def lost(self, session: Any, error: BaseException | None) -> None:
         """The socket is gone, with the `error` that broke it; the last word of a session."""

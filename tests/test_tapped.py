@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from packetcore import CloseReason, Config, Endpoint, Packet, Session, encode
+from packetcore import Address, Carrier, CloseReason, Config, Endpoint, Packet, Session, encode
 from packetcore.testing import FakeDatagramEndpoint
 from tests.made_up_host import MadeUpHost, Recorder, Rig, open_on
 
@@ -22,6 +22,9 @@ class Noting:
 
     def received(self, session: Session, data: bytes | bytearray | memoryview) -> None:
         self.heard.append(("received", bytes(data)))
+
+    def unclaimed(self, endpoint: Endpoint, data: bytes, peer: Address, carrier: Carrier) -> None:
+        self.heard.append(("unclaimed", data, peer, carrier.kind))
 
     def eof(self, session: Session) -> None:
         self.heard.append(("eof",))
@@ -97,6 +100,7 @@ def test_a_tap_hears_each_datagram() -> None:
     fake.endpoint.received(ONE, ("192.0.2.1", 7), 1.0)
     assert fake.writes == [(TWO[:11], ("192.0.2.1", 7)), (TWO[11:], ("192.0.2.1", 7))]
     assert tap.heard == [
+        ("unclaimed", b"rubbish", ("192.0.2.1", 7), "udp"),
         ("opened", ("192.0.2.1", 7)),
         ("received", ONE),
         ("sent", TWO[:11]),
@@ -127,3 +131,17 @@ def test_a_session_without_a_tap_has_the_host_of_its_adapter() -> None:
     host: MadeUpHost
     _, host = open_on(Endpoint(Recorder()), ("192.0.2.1", 1))
     assert host.session._host is host
+
+
+def test_a_tap_that_raises_on_a_datagram_of_no_session_is_logged_once() -> None:
+    class Raising(Noting):
+        def unclaimed(self, endpoint: Endpoint, data: bytes, peer: Address, carrier: Carrier) -> None:
+            raise OSError("no")
+
+    tap, log = Raising(), list[str]()
+    fake = FakeDatagramEndpoint(Recorder(), Config(tap=tap))
+    fake.endpoint.log_exception = log.append
+    for data in (b"rubbish", b"more", ONE):
+        fake.endpoint.received(data, ("192.0.2.1", 7), 1.0)
+    assert log == ["the tap of an endpoint raised, and hears of its datagrams without a session no more"]
+    assert tap.heard == [("opened", ("192.0.2.1", 7)), ("received", ONE)]

@@ -137,6 +137,18 @@ def test_each_datagram_is_recorded_by_itself(rig: Rig, server_capture: Capture, 
         assert capture.conversations[0].server.port == server.address[1]
 
 
+@pytest.mark.usefixtures("needs_udp")
+def test_a_datagram_that_opens_no_session_is_recorded_too(rig: Rig, server_capture: Capture) -> None:
+    server = rig.serve_udp(echo(), Config(tap=server_capture))
+    peer = rig.udp_peer(server.address)
+    peer.send(b"rubbish", PING)
+    assert peer.receive() == PING
+    capture = closed(server_capture)
+    assert (capture.chunks(Side.CLIENT), capture.chunks(Side.SERVER)) == ([b"rubbish", PING], [PING])
+    (conversation,) = capture.conversations
+    assert (conversation.client.port, conversation.server.port) == (peer.address[1], server.address[1])
+
+
 @pytest.mark.usefixtures("needs_unix")
 def test_a_unix_socket_is_recorded_with_its_path(rig: Rig, server_capture: Capture) -> None:
     handler = echo()

@@ -18,8 +18,8 @@ class Recorder:
     `Config(tap=recorder)`. It may be given to several.
 
     The chunks are as the session received and sent them: without TLS, WebSocket and the PROXY protocol. What was
-    sent is noted when it is handed to the socket, whether or not the peer ever gets it. Of UDP there is what
-    belongs to a session: a datagram that opens none is not recorded.
+    sent is noted when it is handed to the socket, whether or not the peer ever gets it. Of UDP
+    each chunk is a datagram; those that belong to no session, for want of a packet in them or of room, are there too.
 
     What becomes of the files is as with `Recording`; no session ever notices.
 
@@ -93,6 +93,14 @@ class Recorder:
 
     def eof_sent(self, session: Any) -> None:
         self.recording.ended(session, _peer(session).other)
+
+    def unclaimed(self, endpoint: Any, data: bytes, peer: Address, carrier: Carrier) -> None:
+        client, server = (peer, carrier.local) if endpoint.is_server else (carrier.local, peer)
+        here = Side.SERVER if endpoint.is_server else Side.CLIENT
+        key = "unclaimed", peer
+        self.recording.opened(key, client, server, kind="datagram", here=here, comment="of no session, udp")
+        self.recording.data(key, here.other, data)
+        self.recording.forget(key)
 
     def lost(self, session: Any, error: BaseException | None) -> None:
         recording, peer = self.recording, _peer(session)
