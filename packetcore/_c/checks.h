@@ -216,7 +216,7 @@ check_function(CheckKind kind, const CRC *crc, PyObject *frame)
         return NULL;
     }
     uint8_t check[MOST_CHECK];
-    size_t size = write_check(kind, crc, view.buf, (size_t)view.len, check);
+    size_t size = write_check(kind, crc, bytes_of(&view), (size_t)view.len, check);
     PyBuffer_Release(&view);
     return PyBytes_FromStringAndSize((char *)check, (Py_ssize_t)size);
 }

@@ -38,7 +38,7 @@ encode_cobs_as(PyObject *frame, bool is_reduced)
     PyObject *sent = most > (size_t)PY_SSIZE_T_MAX ? PyErr_NoMemory() : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)most);
     if (sent != NULL) {
         uint8_t *begin = (uint8_t *)PyBytes_AS_STRING(sent), *last;
-        uint8_t *out = write_blocks(begin, view.buf, size, &last);
+        uint8_t *out = write_blocks(begin, bytes_of(&view), size, &last);
         if (is_reduced && out - last > 1 && out[-1] >= *last) {
             *last = *--out;
         }

@@ -213,3 +213,12 @@ get_bytes(PyObject *object, Py_buffer *view)
     Py_DECREF(copy);
     return failed;
 }
+
+static const uint8_t NO_BYTES[1] = {0};
+
+/* Where a buffer's bytes are, somewhere even if there are none: to nowhere not even 0 may be added. */
+static const uint8_t *
+bytes_of(const Py_buffer *view)
+{
+    return view->buf == NULL ? NO_BYTES : view->buf;
+}

@@ -41,7 +41,7 @@ masked(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
     PyObject *result = NULL;
     if (get_bytes(args[1], &key) == 0) {
         if (key.len == 4) {
-            result = masked_bytes(data.buf, (size_t)data.len, key.buf);
+            result = masked_bytes(bytes_of(&data), (size_t)data.len, key.buf);
         }
         else {
             PyErr_Format(PyExc_ValueError, "a key of %zd bytes: it has 4", key.len);

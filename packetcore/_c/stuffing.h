@@ -340,8 +340,7 @@ escape_stuffed(const Stuffing *rules, uint8_t *out, const uint8_t *data, size_t 
     return out;
 }
 
-/* The frame and its check, of which there may be no bytes, between flags. Neither is NULL: to add nothing to that
-   is undefined, too. */
+/* The frame and its check, between flags. */
 static PyObject *
 stuff(const Stuffing *rules, const uint8_t *data, size_t size, const uint8_t *check, size_t check_size)
 {
@@ -402,24 +401,25 @@ stuffing_encode(Stuffing *self, PyObject *frame)
         return NULL;
     }
     PyObject *sent = NULL;
+    const uint8_t *data = bytes_of(&view);
     size_t size = (size_t)view.len;
     if (self->kind == OTHER_CHECK) {
         PyObject *check = other_check(self, &view);
         if (check != NULL) {
-            sent = stuff(self, view.buf, size, (const uint8_t *)PyBytes_AS_STRING(check), self->check_size);
+            sent = stuff(self, data, size, (const uint8_t *)PyBytes_AS_STRING(check), self->check_size);
             Py_DECREF(check);
         }
     }
     else if (self->kind != NO_CHECK) {
         uint8_t check[MOST_CHECK];
-        write_check(self->kind, self->crc, view.buf, size, check);
-        sent = stuff(self, view.buf, size, check, self->check_size);
+        write_check(self->kind, self->crc, data, size, check);
+        sent = stuff(self, data, size, check, self->check_size);
     }
     else if (size == 0) {
         PyErr_SetString(PyExc_ValueError, "an empty frame without a check is nothing: two flags with nothing between them");
     }
     else {
-        sent = stuff(self, view.buf, size, view.buf, 0);
+        sent = stuff(self, data, size, NO_BYTES, 0);
     }
     PyBuffer_Release(&view);
     return sent;
