@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from packetcore import Backoff, CloseReason, Config, Handler, Packet, Session
+from packetcore import Backoff, CloseReason, Config, Handler, Packet, Session, encode
 from packetcore_conformance.simulation import (
     ConnectionPool,
     Host,
@@ -315,6 +315,26 @@ def test_datagrams_and_pools_are_simulated_too() -> None:
         assert replies == [Packet(1, b"udp"), Packet(2, b"pool"), Packet(2, b"pool")]
         simulation.run(1.0)
         assert simulation.host("meter").leftovers == []
+
+
+def test_a_proxy_and_what_it_tells_are_simulated_too() -> None:
+    heard: list[Any] = []
+
+    class Named(Handler):
+        def packet_received(self, session: Session, packet: Packet) -> None:
+            heard.append((tuple(session.peer), packet))
+
+    async def program() -> None:
+        await serve(Named(), "0.0.0.0", 5000, proxy_protocol=["10.0.0.0/8"])
+
+    with Simulation(impairments=Impairments(latency=0.01, cut=3)) as simulation:
+        simulation.host("gateway").run(program)
+        simulation.run(1.0)
+        proxy = Raw(simulation, simulation.host("proxy"))
+        assert proxy.connect("10.0.0.1", 5000) == 0
+        proxy.sock.send(b"PROXY TCP4 203.0.113.7 10.0.0.1 40000 5000\r\n" + encode(Packet(7, b"hello")))
+        simulation.run(1.0)
+        assert heard == [(("203.0.113.7", 40_000), Packet(7, b"hello"))]
 
 
 def test_what_is_left_at_the_end_is_named() -> None:

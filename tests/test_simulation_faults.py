@@ -64,7 +64,7 @@ FAULTS = [
     Fault(
         "a late reply given to a newer request, once mended",
         [(Requests, "_give_up", "if self._hold == 0:", "if True:")],
-        "an answer came that nobody waits for|was given to request",
+        "came that nobody waits for|was given to request",
     ),
     Fault(
         "a reset passes for a good end",
