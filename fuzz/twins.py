@@ -67,6 +67,55 @@ def sessions(data: bytes) -> None:
     assert [_kind(each) for each in failed[:1]] == [_kind(each) for each in failed[1:]]
 
 
+def ruins(data: bytes) -> None:
+    """Lives in C, in which callbacks delete and overwrite what a session stands on: it may raise, and not crash."""
+    program = _Ruined(in_c(), data, has_odd_hosts=True)
+    given = outcome(program.run)
+    assert _kind(given) is None or given[0] != "SystemError", given  # type: ignore[index]
+
+
+class _Ruined(Program):
+    """Whose steps destroy it, and which takes whatever comes of that."""
+
+    def __init__(self, core: Any, data: bytes, *, has_odd_hosts: bool) -> None:
+        super().__init__(core, data, has_odd_hosts=has_odd_hosts)
+        self.has_raised = True
+
+    def state(self) -> tuple[object, ...]:
+        return ()
+
+    def step(self, byte: Callable[[], int]) -> None:
+        which = byte()
+        if which & 3 or not self.has_begun:
+            super().step(byte)
+            return
+        self.steps += 1
+        core, session = self.core, self.session
+        connection = session._connection if which & 4 else getattr(session, "_connection", None)
+        objects = (session, connection, getattr(session, "_output", None))
+        victim = objects[(which >> 2) % 3]
+        names = [name for name in dir(victim) if not name.startswith("__")]
+        name = names[byte() % len(names)]
+        odd = byte()
+        if odd & 1:
+            self.guarded("delete", lambda: delattr(victim, name))
+            return
+        values: tuple[Callable[[], object], ...] = (
+            lambda: None,
+            list,
+            lambda: -1,
+            lambda: 1 << 70,
+            lambda: session,
+            lambda: [core.Packet(1), core.Malformed(core.Reason.NOISE, 1, b""), 7, None],
+            lambda: type(session._output)(self._frame, 10, False),
+            lambda: core.Connection(now=0.0),
+            lambda: core.Decoder(),
+            lambda: float("nan"),
+            lambda: self.called_back,
+        )
+        self.guarded("overwrite", lambda: setattr(victim, name, values[(odd >> 1) % len(values)]()))
+
+
 def _kind(given: object) -> object:
     return given if isinstance(given, tuple) else None
 
@@ -415,5 +464,5 @@ PAIRS: tuple[Callable[[bytes], None], ...] = (
     items,
     senders,
     orders,
-    sessions,
+    ruins,
 )
