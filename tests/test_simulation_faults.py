@@ -305,8 +305,39 @@ def test_a_failing_seed_gives_one_command_that_repeats_it(
     assert module == "packetcore_conformance.simulation"
     assert main(words) == 1
     assert "IDLE_TIMEOUT" in capsys.readouterr().out
-    with pytest.raises(Violation, match=r"python -m packetcore_conformance\.simulation --seed"):
-        explore(Standard, [seed])
+
+
+class Poked(Scenario):
+    """Fails once it was poked in two places."""
+
+    seconds, patience = 10.0, 1.0
+
+    def begin(self) -> None:
+        self.poked: set[float | str] = set()
+
+    def steps(self, random: Random) -> list[Step]:
+        return [Step(number / 4, "poke", "", number) for number in range(20)]
+
+    def do_poke(self, step: Step) -> None:
+        self.poked.add(step.value)
+        if {3, 17} <= self.poked:
+            self.simulation.world.violate(f"poked {len(self.poked)} times")
+
+    async def end(self) -> None:
+        pass
+
+
+def test_what_exploring_finds_is_told_with_the_fewest_steps_and_the_scenario() -> None:
+    with pytest.raises(Violation) as raised:
+        explore(Poked, range(5, 9))
+    assert str(raised.value).splitlines() == [
+        "seed 5: at 4.250000: poked 18 times",
+        f"python -m packetcore_conformance.simulation {__name__}:Poked --seed 5 --only 3,17",
+        "2 of 20 steps are needed:",
+        "    (0.75, 'poke', '', 3)",
+        "    (4.25, 'poke', '', 17)",
+        "then at 4.250000: poked 2 times",
+    ]
 
 
 def test_a_schedule_in_a_file_is_played(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
