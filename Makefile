@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ADAPTERS := asyncio gevent twisted blocking
 # What has a twin in C is tried in both languages; the codec by its own tests.
-TWINS := $(foreach name,connection datagram framings pool pool_machine requests session testing,tests/test_$(name).py)
+TWINS := $(foreach name,connection datagram framings pool pool_machine requests session tapped testing,tests/test_$(name).py)
 DEMO := . transports/sockets transports/asyncio transports/blocking tap cli
 # Tests wait for sockets more than they compute.
 SPREAD := -n 4 --dist loadfile

@@ -57,8 +57,8 @@ from packetcore._session import Session
 from packetcore._state import TRANSITIONS, Input, State
 from packetcore._stats import EndpointStats, Stats
 from packetcore._stream import AsyncStream, StreamBase, SyncStream, ask, ask_and_wait
-from packetcore._tap import Tap
 from packetcore._waiting import AsyncCondition, AsyncEvent, Handle, SyncCondition
+from packetcore._wiretap import Wiretap
 
 __version__ = "0.1.0"
 
@@ -140,8 +140,8 @@ __all__ = [
     "SyncConnectionPool",
     "SyncStream",
     "TLSInfo",
-    "Tap",
     "WebSocketInfo",
+    "Wiretap",
     "WrongThread",
     "ask",
     "ask_and_wait",

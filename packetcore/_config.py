@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from packetcore._decoder import DEFAULT_MAX_PAYLOAD
 from packetcore._packet import MAX_LENGTH, Packet
-from packetcore._tap import Tap
+from packetcore._wiretap import Wiretap
 
 MIN_DATAGRAM = 11
 """Bytes: two flags and a header."""
@@ -130,7 +130,7 @@ class Config:
     max_sessions_per_host: int | None = 1_000
     """How many of them may come from one host: many devices share a carrier's address."""
 
-    tap: Tap | None = None
+    tap: Wiretap | None = None
     """Who listens in on every session, such as a `Recorder` of `packetcore-tap`; costs nothing where it is
     `None`."""
 

@@ -1,4 +1,4 @@
-"""A `packetcore.Tap` that writes a capture: what each session received and sent, and when."""
+"""A `packetcore.Wiretap` that writes a capture: what each session received and sent, and when."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Recorder:
     # What sessions tell.
 
     def opened(self, session: Any) -> None:
-        """See `packetcore.Tap`, and so all that follows."""
+        """See `packetcore.Wiretap`, and so all that follows."""
         if self.recording.is_closed:
             return
         carrier: Carrier = session.carrier

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from packetcore._carrier import Address, Carrier
 
 
-class Tap(Protocol):
+class Wiretap(Protocol):
     """What `Config.tap` is told of each session, on the runtime's thread.
 
     The chunks are those of the session: cut as they came and go, without TLS, WebSocket or the PROXY protocol. Of
