@@ -99,11 +99,7 @@ def new_parser() -> Parser:
     serve.add_argument("--metrics-port", type=port, metavar="P", help=text)
     serve.add_argument("--metrics-host", metavar="H", help="the address to serve them on (default 127.0.0.1)")
 
-    serve.add_argument("--record", metavar="FILE", help="record what is said, as pcapng, which Wireshark opens")
-    text = f"with --record: bytes after which another file begins, at least {MIN_BYTES} (default {RECORD_SIZE})"
-    serve.add_argument("--record-size", type=number, metavar="BYTES", help=text)
-    text = f"with --record: how many files are kept, FILE with it (default {RECORD_KEEP})"
-    serve.add_argument("--record-keep", type=number, metavar="N", help=text)
+    _add_record(serve)
 
     send = command("send", "send one packet, or with --framing one frame, and print the replies")
     host = send.add_argument("server", metavar="HOST", help="where the server is")
@@ -212,6 +208,7 @@ def _add_tap_options(tap: Parser) -> None:
     much = tap.add_mutually_exclusive_group()
     much.add_argument("--dump", action="store_true", help="show what each byte of each packet is, as decode does")
     much.add_argument("--quiet", action="store_true", help="show no packets: connections and what is malformed alone")
+    _add_record(tap)
     tap.add_argument("--interactive", action="store_true", help="take commands from standard input; help lists them")
 
 
@@ -235,6 +232,14 @@ def _add_baudrate(parser: Parser) -> None:
 def _add_framing(parser: Parser) -> None:
     text = f"where frames begin and end: {NAMES} (default {DEFAULT_FRAMING}, whose frames hold packets)"
     parser.add_argument("--framing", type=framing_named, metavar="NAME", help=text)
+
+
+def _add_record(parser: Parser) -> None:
+    parser.add_argument("--record", metavar="FILE", help="record what is said, as pcapng, which Wireshark opens")
+    text = f"with --record: bytes after which another file begins, at least {MIN_BYTES} (default {RECORD_SIZE})"
+    parser.add_argument("--record-size", type=number, metavar="BYTES", help=text)
+    text = f"with --record: how many files are kept, FILE with it (default {RECORD_KEEP})"
+    parser.add_argument("--record-keep", type=number, metavar="N", help=text)
 
 
 def _add_max_payload(parser: Parser) -> None:

@@ -23,7 +23,15 @@ KEEP = 5
 
 @contextmanager
 def recorded(args: argparse.Namespace, config: Config) -> Iterator[Config]:
-    """Record what the sessions of a configuration say until the end of the block, if that was asked for.
+    """Record what the sessions of a configuration say until the end of the block, if that was asked for: see
+    `recording`."""
+    with recording(args) as recorder:
+        yield config if recorder is None else replace(config, tap=recorder)
+
+
+@contextmanager
+def recording(args: argparse.Namespace) -> Iterator[Recorder | None]:
+    """What records until the end of the block, if that was asked for.
 
     Raises:
         Failure: the file cannot be made, or a limit is out of its range.
@@ -32,8 +40,8 @@ def recorded(args: argparse.Namespace, config: Config) -> Iterator[Config]:
     if args.record is None:
         for option, value in (("--record-size", args.record_size), ("--record-keep", args.record_keep)):
             if value is not None:
-                raise WrongUsage(f"argument {option}: needs argument --record (see packetcore serve --help)")
-        yield config
+                raise WrongUsage(f"argument {option}: needs argument --record (see packetcore {args.command} --help)")
+        yield None
         return
     size = SIZE if args.record_size is None else args.record_size
     keep = KEEP if args.record_keep is None else args.record_keep
@@ -44,7 +52,7 @@ def recorded(args: argparse.Namespace, config: Config) -> Iterator[Config]:
     except ValueError as error:
         raise Failure(f"cannot record to {args.record!r}: {error}") from None
     try:
-        yield replace(config, tap=recorder)
+        yield recorder
     finally:
         recorder.close()
         if recorder.missed:

@@ -23,10 +23,11 @@ from packetcore_cli._failure import Failure, WrongUsage, reason_of
 from packetcore_cli._framings import check_limit
 from packetcore_cli._lines import Line, Lines, writers
 from packetcore_cli._log import NOTES_LOGGED, log_to
+from packetcore_cli._record import recording
 from packetcore_cli._serve import HEARING, Impatient, heard
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, address_text, content_text, counted
-from packetcore_tap import DIRECTIONS, Direction, Ending, Fault, Impairments, Passed, Seen, Tap, TapConnection
+from packetcore_tap import DIRECTIONS, Direction, Ending, Fault, Impairments, Passed, Recorder, Seen, Tap, TapConnection
 from packetcore_tap import TapObserver as Observer
 
 IMPAIRMENTS = tuple(field.name for field in fields(Impairments))
@@ -95,7 +96,7 @@ def tap(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
         printed = Lines(to_out, out, failed=partial(signals.put, 0))
         printer = Printer(printed, args.framing, args.quiet, args.dump)
         try:
-            with _open(args, printer) as opened:
+            with recording(args) as recorder, _open(args, printer, recorder) as opened:
                 printed.put(
                     "listening on ", (address_text(opened.address), "bold"), f", target {address_text(args.target)}"
                 )
@@ -198,7 +199,7 @@ def _total(passed: Passed) -> str:
     return ", ".join(parts)
 
 
-def _open(args: argparse.Namespace, observer: Observer) -> Tap:
+def _open(args: argparse.Namespace, observer: Observer, recorder: Recorder | None) -> Tap:
     given = {name: value for name in IMPAIRMENTS if (value := getattr(args, name)) is not None}
     faults = []
     try:
@@ -215,6 +216,7 @@ def _open(args: argparse.Namespace, observer: Observer) -> Tap:
             framing=args.framing,
             max_payload=args.max_payload,
             observer=observer,
+            recording=None if recorder is None else recorder.recording,
             keep=0,
             **{each: impairments for each in DIRECTIONS if args.direction in (each, "both")},
         )

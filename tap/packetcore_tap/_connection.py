@@ -9,7 +9,7 @@ import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Literal
@@ -17,8 +17,10 @@ from typing import Literal
 from packetcore import Address, Handle, Malformed, SyncCondition
 from packetcore.framings import Framing
 from packetcore_sockets import AddressInfo, SyncRuntime
+from packetcore_tap._capture import Side
 from packetcore_tap._impairments import Impairments
 from packetcore_tap._link import DatagramLink, StreamLink
+from packetcore_tap._recording import Recording
 from packetcore_tap._sight import DIRECTIONS, Direction, Seen, Sight
 
 log = logging.getLogger("packetcore")
@@ -36,6 +38,16 @@ class Ending(enum.Enum):
     UNREACHABLE = "the target cannot be reached"
     IDLE = "nothing passed for too long"
     CLOSED = "the tap was closed"
+
+
+SENDERS: dict[Direction, Side] = {"to_server": Side.CLIENT, "to_client": Side.SERVER}
+"""Whose bytes go that way."""
+
+_RESETS = {
+    Ending.RESET_BY_CLIENT: Side.CLIENT,
+    Ending.RESET_BY_SERVER: Side.SERVER,
+    Ending.RESET_BY_TAP: Side.SERVER,  # or the client: each hears it of the other
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +131,7 @@ class Line:
     framing: Framing | None
     max_payload: int
     observer: TapObserver
+    recording: Recording | None
     seen: deque[Seen]
     changed: SyncCondition
     connections: dict[int, TapConnection] = field(default_factory=dict)
@@ -227,7 +240,7 @@ class TapConnection:
         """Its server's address: before it is known the first of those that may be."""
         self.is_open = True
         """Whether it goes on."""
-        self.is_connected = not is_stream
+        self.is_connected = False
         """Whether the target has answered."""
         self.is_stream = is_stream
         """Whether it is TCP; else UDP."""
@@ -243,7 +256,8 @@ class TapConnection:
 
     def passed(self, direction: Direction) -> Passed:
         """What has passed on in a direction until now."""
-        return self._flow(direction).passed
+        with self._line.loop.lock:
+            return replace(self._flow(direction).passed)
 
     def stall(self, direction: Both = "both") -> None:
         """Let nothing arrive until `resume`. What is sent waits, and once the link's buffer is full the sender
@@ -287,6 +301,9 @@ class TapConnection:
         self.release(ending)
         for direction in DIRECTIONS:
             self._saw(direction, self._sight.end(direction))
+        if self._line.recording is not None:
+            comment = "" if ending is Ending.FINISHED else ending.value
+            self._line.recording.closed(self, reset=_RESETS.get(ending), comment=comment)
         self._line.connections.pop(self.number, None)
         self._line.tell("closed", self, ending, error)
 
@@ -305,6 +322,15 @@ class TapConnection:
         for direction in DIRECTIONS:
             self._suffer_due(self._flow(direction))
 
+    def connected(self) -> None:
+        """The target has answered."""
+        self.is_connected = True
+        if self._line.recording is not None:
+            comment = f"connection {self.number} of a tap"
+            kind: Literal["stream", "datagram"] = "stream" if self.is_stream else "datagram"
+            self._line.recording.opened(self, self.client, self.server, kind=kind, comment=comment)
+        self._line.changed.notify_all()
+
     def until_fault(self, flow: Flow) -> int | None:
         """Bytes that may pass until the next fault; `None` for any number."""
         passed = flow.passed.bytes
@@ -317,6 +343,8 @@ class TapConnection:
         before = flow.passed.bytes
         flow.passed.bytes += len(data)
         line.totals[direction].bytes += len(data)
+        if line.recording is not None:
+            line.recording.data(self, SENDERS[direction], data)
         line.tell("passed", self, direction, data)
         was_encrypted = self._sight.is_encrypted
         self._saw(direction, self._sight.look(direction, data))
@@ -327,6 +355,8 @@ class TapConnection:
     def note_end(self, flow: Flow) -> None:
         """The end of a direction has passed on."""
         self._saw(flow.direction, self._sight.end(flow.direction))
+        if self._line.recording is not None:
+            self._line.recording.ended(self, SENDERS[flow.direction])
         self._line.tell("ended", self, flow.direction)
 
     def drop(self, flow: Flow) -> None:

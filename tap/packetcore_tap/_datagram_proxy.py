@@ -95,6 +95,7 @@ class DatagramConnection(TapConnection):
         self._touched_at = line.loop.time()
         line.loop.set_reader(self._sock, self._readable)
         self._timers.append(line.loop.call_at(self._touched_at + IDLE_TIMEOUT, self._look_whether_idle))
+        self.connected()
         self.begin()
 
     def take(self, data: bytes) -> None:

@@ -7,6 +7,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from packetcore import Address
 from packetcore.framings import Framing
@@ -15,6 +16,7 @@ from packetcore_sockets import BACKLOG, AddressInfo, Listener, address_of, addre
 from packetcore_tap._connection import Both, Ending, Fault, Line, Passed, TapConnection, TapObserver
 from packetcore_tap._datagram_proxy import DatagramFront
 from packetcore_tap._impairments import Impairments
+from packetcore_tap._recording import Recording
 from packetcore_tap._sight import DIRECTIONS, Direction, Seen, Sight
 from packetcore_tap._stream_proxy import StreamConnection
 
@@ -41,6 +43,8 @@ class Tap:
         framing: of what is passed on, to show it; `None` for that of `packetcore.Packet`.
         max_payload: the longest payload or frame that is shown, in bytes.
         observer: is told what happens.
+        recording: where to write what is passed on, as it is; who makes it closes it. That of a server's `Recorder`
+            may be one.
         keep: how many of the last packets `seen` holds.
 
     Raises:
@@ -61,6 +65,7 @@ class Tap:
         framing: Framing | None = None,
         max_payload: int = 1 << 20,
         observer: TapObserver | None = None,
+        recording: Recording | None = None,
         keep: int = KEPT,
     ) -> None:
         Sight(framing, max_payload, is_stream=not udp)  # which it raises for
@@ -81,6 +86,7 @@ class Tap:
             framing,
             max_payload,
             observer or TapObserver(),
+            recording,
             deque(maxlen=keep),
             loop.new_condition(),
         )
@@ -117,7 +123,8 @@ class Tap:
     @property
     def opened(self) -> int:
         """How many there have been."""
-        return self._line.opened
+        with self._loop.lock:
+            return self._line.opened
 
     @property
     def seen(self) -> list[Seen]:
@@ -126,8 +133,9 @@ class Tap:
             return [*self._line.seen]
 
     def passed(self, direction: Direction) -> Passed:
-        """What has been passed on in a direction, of all connections."""
-        return self._line.totals[direction]
+        """What has been passed on in a direction until now, of all connections."""
+        with self._loop.lock:  # which waits for the turn in which what a peer has received was sent
+            return replace(self._line.totals[direction])
 
     def wait_for(self, predicate: Callable[[], object], timeout: float = 10.0) -> None:
         """Wait until something is true that depends on what this tap has passed on. Not for an observer.

@@ -271,8 +271,7 @@ class StreamConnection(TapConnection):
             self.finish(Ending.UNREACHABLE, result if isinstance(result, OSError) else attempts.error(host, port))
             return
         sock, self.server = result
-        self.is_connected = True
-        self._line.changed.notify_all()
+        self.connected()
         prepare(sock)
         self._sockets.append(sock)
         client = self._sockets[0]
