@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from random import Random
 
 import pytest
@@ -209,6 +209,35 @@ def test_many_connections_are_kept_apart() -> None:
         assert [connection.number for connection in tap.connections] == [*range(1, 151)]
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_a_connection_is_over_once_both_sides_have_gone_whatever_they_did(ends: Ends, seed: int) -> None:
+    random = Random(seed)
+
+    def line() -> Impairments:
+        cut, bandwidth, buffer = random.choice([None, 5000]), random.choice([None, 5e6]), random.choice([5000, 1 << 18])
+        return Impairments(latency=random.choice([0.0, 0.01]), cut=cut, bandwidth=bandwidth, buffer=buffer)
+
+    tap, *peers = ends(to_server=line(), to_client=line(), seed=seed)
+    doing: list[Callable[[Peer], object]] = [
+        lambda peer: peer.send(bytes(random.randrange(1, 400_000))),
+        lambda peer: peer.sock.recv(300_000),
+        Peer.finish,
+        Peer.close,
+        Peer.reset,
+        lambda peer: tap.stall(random.choice([*DIRECTIONS])),
+        lambda peer: tap.resume(),
+    ]
+    for peer in peers:
+        peer.sock.settimeout(0.02)
+    for _ in range(random.randrange(1, 12)):
+        with suppress(OSError):  # it has gone, or waits for the other
+            random.choice([doing[0], doing[1], *doing])(random.choice(peers))
+    tap.resume()
+    for peer in peers:
+        peer.close()
+    tap.wait_for(lambda: not tap.connections)
+
+
 def test_packets_are_seen_and_what_is_malformed(ends: Ends) -> None:
     tap, client, server = ends()
     client.send(PING[:5])
@@ -358,6 +387,7 @@ def test_faults_take_turns(ends: Ends) -> None:
     [
         ({"action": "explode", "after_bytes": 1}, "action='explode' is none of"),
         ({"action": "reset"}, "after_bytes=None, after_seconds=None: give one of them"),
+        ({"action": "stall", "after_bytes": 1, "direction": "up"}, "direction='up' is none of"),
         ({"action": "reset", "after_seconds": -1}, "reset after -1 must not be below 0"),
     ],
 )

@@ -264,7 +264,7 @@ def _obey(opened: Tap, direction: str, signals: SimpleQueue[int], words: list[st
             _impair(opened, direction, name, args[0])
         else:
             return HELP
-    except (ValueError, OSError) as error:
+    except (ValueError, OverflowError, OSError) as error:
         return f"not done: {error}"
     return f"done: {' '.join(words)}"
 

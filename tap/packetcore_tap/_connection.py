@@ -55,7 +55,7 @@ class Fault:
     """Something that happens to each connection at a certain point.
 
     Raises:
-        ValueError: the action is none, not one point is given, or it is below 0.
+        ValueError: the action or the direction is none, not one point is given, or it is below 0.
     """
 
     action: Literal["reset", "close", "stall", "black_hole"]
@@ -74,6 +74,8 @@ class Fault:
     def __post_init__(self) -> None:
         if self.action not in ("reset", "close", "stall", "black_hole"):
             raise ValueError(f'action={self.action!r} is none of "reset", "close", "stall" and "black_hole"')
+        if self.direction not in (*DIRECTIONS, "both"):
+            raise ValueError(f'direction={self.direction!r} is none of "to_server", "to_client" and "both"')
         given = [value for value in (self.after_bytes, self.after_seconds) if value is not None]
         if len(given) != 1:
             raise ValueError(f"after_bytes={self.after_bytes}, after_seconds={self.after_seconds}: give one of them")
