@@ -74,6 +74,18 @@ def test_the_corpus_is_small() -> None:
     assert sum(sizes) < 200_000
 
 
+def test_what_crashed_is_repeated_by_the_line_that_the_runner_gives() -> None:
+    def repeat(target: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "fuzz", target, "--repeat", str(CORPUS / "decode" / "one-frame")]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    done = repeat("decode.pure")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = repeat("decode.compile")
+    assert done.returncode == 2
+    assert "no target 'decode.compile': there are decoder, decode," in done.stderr
+
+
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_the_corpus_notices_what_is_planted(bug: Bug, tmp_path: Path) -> None:
     package = plant(bug, tmp_path)
