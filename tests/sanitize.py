@@ -210,11 +210,11 @@ def allocations() -> None:
 
     failures = 0
     for case in CASES:
-        for _ in range(20):
+        for _ in range(200):  # what Python sets aside differs from time to time
             before = held()
             failures += fail_each(case)
             more = [after - count for after, count in zip(held(), before, strict=True)]
-            if max(more) < 10:
+            if max(more) <= 2:  # one is what has just been counted; a leak is at least two, one in either way to fail
                 break
         else:
             raise AssertionError(f"{case.name}: {more} blocks and references more each time")
@@ -253,6 +253,9 @@ def fail_each(case: Case) -> int:
             owner = getattr(called, "__self__", None)
             entries = owner._entries() if isinstance(owner, speedups.Order) else None
             failed = False
+            kept: list[object] = [
+                [] for _ in range(100)
+            ]  # all lists that Python keeps for later: none is to be had free
             _testcapi.set_nomemory(nth, nth + 1 if stops else 0)
             try:
                 called(*case.arguments)
@@ -265,7 +268,7 @@ def fail_each(case: Case) -> int:
             failures += failed
             sound = 0 if failed else sound + 1  # some do without what they did not get
             check_sound(case, owner, entries if failed else None)
-            del called, owner, entries
+            del called, owner, entries, kept
             assert references(case) == before, (case.name, nth)
             if sound == 20:
                 break
