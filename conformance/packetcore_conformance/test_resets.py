@@ -284,3 +284,16 @@ def reset_unaccepted(rig: Rig, address: Any) -> list[Any]:
         done.set()
     holding()
     return names
+
+
+def test_an_abort_is_a_reset_where_frames_still_wait_for_their_silence(rig: Rig) -> None:
+    def answer_and_leave(session: Session, packet: Packet) -> None:
+        for _ in range(3):
+            session.send(packet)
+        session.abort()
+
+    server = rig.serve(Recorder(packet_received=answer_and_leave), Config(interframe_delay=5.0))
+    peer = rig.peer(server)
+    peer.send(encode(Packet(7)))
+    with pytest.raises(ConnectionResetError):  # data was lost: no end in good order
+        peer.receive_rest()

@@ -172,7 +172,8 @@ class SocketProtocol(asyncio.Protocol):
         self._transport.close()
 
     def abort(self) -> None:
-        if self._transport.get_write_buffer_size():
+        is_held = self.session.outstanding > self._unreported  # by a paced session
+        if is_held or self._transport.get_write_buffer_size():
             reset_on_close(self._transport.get_extra_info("socket"))
         self._transport.abort()
 

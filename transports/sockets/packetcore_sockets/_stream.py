@@ -325,7 +325,7 @@ class StreamSocket:
         self._timers.set(self, None)
         if self._ping_timer is not None:
             self._ping_timer.cancel()
-        if self._unsent or self._plain:
+        if self._unsent or self._plain or self.session.outstanding:  # a paced session holds some of it itself
             reset_on_close(self._sock)
         self._sock.close()
         self._unsent.clear()  # the session may live on for a while, and hold this

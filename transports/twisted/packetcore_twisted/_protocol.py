@@ -205,8 +205,11 @@ class PacketProtocol(Protocol):
         self._after_sending(self._close)
 
     def abort(self) -> None:
+        held = self.session.outstanding - len(self._unsent) - self._piece  # by a paced session
         self._unsent.clear()
-        if self._socket is not None:
+        if self._socket is not None and held > 0 and not self._is_behind:
+            self._socket.abortConnection()
+        elif self._socket is not None:
             # In good order where the system takes the rest at once, as elsewhere, else with a reset.
             self._socket.loseConnection()
             self._reactor.callLater(0, self._reactor.callLater, 0, self._socket.abortConnection)
