@@ -112,7 +112,10 @@ class Watch:
         session, now = live.session, self.world.now
         limit = session.endpoint.config.idle_timeout
         if reason is CloseReason.IDLE_TIMEOUT and limit is not None:
-            for since, what in ((sock.heard_at, "was heard of"), (sock.took_at, "took more of what was sent to it")):
+            signs = [(sock.heard_at, "was heard of")]
+            if not session.endpoint.config.interframe_delay:  # a paced session takes no pace for a sign of life
+                signs.append((sock.took_at, "took more of what was sent to it"))
+            for since, what in signs:
                 if now < since + limit - SLACK:
                     text = f"{session} ends with IDLE_TIMEOUT after {limit} s"
                     self.world.violate(f"{name}: {text}, though its peer {what} {now - since:.6f} s ago")

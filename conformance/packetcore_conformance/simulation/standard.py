@@ -39,6 +39,7 @@ from packetcore_conformance.simulation._adapter import (
 from packetcore_conformance.simulation._host import Host
 from packetcore_conformance.simulation._scenario import Scenario
 from packetcore_conformance.simulation._steps import FAULTS, WEATHER, Step, draw_faults, pick
+from packetcore_sockets import WebSocketOptions
 from packetcore_tap import Impairments
 
 HELLO, REPORT, RECEIPT, ASK, ANSWER, BULK, ALIVE = range(1, 8)
@@ -46,6 +47,9 @@ HELLO, REPORT, RECEIPT, ASK, ANSWER, BULK, ALIVE = range(1, 8)
 GATEWAY, OFFICE_DESK, FILES, BROWSERS, TELEMETRY = 5000, 5001, 5002, 5003, 5004
 
 FRAMINGS: list[Framing] = [COBS(), HDLC(), SLIP(), LengthPrefix(4)]
+
+VERBS = ("report", "ask", "command", "fetch", "lend", "hold", "file", "browse", "measure", "stranger")
+"""What devices, the gateway, the office and strangers do."""
 
 GONE = (SessionClosed, OSError, TimeoutError, RequestPending, NotConnected)
 """What a program has to expect of a network."""
@@ -182,6 +186,7 @@ class Standard(Scenario):
         simulation = self.simulation
         random = self.random = simulation.random
         simulation.wires.keeps_after_reset = random.random() < 0.7
+        self.pings = WebSocketOptions(ping_interval=1 + 10 * random.random() if random.random() < 0.5 else None)
         self.timing = Config(
             idle_timeout=5 + 30 * random.random(),
             frame_timeout=3.0,
@@ -189,9 +194,12 @@ class Standard(Scenario):
             connect_timeout=5.0,
             write_high_water=8_192,
             write_low_water=1_024,
-            max_outstanding=262_144,
+            max_outstanding=65_536 if random.random() < 0.3 else 262_144,
+            interframe_delay=0.005 if random.random() < 0.2 else 0.0,
+            max_requests_in_flight=1 if random.random() < 0.2 else None,
             request_hold=1_000.0,  # longer than any reply is under way
         )
+        self.datagram_timing = replace(self.timing, interframe_delay=0.0)
         # In every other world devices stay connected; in the others they are silent until that ends it.
         interval = self.timing.idle_timeout / 3 if self.timing.idle_timeout and random.random() < 0.6 else None
         self.lively = replace(self.timing, keepalive_interval=interval, keepalive_packet=Packet(2, type=ALIVE))
@@ -237,8 +245,10 @@ class Standard(Scenario):
         self.servers[GATEWAY] = await serve(Gateway(self), everywhere, GATEWAY, config=self.lively)
         self.servers[OFFICE_DESK] = await serve(self.echo, everywhere, OFFICE_DESK, config=self.timing)
         self.servers[FILES] = await serve(self.take_file, everywhere, FILES, config=self.timing, framing=self.framing)
-        self.servers[BROWSERS] = await serve(self.take_file, everywhere, BROWSERS, config=self.timing, websocket=True)
-        self.servers[TELEMETRY] = await serve_udp(self.telemetry(), everywhere, TELEMETRY, config=self.timing)
+        self.servers[BROWSERS] = await serve(
+            self.take_file, everywhere, BROWSERS, config=self.timing, websocket=self.pings
+        )
+        self.servers[TELEMETRY] = await serve_udp(self.telemetry(), everywhere, TELEMETRY, config=self.datagram_timing)
 
     def program(self, number: int) -> Callable[[], Any]:
         """A device's."""
@@ -343,13 +353,18 @@ class Standard(Scenario):
             if isinstance(reply, Packet):
                 self.check_answer(token, reply)
             late = now - began - timeout
-            if late > 0.001 and not self.was_late(host, began):
+            if late > 0.001 and not (self.takes_turns or self.was_late(host, began)):
                 self.simulation.world.violate(f"request {token} with timeout={timeout} took {now - began:.6f} s")
 
         try:
             session.request(packet, done, timeout=timeout, wait=wait)
         except GONE:
             return
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether the time of a request begins with its turn."""
+        return self.timing.max_requests_in_flight is not None
 
     def was_late(self, host: Host, since: float) -> bool:
         """Whether a host did nothing for a while since then."""
@@ -383,7 +398,9 @@ class Standard(Scenario):
         faults = draw_faults(random, paths, hosts, self.seconds, 2 + int(random.random() * 14))
         steps += [fault._replace(at=moment()) for fault in faults]
         for _ in range(20 + int(random.random() * 80)):
-            verb = pick(random, ("report", "ask", "command", "fetch", "lend", "file", "browse", "measure", "stranger"))
+            verb = pick(
+                random, ("report", "ask", "command", "fetch", "lend", "hold", "file", "browse", "measure", "stranger")
+            )
             steps.append(Step(moment(), verb, pick(random, devices), round(random.random(), 3)))
         for _ in range(int(random.random() * 3)):
             steps.append(Step(moment(), "renew", "gateway", round(random.random(), 3)))
@@ -400,7 +417,7 @@ class Standard(Scenario):
         if step.verb in FAULTS:
             super().do(step)
             return
-        acting = {"command": self.gateway, "fetch": self.gateway, "lend": self.office}
+        acting = {"command": self.gateway, "fetch": self.gateway, "hold": self.gateway, "lend": self.office}
         host = acting.get(step.verb) or self.simulation.hosts[step.where]
         host.call_soon(lambda: super(Standard, self).do(step))  # once it is not paused; never, if it is down
 
@@ -459,10 +476,28 @@ class Standard(Scenario):
                 return
             gateway.send(session, BULK, bytes(1_000))
 
+    def do_hold(self, step: Step) -> None:
+        """The gateway reads nothing of a device for a while."""
+        server = self.servers.get(GATEWAY)
+        session = server and server.sessions.find(self.number(step))
+        if session:
+            session.pause()
+            self.gateway.call_at(self.simulation.now + float(step.value) * 10, session.resume)
+
     def do_lend(self, step: Step) -> None:
         """Somebody in the office takes a stream of the pool."""
-        if self.pool is not None:
-            self.office.spawn(self.lend(step, self.pool), lambda: None)
+        if self.pool is None:
+            return
+        over: list[bool] = []
+        task = self.office.spawn(self.lend(step, self.pool), lambda: over.append(True))
+        random = self.chance(step)
+        if random.random() < 0.3:  # somebody gives up, wherever it waits
+
+            def give_up() -> None:
+                if not over:
+                    task.cancel()
+
+            self.office.call_at(self.simulation.now + random.random() * 3, give_up)
 
     async def lend(self, step: Step, pool: Any) -> None:
         """Ask by a stream of the pool, a few times."""
@@ -487,7 +522,11 @@ class Standard(Scenario):
                         self.check_answer(token, await stream.request(packet, timeout=timeout))
                     finally:
                         took = self.simulation.now - began
-                        if took > timeout + 0.001 and not self.was_late(self.office, began):
+                        if (
+                            took > timeout + 0.001
+                            and self.timing.max_requests_in_flight is None
+                            and not self.was_late(self.office, began)
+                        ):
                             self.simulation.world.violate(f"office: timeout={timeout} took {took:.6f} s")
         except (*GONE, PoolClosed):
             pass
@@ -532,7 +571,7 @@ class Standard(Scenario):
 
     async def measure(self, step: Step) -> None:
         random = self.chance(step)
-        stream = await connect_udp("gateway", TELEMETRY, config=self.timing)
+        stream = await connect_udp("gateway", TELEMETRY, config=self.datagram_timing)
         try:
             for _ in range(1 + int(random.random() * 6)):
                 self.tokens += 1
