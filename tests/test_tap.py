@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -443,6 +447,14 @@ def test_where_it_cannot_listen_is_named() -> None:
         Tap(("nobody.invalid", 1))
     with pytest.raises(ValueError, match="max_payload=-1 is out of range"):
         Tap(("127.0.0.1", 1), max_payload=-1)
+
+
+def test_the_program_on_the_page_runs() -> None:
+    page = (Path(__file__).parent.parent / "tap/README.md").read_text(encoding="utf-8")
+    (program,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if " Tap(" in block)
+    done = subprocess.run([sys.executable, "-c", program], timeout=30, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "the session is closed: RESET"
 
 
 class Datagrams:
