@@ -25,6 +25,9 @@ from packetcore_sockets import AddressInfo, Found, Records, Runtime, Task, is_ad
 
 Callback = Callable[[], object]
 
+TURNS_AT_ONCE = 16
+"""Turns that a host takes before others have theirs in the same instant."""
+
 current: ContextVar[Host] = ContextVar("packetcore_conformance.simulation.current")
 """The host whose program this is."""
 
@@ -254,17 +257,34 @@ class Host(Runtime):
     def _wake(self, when: float) -> None:
         if when < self._due:
             self._due = when
-            self._world.at(when, lambda: self._turn(when))
+            self._world.at(when, self._run)
 
-    def _turn(self, when: float) -> None:
-        if when != self._due:
-            return  # it was called for earlier
-        self._due = inf
+    def _run(self) -> None:
+        """Take turns until there is nothing to do now."""
         now = self._world.now
+        if now < self._due:
+            return  # it was called for earlier
         if now < self._paused_until:
+            self._due = inf
             self._wake(self._paused_until)
             return
+        self._due = now  # it need not be woken
         current.set(self)
+        for _ in range(TURNS_AT_ONCE):
+            self._turn(now)
+            if not (self._soon or self._noticed):
+                break
+        self._due = inf
+        if self._soon or self._noticed:
+            self._wake(now)
+            return
+        timers = self._timers
+        while timers and timers[0][2].callback is None:
+            heappop(timers)
+        if timers:
+            self._wake(timers[0][0])
+
+    def _turn(self, now: float) -> None:
         if self._noticed:
             noticed, self._noticed = self._noticed, {}
             for sock in noticed:
@@ -278,13 +298,6 @@ class Host(Runtime):
         for _ in range(len(soon)):
             if soon:  # else a callback has ended the program
                 soon.popleft()()
-        if soon or self._noticed:
-            self._wake(now)
-        elif timers:
-            while timers and timers[0][2].callback is None:
-                heappop(timers)
-            if timers:
-                self._wake(timers[0][0])
 
     # Its program.
 
