@@ -29,20 +29,20 @@ from packetcore_conformance.simulation import (
 from packetcore_conformance.simulation.standard import Standard
 
 
-@pytest.mark.parametrize("first", range(0, 36, 6))
+@pytest.mark.parametrize("first", range(0, 32, 4))
 def test_what_is_promised_is_kept_whatever_fails(first: int) -> None:
-    played = explore(Standard, range(first, first + 6))
-    assert sum(sum(one.reasons.values()) for one in played) > 50
+    played = explore(Standard, range(first, first + 4))
+    assert sum(sum(one.reasons.values()) for one in played) > 30
 
 
 def test_a_seed_gives_the_same_trace_in_python_alone_and_whatever_the_order_of_hashes() -> None:
-    here = play(Standard, 7)
-    words = [sys.executable, "-m", "packetcore_conformance.simulation", "--seed", "7"]
+    here = play(Standard, 21)
+    words = [sys.executable, "-m", "packetcore_conformance.simulation", "--seed", "21"]
     for hashes, pure in (("1", "1"), ("2", "")):
         env = {**os.environ, "PYTHONHASHSEED": hashes, "PACKETCORE_PURE": pure}
         done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=50, check=True)
         assert done.stdout.split()[-1] == here.digest
-    assert play(Standard, 8).digest != here.digest
+    assert play(Standard, 22).digest != here.digest
 
 
 # The network, seen by a program that uses its sockets by itself.

@@ -676,7 +676,7 @@ class Standard(Scenario):
             session = server.sessions.find(number)
             self.simulation.path(self.gateway, self.devices[number]).impair(SLOWLY)
             if session is not None and device.client.session is not None:
-                self.report(device, 20, 4_000)
+                self.report(device, 12, 4_000)
                 for _ in range(10):
                     gateway.handler.send(session, BULK, bytes(1_000))
             if number % 2:
