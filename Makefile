@@ -62,7 +62,7 @@ soak: .venv/ready
 bench-guard: .venv/ready
 	$(BIN)/python benchmarks/guard.py
 
-# The codec in C under sanitizers, with failing allocations, and for leaks; needs gcc.
+# The codec in C under sanitizers, with failing allocations, and for leaks; needs gcc, and takes clang too.
 sanitize: .venv/ready
 	$(BIN)/python tests/sanitize.py
 
