@@ -306,6 +306,8 @@ def test_what_is_told_a_tap_holds_for_connections_to_come(ends: Ends) -> None:
         tap.stall("up")  # type: ignore[arg-type]
     tap.stall()
     with socket.create_server(("127.0.0.1", 0)) as listener, Tap(listener.getsockname()) as later:
+        later.black_hole()
+        later.resume()  # for those to come it is over
         later.stall("to_server")
         with Peer.connect(later.address).sock as sock:
             accepted = Peer(listener.accept()[0])
@@ -533,7 +535,11 @@ def test_a_client_that_is_silent_is_forgotten(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(datagram_proxy, "IDLE_TIMEOUT", 0.05)
     observer = Endings()
     with Datagrams(observer=observer) as it:
-        it.client().send(PING)
+        client, began = it.client(), time.monotonic()
+        while time.monotonic() < began + 0.1:
+            client.send(PING)
+            it.server.receive()
+        assert it.tap.opened == 1
         it.tap.wait_for(lambda: observer.all)
     assert observer.all == [(Ending.IDLE, None)]
 
