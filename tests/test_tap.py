@@ -189,10 +189,8 @@ def test_a_target_that_is_down_costs_the_client_its_connection() -> None:
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         observer = Endings()
         tap = opened.enter_context(Tap(nobody.getsockname(), observer=observer))
-        client = Peer.connect(tap.address)
-        with pytest.raises(ConnectionResetError):
-            client.receive_rest()
-        client.close()
+        with pytest.raises(ConnectionResetError), socket.create_connection(tap.address) as sock:
+            sock.recv(1)
         tap.wait_for(lambda: observer.all)
         ((ending, error),) = observer.all
     assert ending is Ending.UNREACHABLE
