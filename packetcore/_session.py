@@ -740,7 +740,9 @@ class Session(Pump, Generic[AnyPacket]):
     def _overflow(self) -> None:
         """More is unsent than the limit allows: let the socket take what it will first."""
         self._write()
-        if self._output.size > self._room and not self._lost:  # else what had come is still to be delivered
+        if self._lost:  # from inside a handler that heard of the write: nobody else will say so
+            self._pump()
+        elif self._output.size > self._room:  # else what had come is still to be delivered
             self._discard_queue()
             self._take(self._connection.fail(CloseReason.SLOW_CONSUMER, self._now))
 

@@ -165,6 +165,11 @@ def test_a_codec_that_closes_its_session_as_it_encodes_sends_nothing(core: Core)
     assert life.session.outstanding == life.session.bytes_sent == life.session.stats.packets_sent == 0
 
 
+@pytest.mark.parametrize("name", ["lost-in-writable", "lost-in-writable-of-a-message"])
+def test_a_socket_lost_while_a_send_overflows_is_told_of(name: str) -> None:
+    importlib.import_module("fuzz.session").fuzz((CORPUS / "session" / name).read_bytes())
+
+
 def outputs() -> list[Any]:
     from packetcore import _speedups
     from packetcore._codec import encode
