@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1_000_000.0)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    began = time.perf_counter()
+    began, processor = time.perf_counter(), time.process_time()
     with Simulation(given.seed) as simulation:
         gateway, devices = simulation.host("gateway"), range(given.devices)
         handler, servers, clients = Gateway(), [], {}
@@ -114,10 +114,12 @@ def main() -> None:
         simulation.complete(close(), gateway)
         simulation.run(2 * HOUR)  # the devices' programs see that their clients are closed
         simulation.finish()
-        took = time.perf_counter() - began
+        took, processor = time.perf_counter() - began, time.process_time() - processor
         reasons = {reason.name: count for reason, count in simulation.watch.reasons.items()}
-        print(f"{given.devices} devices, {given.seconds:,.0f} virtual seconds: {took:.1f} s", end="; ")
-        print(f"{simulation.world.events:,} events, {took / simulation.world.events * 1e6:.1f} µs each")
+        print(f"{given.devices} devices, {given.seconds:,.0f} virtual seconds: {took:.1f} s", end=", ")
+        print(f"of processor {processor:.1f} s")
+        events = simulation.world.events
+        print(f"{events:,} events, {processor / events * 1e6:.1f} µs of processor each")
         print(f"{sent:,} reports sent, {handler.reports:,} received, {handler.replies:,} replies, {outages:,} outages")
         print(f"sessions ended: {reasons}; trace {simulation.digest}")
 
