@@ -28,6 +28,7 @@ PAGES = sorted(
         *ROOT.glob("docs/*.md"),
         *ROOT.glob("cli/*.md"),
         *ROOT.glob("conformance/*.md"),
+        *ROOT.glob("tap/*.md"),
         *ROOT.glob("transports/*/*.md"),
     ]
 )
