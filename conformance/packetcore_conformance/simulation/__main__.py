@@ -14,6 +14,7 @@ import time
 from ast import literal_eval
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +83,19 @@ def _explore(scenario: Any, seeds: range) -> int:
     began = time.perf_counter()
     console = Console(stderr=True)
     failed: list[Played] = []
-    seconds, events, reasons = 0.0, 0, Counter[str]()
-    for seed in track(seeds, "simulating", console=console, disable=not console.is_terminal):
-        played = play(scenario, seed)
-        seconds += played.seconds
-        events += played.events
-        reasons.update({reason.name: count for reason, count in played.reasons.items()})
-        if played.violation is not None:
-            failed.append(played)
-            _say(f"seed {seed}: {played.violation}\n    {command(scenario, seed)}")
+    count, seconds, events, reasons = 0, 0.0, 0, Counter[str]()
+    with suppress(KeyboardInterrupt):  # what was done until then is told
+        for seed in track(seeds, "simulating", console=console, disable=not console.is_terminal):
+            played = play(scenario, seed)
+            count += 1
+            seconds += played.seconds
+            events += played.events
+            reasons.update({reason.name: ended for reason, ended in played.reasons.items()})
+            if played.violation is not None:
+                failed.append(played)
+                _say(f"seed {seed}: {played.violation}\n    {command(scenario, seed)}")
     took = time.perf_counter() - began
-    _say(f"{len(seeds)} seeds, {len(failed)} failed; {seconds:,.0f} virtual seconds, {events:,} events in {took:.1f} s")
+    _say(f"{count} seeds, {len(failed)} failed; {seconds:,.0f} virtual seconds, {events:,} events in {took:.1f} s")
     _say("sessions ended: " + ", ".join(f"{name} {count}" for name, count in sorted(reasons.items())))
     if failed:
         _say("the first of them, with the fewest steps:\n" + report(scenario, failed[0]))
