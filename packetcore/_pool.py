@@ -139,6 +139,16 @@ class SessionPool(Order[T]):
         self._by_identity[identity] = id
         return displaced
 
+    def unbind(self, id: int) -> Hashable:
+        """Let a session's identity go, and keep the session. Gives what it was; `None` if it held
+        none or is not there."""
+        entry = self._entry(id)
+        if entry is None or entry.identity is None:
+            return None
+        identity, entry.identity = entry.identity, None
+        del self._by_identity[identity]
+        return identity
+
     def identity(self, id: int) -> Hashable:
         """The identity that a session holds; `None` if it holds none or is not there."""
         entry = self._entry(id)

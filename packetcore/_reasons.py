@@ -53,7 +53,7 @@ class CloseReason(enum.Enum):
     FRAME_TIMEOUT = "a frame was begun and not finished within frame_timeout"
     PROTOCOL_ERROR = "the peer broke the protocol"
     SLOW_CONSUMER = "the peer left more than max_outstanding bytes unread"
-    REFUSED = "a cap on sessions was reached"
+    REFUSED = "a cap on sessions was reached, or another machine's session holds its identity"
     REPLACED = "another session took over its identity"
     SHUTDOWN = "the server shut down"
     CONNECT_FAILED = "the connection could not be made"

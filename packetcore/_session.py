@@ -370,11 +370,18 @@ class Session(Pump, Generic[AnyPacket]):
             self._must_arm = True
             self._wake()  # for the time of the hold
 
-    def close(self) -> None:
+    def close(self, reason: CloseReason | None = None) -> None:
         """Close once all that was sent has gone and the peer has closed too, at the latest
-        after `close_timeout`. What the peer still sends is dropped. Idempotent."""
+        after `close_timeout`. What the peer still sends is dropped. Idempotent.
+
+        Args:
+            reason: what its handler is told; LOCAL by default, or SHUTDOWN where the server shuts
+                down. A register that spans machines says REPLACED.
+        """
         self._check_thread()
-        self._close(CloseReason.SHUTDOWN if self._draining else CloseReason.LOCAL)
+        if reason is None:
+            reason = CloseReason.SHUTDOWN if self._draining else CloseReason.LOCAL
+        self._close(reason)
 
     def abort(self, reason: CloseReason = CloseReason.LOCAL) -> None:
         """Close at once; what is unsent is lost. Idempotent."""

@@ -88,6 +88,13 @@ class PoolMachine(RuleBasedStateMachine):
         if record is not None:
             self.records.remove(record)
 
+    @rule(id=any_id)
+    def unbind(self, id: int) -> None:
+        record = self.record(id)
+        assert self.pool.unbind(id) == (None if record is None else record.identity)
+        if record is not None:
+            record.identity = None
+
     @rule(id=any_id, identity=identities, takeover=st.sampled_from(["replace", "reject"]))
     def bind(self, id: int, identity: str, takeover: Literal["replace", "reject"]) -> None:
         record, holder = self.record(id), self.holder(identity)

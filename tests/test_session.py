@@ -178,6 +178,18 @@ def test_a_local_close_flushes_then_half_closes_then_waits_for_the_peer() -> Non
     assert session.close_reason is CloseReason.LOCAL
 
 
+def test_a_session_may_be_closed_with_a_reason_and_flushes_all_the_same() -> None:
+    rig = Rig()
+    session, host = rig.open()
+    session.send(PING)
+    session.close(CloseReason.REPLACED)
+    session.flush(101)
+    assert host.packets() == [PING]
+    session.eof(102)
+    session.lost(None, 103)
+    assert rig.handler.calls[-1] == ("disconnected", CloseReason.REPLACED)
+
+
 def test_a_peer_that_never_closes_is_aborted_after_close_timeout() -> None:
     session, host = Rig(Config(close_timeout=5)).open()
     session.close()
