@@ -9,7 +9,7 @@ TWINS := $(foreach name,connection datagram framings pool pool_machine requests 
 DEMO := . transports/sockets transports/asyncio transports/blocking tap cli
 # Tests wait for sockets more than they compute.
 SPREAD := -n 4 --dist loadfile
-ALL := . transports/sockets $(ADAPTERS:%=transports/%) tap cli conformance examples/trio_adapter examples/tornado_adapter
+ALL := . transports/sockets $(ADAPTERS:%=transports/%) tap cluster cli conformance examples/trio_adapter examples/tornado_adapter
 
 .PHONY: demo test lint types conformance mutants mutants-adapters bench bench-quick bench-behaviour bench-guard serial-damage soak sanitize fuzz wheels clean
 
@@ -77,7 +77,7 @@ fuzz: .venv/fuzz
 # allow; those for other platforms are built by cibuildwheel (docs/releasing.md).
 wheels: .venv/ready
 	rm -rf dist
-	for each in . transports/sockets $(ADAPTERS:%=transports/%) tap cli conformance; do \
+	for each in . transports/sockets $(ADAPTERS:%=transports/%) tap cluster cli conformance; do \
 	    $(BIN)/python -m build --outdir dist $$each || exit 1; done
 	PACKETCORE_PURE=1 $(BIN)/python -m build --wheel --outdir dist .
 	for each in dist/packetcore-*-linux_*.whl; do test ! -e "$$each" || \

@@ -13,7 +13,7 @@ from types import resolve_bases
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
     path.parent.name: path.parent
-    for place in ("packetcore", "transports/*/*", "cli/*", "conformance/*", "tap/*", "examples/*/*")
+    for place in ("packetcore", "transports/*/*", "cli/*", "conformance/*", "tap/*", "cluster/*", "examples/*/*")
     for path in ROOT.glob(f"{place}/__init__.py")
 }
 """Where the sources of each distribution are, by the name that it is imported by."""

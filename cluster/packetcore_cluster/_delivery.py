@@ -1,0 +1,186 @@
+"""Packets for the sessions of this worker, from callers here and elsewhere: bounded, and counted.
+
+What a device does not read piles up in its session up to `write_high_water` and what a turn brings;
+then the next is refused with `SlowConsumer`, and the session goes on. So a device that reads nothing
+costs its worker as much as without a cluster, and the broker nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+from typing import Any
+
+from packetcore import (
+    LocalProtocolError,
+    PacketCodec,
+    ProtocolError,
+    RequestPending,
+    Session,
+    SessionClosed,
+    SessionPool,
+)
+from packetcore_cluster._calls import Call, Outcome, answer_bytes
+from packetcore_cluster._errors import NotDelivered, SlowConsumer
+from packetcore_cluster._keys import identity_of
+from packetcore_cluster._stats import ClusterStats
+
+IsReply = Callable[[Any, Any], bool]
+
+MAX_UNANSWERED = 100
+"""Requests through the cluster that wait for one session's replies."""
+
+_WRONG = (LocalProtocolError, RequestPending, TypeError, ValueError)
+
+
+class Delivery:
+    """Knows no runtime and no broker; call it on the thread of the sessions.
+
+    Args:
+        sessions: where they are.
+        codec: how packets travel.
+        is_reply: tells whether a packet, the second, is the reply to another, the first; `None` for
+            the packets of the default format, whose ids tell.
+        stats: what counts.
+    """
+
+    def __init__(
+        self,
+        sessions: SessionPool[Session[Any]],
+        codec: PacketCodec[Any],
+        is_reply: IsReply | None,
+        stats: ClusterStats,
+    ) -> None:
+        self._sessions = sessions
+        self._codec = codec
+        self._is_reply = is_reply
+        self._stats = stats
+        self._unanswered: Counter[int] = Counter()
+
+    def find(self, identity: Hashable) -> Session[Any] | None:
+        """The session here that holds an identity and can send; `None` if there is none."""
+        session = self._sessions.find(identity)
+        return session if session is not None and session.is_open else None
+
+    def is_full(self, identity: Hashable) -> bool:
+        """Whether it is better to wait for a turn of the loop, in which the system may take what was
+        sent, before sending more."""
+        session = self.find(identity)
+        return session is not None and not session.has_room and not session.write_paused
+
+    def send(self, session: Session[Any], packet: Any) -> None:
+        """Send a packet to a session here.
+
+        Raises:
+            SlowConsumer: its device leaves too much unread.
+            LocalProtocolError: what `Session.send` says.
+        """
+        self._check_room(session)
+        session.send(packet)
+
+    def request(
+        self, session: Session[Any], packet: Any, timeout: float | None, done: Callable[[Any], object]
+    ) -> Callable[[], object]:
+        """Ask a session here. `done` is called once, with the reply or an exception.
+
+        Returns:
+            What forgets the request.
+
+        Raises:
+            SlowConsumer: its device leaves too much unread, or unanswered.
+            LocalProtocolError: what `Session.request` says.
+            TypeError: packets have no id, and it was not said how to know a reply.
+        """
+        self._check_room(session)
+        id = session.id
+        if self._unanswered[id] >= MAX_UNANSWERED:
+            self._stats.slow += 1
+            raise SlowConsumer(f"session {id}: {self._unanswered[id]} requests wait for its replies already")
+        if self._is_reply is None and session.endpoint.is_framed:
+            raise TypeError("is_reply=None: packets of another framing have no id to know a reply by")
+
+        waits = True
+
+        def settle() -> None:
+            nonlocal waits
+            if waits:
+                waits = False
+                self._settle(id)
+
+        def answered(reply: Any) -> None:
+            settle()
+            done(reply)
+
+        match = self._is_reply
+        self._unanswered[id] += 1
+        try:
+            if match is None:
+                request = session.request(packet, answered, timeout=timeout, wait=True)
+            else:
+                request = session.request(packet, answered, timeout=timeout, match=lambda reply: match(packet, reply))
+        except BaseException:
+            settle()
+            raise
+
+        def forget() -> None:
+            settle()
+            session.forget(request)
+
+        return forget
+
+    def take(self, call: Call, answer: Callable[[bytes], object]) -> None:
+        """Carry out the call of another worker. `answer` is called once, now or later."""
+        try:
+            session = self.find(identity_of(call.key))
+            if session is None:
+                answer(answer_bytes(Outcome.NOT_HERE))
+                return
+            packet = self._codec.decode(call.packet)
+            if call.is_request:
+                self.request(session, packet, call.timeout, lambda reply: answer(self._answer(reply)))
+            else:
+                self.send(session, packet)
+                answer(answer_bytes(Outcome.DONE))
+            self._stats.received += 1
+        except (ProtocolError, TypeError, ValueError) as error:
+            answer(self._answer(error))
+
+    def cast(self, sessions: list[Session[Any]], packet: Any) -> None:
+        """Send a packet to each of these, but those that do not keep up."""
+        for session in sessions:
+            if session.is_open:
+                with suppress(SlowConsumer):  # which is counted
+                    self.send(session, packet)
+
+    def _check_room(self, session: Session[Any]) -> None:
+        config = session.endpoint.config
+        limit = 2 * config.write_high_water
+        if config.max_outstanding is not None:
+            limit = min(limit, config.max_outstanding // 2)
+        if session.write_paused or session.outstanding > limit:
+            self._stats.slow += 1
+            raise SlowConsumer(f"session {session.id} has {session.outstanding} bytes that its device does not read")
+
+    def _settle(self, id: int) -> None:
+        self._unanswered[id] -= 1
+        if not self._unanswered[id]:
+            del self._unanswered[id]
+
+    def _answer(self, reply: Any) -> bytes:
+        """A reply, or what came in its place, as an answer."""
+        match reply:
+            case SlowConsumer():
+                return answer_bytes(Outcome.SLOW_CONSUMER, str(reply).encode())
+            case SessionClosed():
+                return answer_bytes(Outcome.CLOSED, b"" if reply.reason is None else reply.reason.name.encode())
+            case TimeoutError():
+                return answer_bytes(Outcome.TIMED_OUT)
+            case Exception():
+                text = f"{reply.__class__.__name__}: {reply}"
+                return answer_bytes(Outcome.NOT_DELIVERED, text.encode(errors="replace"))
+            case _:
+                try:
+                    return answer_bytes(Outcome.DONE, self._codec.encode(reply))
+                except _WRONG as error:
+                    return self._answer(NotDelivered(f"the reply cannot be encoded: {error}"))
