@@ -100,7 +100,7 @@ class Broker:
         self._work = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._closing = False
+        self._is_open = False
         self.dropped = 0
         """Messages that came while too many waited."""
 
@@ -145,13 +145,14 @@ class Broker:
         self._js = self._client.jetstream(timeout=self._patience)
         self._replies = Replies(self._client.new_inbox())
         await self._client.subscribe(self._replies.subject, cb=self._answered)
+        self._is_open = True
         self._start(self._run())
         self._register.connected(self._loop.time())
         self._tick()
 
     async def close(self) -> None:
         """Give up the connection."""
-        self._closing = True
+        self._is_open = False
         if self._timer is not None:
             self._timer.cancel()
         for task in [*self._tasks]:
@@ -240,7 +241,7 @@ class Broker:
     # What the client calls.
 
     async def _disconnected(self) -> None:
-        if not self._closing:
+        if self._is_open:
             self._under_way.clear()
             self._outbox.clear()
             self._register.disconnected(self._loop.time())
@@ -248,7 +249,7 @@ class Broker:
             self._changed()
 
     async def _reconnected(self) -> None:
-        if not self._closing:
+        if self._is_open:
             self._register.connected(self._loop.time())
             self._told()
 

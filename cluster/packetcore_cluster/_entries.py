@@ -30,7 +30,8 @@ class Beat(NamedTuple):
 
 def entry_bytes(entry: Entry) -> bytes:
     """An entry as the value of its key."""
-    return json.dumps(entry._asdict(), separators=(",", ":")).encode()
+    fields = {"worker": entry.worker, "session": entry.session, "since": entry.since}
+    return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def entry_from(value: bytes) -> Entry | None:
@@ -45,7 +46,8 @@ def entry_from(value: bytes) -> Entry | None:
 
 def beat_bytes(beat: Beat) -> bytes:
     """A sign of life as the value of its key."""
-    return json.dumps(beat._asdict(), separators=(",", ":")).encode()
+    fields = {"lease": beat.lease, "number": beat.number, "about": beat.about}
+    return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def beat_from(value: bytes) -> Beat | None:
