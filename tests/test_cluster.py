@@ -39,7 +39,8 @@ from packetcore_cluster import (
     SlowConsumer,
     WorkerLeft,
 )
-from tests.cluster_broker import Broker, until
+from packetcore_cluster.local import LocalBroker
+from tests.cluster_broker import start_broker, until
 
 LEASE = 2.0
 BIND, BIND_OR_GO, JOIN = 1, 2, 3
@@ -84,7 +85,7 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker(broker: Broker, name: str, config: Config | None = None) -> AsyncIterator[Worker]:
+async def worker(broker: LocalBroker, name: str, config: Config | None = None) -> AsyncIterator[Worker]:
     events: list[ClusterEvent] = []
     async with Cluster(broker.url, "test", worker=name, lease=LEASE, on_event=events.append) as cluster:
         gateway = Gateway(cluster)
@@ -117,7 +118,7 @@ async def ended(device: Stream) -> None:
 
 
 async def of_two(test: Any, config: Config | None = None) -> None:
-    with Broker() as broker:
+    with start_broker() as broker:
         async with worker(broker, "one", config) as one, worker(broker, "two", config) as two:
             await test(one, two)
 
@@ -326,7 +327,7 @@ def test_packets_of_another_framing_travel_by_its_codec() -> None:
             session.bind(packet.decode())
 
     async def test() -> None:
-        with Broker() as broker:
+        with start_broker() as broker:
 
             def cluster() -> Cluster[bytes]:
                 return Cluster(
@@ -351,7 +352,7 @@ def test_packets_of_another_framing_travel_by_its_codec() -> None:
 
 def test_udp_peers_are_found_as_well() -> None:
     async def test() -> None:
-        with Broker() as broker:
+        with start_broker() as broker:
             async with (
                 Cluster(broker.url, "udp") as one,
                 Cluster(broker.url, "udp") as two,
@@ -369,7 +370,7 @@ def test_udp_peers_are_found_as_well() -> None:
 
 def test_while_the_broker_is_away_what_is_here_goes_on_and_claims_are_made_when_it_is_back() -> None:
     async def test() -> None:
-        with Broker() as broker:
+        with start_broker() as broker:
             async with worker(broker, "one") as one, worker(broker, "two") as two:
                 first, second = await one.device("meter 1"), await two.device("meter 2")
                 await knows(one.cluster, "meter 2", two.cluster)
@@ -410,7 +411,7 @@ def test_while_the_broker_is_away_what_is_here_goes_on_and_claims_are_made_when_
 
 def test_the_directory_is_a_bucket_that_tools_can_read_and_a_worker_that_leaves_says_so() -> None:
     async def test() -> None:
-        with Broker() as broker:
+        with start_broker() as broker:
             async with worker(broker, "one") as one:
                 async with worker(broker, "two") as two:
                     await two.device("meter 7")
@@ -433,7 +434,7 @@ def test_the_directory_is_a_bucket_that_tools_can_read_and_a_worker_that_leaves_
 
 def test_a_broker_that_is_not_there_is_said_with_its_url() -> None:
     async def test() -> None:
-        with Broker() as broker:
+        with start_broker() as broker:
             broker.kill()
             with pytest.raises(BrokerAway, match=broker.url):
                 async with Cluster(broker.url, "test", connect_timeout=0.3):

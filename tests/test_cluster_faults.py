@@ -13,8 +13,9 @@ import pytest
 
 from packetcore import NotConnected, Packet
 from packetcore_asyncio import Stream, connect
-from packetcore_cluster import Cluster, WorkerLost
-from tests.cluster_broker import Broker, until
+from packetcore_cluster import Cluster, WorkerLeft, WorkerLost
+from packetcore_cluster.local import LocalBroker
+from tests.cluster_broker import start_broker, until
 from tests.cluster_worker import WorkerProcess
 
 LEASE = 1.5
@@ -38,7 +39,7 @@ async def holder(cluster: Cluster, identity: str, worker: WorkerProcess) -> None
 
 def test_a_worker_that_is_killed_loses_its_claims_and_sends_to_them_are_refused_at_once() -> None:
     async def test() -> None:
-        with Broker() as broker, WorkerProcess(broker.url, "one", LEASE) as one:
+        with start_broker() as broker, WorkerProcess(broker.url, "one", LEASE) as one:
             async with Cluster(broker.url, "faults", lease=LEASE, on_event=events.append) as witness:
                 streams = [await device(one, name) for name in ("meter 1", "meter 2")]
                 await holder(witness, "meter 1", one)
@@ -52,7 +53,8 @@ def test_a_worker_that_is_killed_loses_its_claims_and_sends_to_them_are_refused_
                     streams.append(await device(two, "meter 2"))  # need not wait for that
                     await holder(witness, "meter 2", two)
                     await until(lambda: witness.find("meter 1") is None, "its claims have ended", STATED)
-                    assert WorkerLost(one.worker, 1) in events
+                    # Of the two that noticed, one tidies up, and the other may see that first.
+                    assert {WorkerLost(one.worker, 1), WorkerLeft(one.worker)} & {*events}
                     assert two.ask()["held"] == ["meter 2"]
                     for stream in streams:
                         stream.session.abort()
@@ -65,7 +67,7 @@ def test_a_worker_that_is_killed_loses_its_claims_and_sends_to_them_are_refused_
 def test_a_worker_that_was_paused_finds_that_others_have_taken_over() -> None:
     async def test() -> None:
         with (
-            Broker() as broker,
+            start_broker() as broker,
             WorkerProcess(broker.url, "one", LEASE) as one,
             WorkerProcess(broker.url, "two", LEASE) as two,
         ):
@@ -89,7 +91,7 @@ def test_a_worker_that_was_paused_finds_that_others_have_taken_over() -> None:
 class Trouble:
     """Devices that move between workers while those and the broker are killed and paused."""
 
-    def __init__(self, seed: int, broker: Broker, stack: ExitStack) -> None:
+    def __init__(self, seed: int, broker: LocalBroker, stack: ExitStack) -> None:
         self.random = Random(seed)
         self.broker = broker
         self.stack = stack
@@ -132,9 +134,9 @@ class Trouble:
                 await self.moves(0.5)
                 self.broker.start()
             case _:
-                self.broker.signal(signal.SIGSTOP)
+                self.broker.pause()
                 await self.moves(1.0)
-                self.broker.signal(signal.SIGCONT)
+                self.broker.resume()
 
     async def moves(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -146,7 +148,7 @@ class Trouble:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_after_trouble_each_identity_has_one_holder_whom_every_worker_knows(seed: int) -> None:
     async def test() -> None:
-        with Broker() as broker, ExitStack() as stack:
+        with start_broker() as broker, ExitStack() as stack:
             trouble = Trouble(seed, broker, stack)
             for _ in range(5):
                 await trouble.moves(0.4)

@@ -44,7 +44,7 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLeft:
-    """Another worker has said goodbye."""
+    """Another worker has said goodbye, or yet another has taken it for dead and removed its sign of life."""
 
     worker: str
 

@@ -257,9 +257,6 @@ class Register:
                 repeated += claim.was_held
                 self._pending.add(key)
                 self._dirty[key] = None
-        for key, place in self.directory.items():
-            if place.worker == self.worker and key not in self._claims:
-                self._dirty[key] = None
         identities = len(self.directory)
         self._events.append(BrokerReached(identities, len(self.presence), repeated))
 
