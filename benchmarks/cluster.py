@@ -62,7 +62,8 @@ class Loop:
 
 class Gateway(Handler):
     def packet_received(self, session: Session, packet: Packet) -> None:
-        session.bind(packet.payload.decode())
+        if session.identity is None:
+            session.bind(packet.payload.decode())
 
 
 class Device(Handler):
