@@ -64,7 +64,8 @@ class Broker:
         register: what is told, and says what to ask.
         changed: called after the register was told something.
         replicas: on how many servers of a cluster the directory is kept, where it is made.
-        patience: seconds after which an operation that was not answered counts as failed.
+        patience: seconds after which a broker from which nothing comes is given up. It has twice as long to
+            answer to an operation.
         options: what else `nats.connect` takes.
     """
 
@@ -93,6 +94,7 @@ class Broker:
         self._js: JetStreamContext
         self._replies: Replies[Msg]
         self._watch: JetStreamContext.PushSubscription | None = None
+        self._latest: Watch | None = None
         self._under_way: dict[str, tuple[float, Put | Delete]] = {}  # by the subject of the answer, in order
         self._outbox: deque[tuple[str, bytes]] = deque()
         self._subjects: dict[str, Subscription] = {}
@@ -101,6 +103,9 @@ class Broker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._is_open = False
+        self._heard = 0
+        self._heard_at = self._loop.time()
+        self._silent_ticks = 0
         self.dropped = 0
         """Messages that came while too many waited."""
 
@@ -123,9 +128,6 @@ class Broker:
         settings: dict[str, Any] = {
             "connect_timeout": 2,
             "reconnect_time_wait": RECONNECT,
-            # Unanswered once, and it is lost: soon enough for what others may conclude from our silence.
-            "ping_interval": self._patience / 2,
-            "max_outstanding_pings": 1,
             **self._options,
         }
         connecting = self._client.connect(
@@ -278,9 +280,10 @@ class Broker:
     def _tick(self) -> None:
         now = self._loop.time()
         self._timer = None
+        self._look_for_life(now)
         while self._under_way:
             inbox, (since, operation) = next(iter(self._under_way.items()))
-            if since + self._patience > now:
+            if since + 2 * self._patience > now:
                 break
             del self._under_way[inbox]
             self._replies.forget(inbox)
@@ -288,6 +291,22 @@ class Broker:
         self._register.tick(now)
         self._arm()
         self._told()
+
+    def _look_for_life(self, now: float) -> None:
+        """Give up a connection on which nothing comes: the answers to our signs of life should.
+
+        The client library waits for answers to pings, which come behind all else that the broker has
+        to tell: with a large directory that takes longer than it may, again and again."""
+        heard = self._client.stats["in_msgs"]
+        if heard != self._heard or not self._client.is_connected:
+            self._heard, self._heard_at, self._silent_ticks = heard, now, 0
+            return
+        self._silent_ticks += 1
+        # Twice, since what came while this process was paused is read after the first.
+        if self._heard_at + self._patience <= now and self._silent_ticks > 1:
+            self._heard_at, self._silent_ticks = now, 0
+            logger.debug("nothing has come from the broker for %s s", self._patience)
+            self._start(self._client.force_reconnect())
 
     def _arm(self) -> None:
         at = self._register.next_deadline()
@@ -387,6 +406,7 @@ class Broker:
         self._told()
 
     async def _begin_watch(self, watch: Watch) -> None:
+        self._latest = watch
         try:
             if self._watch is not None:
                 before, self._watch = self._watch, None
@@ -395,7 +415,7 @@ class Broker:
             info = await self._directory()
             bucket = f"{info.config.name} {info.created}"
             self._register.watching(watch, bucket, info.state.last_seq, self._loop.time())
-            self._watch = subscription = await self._js.subscribe(
+            subscription = await self._js.subscribe(
                 f"{self._prefix}>",
                 stream=self._stream,
                 cb=partial(self._entry, watch),
@@ -405,8 +425,12 @@ class Broker:
                 pending_bytes_limit=0,
                 inactive_threshold=60.0,
             )
-            consumer = await subscription.consumer_info()
-            if consumer.num_pending == 0 and (consumer.delivered is None or not consumer.delivered.consumer_seq):
+            if watch is not self._latest:  # that took so long that another was begun
+                await subscription.unsubscribe()
+                return
+            self._watch = subscription
+            # Nothing is asked here of the broker: its answer would come behind all that it tells now.
+            if not info.state.messages:
                 self._register.synced(watch, self._loop.time())
         except (nats.errors.Error, nats.js.errors.Error, OSError, asyncio.TimeoutError) as error:
             level = logging.DEBUG if not self._client.is_connected else logging.WARNING

@@ -105,7 +105,7 @@ class Register:
         self._beats = 0
         self._beat_at = 0.0
         self._beat_is_due = False
-        self._beat_taken_at = 0.0
+        self._beat_told_at = 0.0
         self._beats_untold = 0
         self._is_leaving = False
         self._has_left = False
@@ -246,7 +246,7 @@ class Register:
             return
         self.is_synced = True
         self.directory.whole()
-        self._beat_taken_at = self._time.now
+        self._beat_told_at = self._time.now
         self._beat_is_due = not self._is_leaving
         self.presence.excuse(self._time.now)
         repeated = 0
@@ -266,7 +266,6 @@ class Register:
         if not self._land(operation):
             return
         if operation.key == self._own_key:
-            self._beat_taken_at = self._time.now
             self._beats_untold += 1
             self._has_left |= isinstance(operation, Delete)
             return
@@ -315,13 +314,14 @@ class Register:
             (self._dirty if key.startswith(WORKER) else self._reads)[key] = None
         if self._watch_at is not None and time >= self._watch_at:
             self._ask_watch()
-        if not self.is_synced:
-            return
-        if self._told_at + self._timing.lease <= time and self._beats_untold > 1:
+        is_silent = self._watch is not None and self._told_at + self._timing.lease <= time
+        if is_silent and (not self.is_synced or self._beats_untold > 1):
             self._lose_watch()  # it does not tell of what it should
             self._ask_watch()
-        elif self._beat_taken_at + 2 * self._timing.beat <= time:
-            self.presence.excuse(time)  # who hears of nobody's signs, when not even ours are taken?
+        if not self.is_synced:
+            return
+        if self._beat_told_at + 2 * self._timing.beat <= time:
+            self.presence.excuse(time)  # not even ours have come back: others' may be as late
         else:
             for worker in self.presence.expire(time):
                 self._events.append(WorkerLost(worker, self._bury(worker)))
@@ -347,6 +347,7 @@ class Register:
         if self._is_watch_asked:
             self._is_watch_asked = False
             self._watch = Watch()
+            self._told_at = self._time.now
             return [self._watch]
         given: list[Operation] = []
         if not self.is_synced:
@@ -387,7 +388,7 @@ class Register:
         # stepped: what others said meanwhile may be waiting to be read.
         if self._time.advance(now) > 2 * self._timing.beat:
             self.presence.excuse(self._time.now)
-            self._told_at = self._beat_taken_at = self._time.now
+            self._told_at = self._beat_told_at = self._time.now
 
     def _beat(self) -> bytes:
         return beat_bytes(Beat(self._timing.lease, self._beats, self._about))
@@ -444,8 +445,10 @@ class Register:
 
     def _learn_of_worker(self, worker: str, value: bytes | None) -> None:
         if worker == self.worker:
-            # Who deleted it believes that this worker is dead.
-            self._beat_is_due |= value is None and self.is_synced and not self._is_leaving
+            if value is not None:
+                self._beat_told_at = self._time.now
+            elif self.is_synced and not self._is_leaving:
+                self._beat_is_due = True  # who deleted it believes that this worker is dead
             return
         if value is None:
             self._worker_keys.discard(worker)
