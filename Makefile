@@ -11,7 +11,7 @@ DEMO := . transports/sockets transports/asyncio transports/blocking tap cli
 SPREAD := -n 4 --dist loadfile
 ALL := . transports/sockets $(ADAPTERS:%=transports/%) tap cluster cli conformance examples/trio_adapter examples/tornado_adapter
 
-.PHONY: demo test lint types conformance mutants mutants-adapters bench bench-quick bench-behaviour bench-guard serial-damage soak sanitize fuzz wheels clean
+.PHONY: demo test lint types conformance mutants mutants-adapters bench bench-quick bench-behaviour bench-guard serial-damage cluster-seeds soak sanitize fuzz wheels clean
 
 demo: .venv/installed
 	$(BIN)/packetcore demo
@@ -55,6 +55,10 @@ bench-behaviour: .venv/ready
 # Millions of bytes over pseudo-terminals, 1 % of them changed: whether all other frames arrive.
 serial-damage: .venv/ready
 	$(BIN)/python benchmarks/serial_damage.py
+
+# A thousand clusters in one thread each, with all that may go wrong: whether each identity has one holder in the end.
+cluster-seeds: .venv/ready
+	$(BIN)/python -m tests.cluster_simulation --seeds 1000
 
 soak: .venv/ready
 	for name in $(ADAPTERS); do $(BIN)/python benchmarks/soak.py --transport $$name --minutes 5 || exit 1; done

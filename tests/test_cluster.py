@@ -432,6 +432,32 @@ def test_the_directory_is_a_bucket_that_tools_can_read_and_a_worker_that_leaves_
     run(test())
 
 
+def test_a_cluster_is_entered_once_and_before_sessions_bind() -> None:
+    async def test() -> None:
+        with start_broker() as broker:
+            cluster = Cluster(broker.url, "test")
+            session: Any = object()
+            id = cluster.sessions.add(session, 0.0)
+            with pytest.raises(LocalProtocolError, match="'test' was not entered yet"):
+                cluster.sessions.bind(id, "meter 7")
+            assert cluster.sessions.find("meter 7") is None
+            async with cluster:
+                with pytest.raises(LocalProtocolError, match="on the loop of another thread"):
+                    await asyncio.to_thread(cluster.sessions.bind, id, "meter 7")
+                cluster.sessions.bind(id, "meter 7")
+                await cluster.settled(5.0)
+                place = cluster.find("meter 7")
+                assert place is not None
+                assert place.session == id
+            with pytest.raises(LocalProtocolError, match="make another Cluster"):
+                await cluster.__aenter__()
+            for wrong in ({"name": "a.b"}, {"name": "test", "lease": 0}, {"name": "test", "url": []}):
+                with pytest.raises(ValueError, match=r"name=|lease=|url="):
+                    Cluster(**{"url": broker.url, **wrong})
+
+    run(test())
+
+
 def test_a_broker_that_is_not_there_is_said_with_its_url() -> None:
     async def test() -> None:
         with start_broker() as broker:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
+from threading import get_ident
 from typing import Any, Generic, Literal
 
 from nats.aio.msg import Msg
@@ -136,6 +137,7 @@ class Cluster(Generic[AnyPacket]):
         self._groups = Groups()
         self._calls: Counter[str] = Counter()  # that wait, by worker
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
         self._register = Register(self.worker, self._timing, 0.0)
         self._broker: Broker | None = None
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -145,8 +147,12 @@ class Cluster(Generic[AnyPacket]):
 
         Raises:
             BrokerAway: that took longer than `connect_timeout`.
+            LocalProtocolError: it was entered before: a worker that begins again is another.
         """
+        if self._broker is not None:
+            raise LocalProtocolError(f"worker {self.worker} was in the cluster already: make another Cluster")
         self._loop = asyncio.get_running_loop()
+        self._thread = get_ident()
         about = f"{socket.gethostname()} pid {os.getpid()}"
         self._register = Register(self.worker, self._timing, self._loop.time(), about)
         self._broker = Broker(
@@ -427,6 +433,12 @@ class Cluster(Generic[AnyPacket]):
             wanted[self._subject(group)] = partial(self._cast, group)
         self._broker.listen(wanted)
 
+    def _check(self, key: str, takeover: Takeover) -> None:
+        if self._thread != get_ident():
+            why = "was not entered yet" if self._broker is None else "is on the loop of another thread"
+            raise LocalProtocolError(f"bind: the cluster {self.name!r} {why}")
+        self._register.check(key, takeover)
+
     def _claim(self, key: str, session: int, takeover: Takeover) -> None:
         self._register.claim(key, session, time.time(), takeover, self._now())
         self._wake()
@@ -493,7 +505,7 @@ class _Claims:
         self._cluster = cluster
 
     def check(self, key: str, takeover: Literal["replace", "reject"], /) -> None:
-        self._cluster._register.check(key, takeover)
+        self._cluster._check(key, takeover)
 
     def claim(self, key: str, session: int, takeover: Literal["replace", "reject"], /) -> None:
         self._cluster._claim(key, session, takeover)

@@ -58,6 +58,7 @@ class ClusterSessions(SessionPool[Session[Any]]):
             IdentityTaken: as there; `IdentityTakenElsewhere` if it is a session of another worker.
             TypeError: the identity is neither text, a whole number nor bytes.
             ValueError: as there, or the identity is longer than a key may be.
+            LocalProtocolError: as there, or the cluster was not entered yet, or on another thread.
         """
         if identity is None:
             return super().bind(id, identity, takeover)  # which says what is wrong
