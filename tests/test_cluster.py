@@ -451,9 +451,12 @@ def test_a_cluster_is_entered_once_and_before_sessions_bind() -> None:
                 assert place.session == id
             with pytest.raises(LocalProtocolError, match="make another Cluster"):
                 await cluster.__aenter__()
-            for wrong in ({"name": "a.b"}, {"name": "test", "lease": 0}, {"name": "test", "url": []}):
-                with pytest.raises(ValueError, match=r"name=|lease=|url="):
-                    Cluster(**{"url": broker.url, **wrong})
+            with pytest.raises(ValueError, match=r"name='a\.b' must be"):
+                Cluster(broker.url, "a.b")
+            with pytest.raises(ValueError, match="lease=0 must be above 0"):
+                Cluster(broker.url, "test", lease=0)
+            with pytest.raises(ValueError, match="names no broker"):
+                Cluster([], "test")
 
     run(test())
 
