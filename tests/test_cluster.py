@@ -10,6 +10,7 @@ from typing import Any
 
 import nats
 import pytest
+from nats.js.api import StreamConfig
 
 from packetcore import (
     CloseReason,
@@ -457,6 +458,44 @@ def test_a_cluster_is_entered_once_and_before_sessions_bind() -> None:
                 Cluster(broker.url, "test", lease=0)
             with pytest.raises(ValueError, match="names no broker"):
                 Cluster([], "test")
+
+    run(test())
+
+
+def test_a_bucket_that_was_there_before_will_do() -> None:
+    async def test() -> None:
+        with start_broker() as broker:
+            client = await nats.connect(broker.url)
+            config = StreamConfig(name="KV_packetcore-test", subjects=["$KV.packetcore-test.>"], max_msgs_per_subject=1)
+            await client.jetstream().add_stream(config)
+            async with worker(broker, "one") as one:
+                device = await one.device("meter 7")
+                await until(lambda: one.cluster.stats.claims == 1, "it is bound")
+                await one.cluster.settled(5.0)
+                await device.close()
+                await until(lambda: one.cluster.stats.claims == 0, "it has left")
+                await one.cluster.settled(0.9)  # at once, and not after a try that was refused
+                assert one.cluster.stats.identities == 0
+            await client.close()
+
+    run(test())
+
+
+def test_a_broker_from_which_nothing_comes_is_given_up_until_it_is_back() -> None:
+    async def test() -> None:
+        with start_broker() as broker:
+            async with worker(broker, "one") as one, worker(broker, "two") as two:
+                device = await one.device("meter 7")
+                await knows(two.cluster, "meter 7", one.cluster)
+                broker.pause()
+                await until(lambda: BrokerLost() in one.events and BrokerLost() in two.events, "both notice", 2 * LEASE)
+                await one.cluster.send("meter 7", Packet(1))
+                assert await device.recv() == Packet(1)
+                broker.resume()
+                await until(lambda: one.cluster.is_connected and two.cluster.is_connected, "both are back")
+                await asyncio.gather(one.cluster.settled(10.0), two.cluster.settled(10.0))
+                await two.cluster.send("meter 7", Packet(2))
+                assert await device.recv() == Packet(2)
 
     run(test())
 

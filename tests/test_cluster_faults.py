@@ -13,7 +13,7 @@ import pytest
 
 from packetcore import NotConnected, Packet
 from packetcore_asyncio import Stream, connect
-from packetcore_cluster import Cluster, WorkerLeft, WorkerLost
+from packetcore_cluster import Cluster, SlowConsumer, WorkerLeft, WorkerLost
 from packetcore_cluster.local import LocalBroker
 from tests.cluster_broker import start_broker, until
 from tests.cluster_worker import WorkerProcess
@@ -75,6 +75,9 @@ def test_a_worker_that_was_paused_finds_that_others_have_taken_over() -> None:
                 streams = [await device(one, name) for name in ("meter 1", "meter 2")]
                 await holder(witness, "meter 1", one)
                 one.signal(signal.SIGSTOP)
+                calls = [witness.send("meter 2", Packet(1), timeout=0.3) for _ in range(1001)]
+                told = Counter(type(error) for error in await asyncio.gather(*calls, return_exceptions=True))
+                assert told == {TimeoutError: 1000, SlowConsumer: 1}  # it does not answer, and no more may wait
                 streams.append(await device(two, "meter 1"))
                 await holder(witness, "meter 1", two)
                 await until(lambda: witness.find("meter 2") is None, "the paused one counts as dead", STATED)

@@ -95,6 +95,7 @@ class Broker:
         self._replies: Replies[Msg]
         self._watch: JetStreamContext.PushSubscription | None = None
         self._latest: Watch | None = None
+        self._markers_vanish = False
         self._under_way: dict[str, tuple[float, Put | Delete]] = {}  # by the subject of the answer, in order
         self._outbox: deque[tuple[str, bytes]] = deque()
         self._subjects: dict[str, Subscription] = {}
@@ -172,7 +173,7 @@ class Broker:
 
     def post(self, subject: str, data: bytes) -> None:
         """Publish soon; nothing, if the broker is away."""
-        if self._client.is_connected:
+        if subject and self._client.is_connected:  # who names no subject wants no answer
             self._outbox.append((subject, data))
             self._work.set()
 
@@ -306,7 +307,12 @@ class Broker:
         if self._heard_at + self._patience <= now and self._silent_ticks > 1:
             self._heard_at, self._silent_ticks = now, 0
             logger.debug("nothing has come from the broker for %s s", self._patience)
-            self._start(self._client.force_reconnect())
+            self._start(self._give_up())
+
+    async def _give_up(self) -> None:
+        await self._client.force_reconnect()
+        # The client says so once its socket is closed, which may wait for what the system still tries to send.
+        await self._disconnected()
 
     def _arm(self) -> None:
         at = self._register.next_deadline()
@@ -372,7 +378,8 @@ class Broker:
             data = operation.value
         else:
             headers[_OPERATION] = "DEL"
-            headers["Nats-TTL"] = str(MARKER_TTL)
+            if self._markers_vanish:
+                headers["Nats-TTL"] = str(MARKER_TTL)
         inbox = self._replies.expect(lambda msg: self._written(operation, inbox, msg))
         self._under_way[inbox] = self._loop.time(), operation
         await self._client.publish(self._prefix + operation.key, data, reply=inbox, headers=headers or None)
@@ -413,6 +420,7 @@ class Broker:
                 with suppress(nats.errors.Error):
                     await before.unsubscribe()
             info = await self._directory()
+            self._markers_vanish = bool(info.config.allow_msg_ttl)
             bucket = f"{info.config.name} {info.created}"
             self._register.watching(watch, bucket, info.state.last_seq, self._loop.time())
             subscription = await self._js.subscribe(
