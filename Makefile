@@ -11,7 +11,7 @@ DEMO := . transports/sockets transports/asyncio transports/blocking tap cli
 SPREAD := -n 4 --dist loadfile
 ALL := . transports/sockets $(ADAPTERS:%=transports/%) tap cluster cli conformance examples/trio_adapter examples/tornado_adapter
 
-.PHONY: demo test lint types conformance mutants mutants-adapters bench bench-quick bench-behaviour bench-guard serial-damage cluster-seeds soak sanitize fuzz wheels clean
+.PHONY: demo test lint types conformance mutants mutants-adapters bench bench-quick bench-behaviour bench-guard serial-damage cluster-seeds soak sanitize fuzz simulate wheels clean
 
 demo: .venv/installed
 	$(BIN)/packetcore demo
@@ -75,6 +75,11 @@ sanitize: .venv/ready
 SECONDS ?= 60
 fuzz: .venv/fuzz
 	$(BIN)/python -m fuzz --seconds $(SECONDS) $(TARGETS)
+
+# The product on a network in memory, by seeds; one that fails prints the command that repeats it.
+SEEDS ?= 1000
+simulate: .venv/ready
+	$(BIN)/python -m packetcore_conformance.simulation --seeds $(SEEDS)
 
 # What a release needs. The core comes as a wheel with the extension for this platform, as one
 # without it for all others, and as source. On Linux the first gets the tag that its symbols

@@ -820,6 +820,16 @@ def test_the_end_of_a_function_left_behind_runs_no_further_than_its_stream() -> 
     assert ends[2:] == ["left"]
 
 
+def test_what_a_test_leaves_behind_may_be_collected_on_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    FakeSession(echo).feed(PING)
+    collecting = threading.Thread(target=gc.collect)
+    collecting.start()
+    collecting.join()
+    assert said == []
+
+
 def test_a_function_goes_on_though_another_of_its_clock_was_left_behind() -> None:
     clock = Clock()
 
