@@ -12,12 +12,15 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from packetcore import Config, Handler, Packet, Session
 from packetcore_asyncio import serve
 from packetcore_cluster import Cluster
 from tests.cluster_broker import PATIENCE
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Gateway(Handler):
@@ -51,7 +54,7 @@ class WorkerProcess:
 
     def __init__(self, url: str, name: str, lease: float) -> None:
         command = [sys.executable, "-m", "tests.cluster_worker", url, name, str(lease)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         said = self._line()
         self.port: int = said["port"]
         self.worker: str = said["worker"]
