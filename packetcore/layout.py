@@ -73,8 +73,11 @@ class Layout(Generic[T]):
         values = [getattr(packet, name) for name in self._names]
         rest = values.pop() if self._has_rest else b""
         for value, (name, format) in zip(values, self._formats.items(), strict=True):
-            if format.endswith("s") and len(value) != struct.calcsize(format):
-                raise ValueError(f"{name}={value!r} has {len(value)} bytes, not {struct.calcsize(format)}")
+            if format.endswith("s"):
+                if not isinstance(value, (bytes, bytearray)):
+                    raise TypeError(f"{name}={value!r} is not bytes")
+                if len(value) != struct.calcsize(format):
+                    raise ValueError(f"{name}={value!r} has {len(value)} bytes, not {struct.calcsize(format)}")
         try:
             return self._struct.pack(*values) + rest
         except (struct.error, OverflowError):
@@ -94,17 +97,27 @@ class Layout(Generic[T]):
         return self._type(*values, *([frame[size:]] if self._has_rest else []))
 
     def _explained(self, values: list[Any]) -> Exception:
-        for value, (name, format) in zip(values, self._formats.items(), strict=True):
-            try:
-                struct.pack(format, value)
-            except (struct.error, OverflowError):
-                if not isinstance(value, (int, float)):
-                    return TypeError(f"{name}={value!r} is no number")
-                bits = 8 * struct.calcsize(format)
-                signed = format[1].islower()
-                low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-                return ValueError(f"{name}={value!r} is out of range {low} to {high}")
-        return ValueError(f"{values!r} do not fit")
+        fields = zip(self._formats.items(), values, strict=True)
+        name, format, value = next(
+            (name, format, value) for (name, format), value in fields if not _fits(format, value)
+        )
+        bits = 8 * struct.calcsize(format)
+        if format[1] in "fd":
+            if isinstance(value, (int, float)):
+                return ValueError(f"{name}={value!r} is too large for {bits} bits")
+            return TypeError(f"{name}={value!r} is no number")
+        if not isinstance(value, int):
+            return TypeError(f"{name}={value!r} is no integer")
+        low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if format[1].islower() else (0, (1 << bits) - 1)
+        return ValueError(f"{name}={value!r} is out of range {low} to {high}")
+
+
+def _fits(format: str, value: Any) -> bool:
+    try:
+        struct.pack(format, value)
+    except (struct.error, OverflowError):
+        return False
+    return True
 
 
 def _format_of(packet_type: type, name: str, hint: Any) -> str:

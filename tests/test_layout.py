@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import Annotated, Any
 
 import pytest
@@ -57,14 +57,21 @@ def test_a_frame_gives_a_packet_or_a_value_error(frame: bytes) -> None:
     [
         (Reading(65536, 0, b"main", b""), ValueError, "meter=65536 is out of range 0 to 65535"),
         (Reading(0, -40000, b"main", b""), ValueError, "offset=-40000 is out of range -32768 to 32767"),
-        (Reading(0, 0, b"much too long", b""), ValueError, "has 13 bytes, not 4"),
-        (Reading("7", 0, b"main", b""), TypeError, "meter='7' is no number"),  # type: ignore[arg-type]
-        (b"bytes", TypeError, "only a Reading can be sent, not bytes"),
+        (Reading(0, 0, b"much too long", b""), ValueError, "name=b'much too long' has 13 bytes, not 4"),
+        (Reading(0, 0, "main", b""), TypeError, "name='main' is not bytes"),  # type: ignore[arg-type]
+        (Reading("7", 0, b"main", b""), TypeError, "meter='7' is no integer"),  # type: ignore[arg-type]
+        (Reading(0, 0.5, b"main", b""), TypeError, "offset=0.5 is no integer"),  # type: ignore[arg-type]
+        (Fixed(0, 1 << 64, 0.0), ValueError, f"stamp={1 << 64} is out of range 0 to {(1 << 64) - 1}"),
+        (Fixed(0, 0, 1e300), ValueError, r"value=1e\+300 is too large for 32 bits"),
+        (Fixed(0, 0, 10**400), ValueError, "value=10{400} is too large for 32 bits"),
+        (Fixed(0, 0, None), TypeError, "value=None is no number"),  # type: ignore[arg-type]
+        (b"bytes", TypeError, "only a (Reading|Fixed) can be sent, not bytes"),
     ],
 )
 def test_what_cannot_be_sent_is_told_by_its_field(packet: Any, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        Layout(Reading).encode(packet)
+    layout: Layout[Any] = Layout(Fixed if isinstance(packet, Fixed) else Reading)
+    with pytest.raises(error, match=f"^{words}$"):
+        layout.encode(packet)
 
 
 def test_what_is_no_layout_is_refused() -> None:
@@ -74,6 +81,10 @@ def test_what_is_no_layout_is_refused() -> None:
 
     with pytest.raises(TypeError, match=r"Vague\.number is neither"):
         Layout(Vague)
+    for width in (0, -1, "4"):
+        hint = Annotated[bytes, width]
+        with pytest.raises(TypeError, match=r"Narrow\.name is neither"):
+            Layout(make_dataclass("Narrow", [("name", hint)]))
     with pytest.raises(TypeError, match="is no dataclass"):
         Layout(int)
     with pytest.raises(ValueError, match="byteorder='middle'"):
