@@ -22,8 +22,8 @@ class Turn(Request):
 
     __slots__ = ("begin", "is_over")
 
-    def __init__(self, match: Match | None, done: Done, timeout: float | None, begin: Begin) -> None:
-        super().__init__(None, match, done, timeout)
+    def __init__(self, done: Done, begin: Begin) -> None:
+        super().__init__(None, None, done, None)
         self.begin = begin
         self.is_over = False
 
@@ -77,15 +77,14 @@ class Turns(Requests):
         keeps it from being sent goes to `done`."""
         ask = super().ask
         return self._take_turn(
-            Turn(match, done, timeout, lambda heard, now: ask(what, match, heard, timeout, now, type=type, wait=wait)),
-            now,
+            Turn(done, lambda heard, now: ask(what, match, heard, timeout, now, type=type, wait=wait)), now
         )
 
     def ask_by(self, match: Match, packet: Any, done: Done, timeout: float | None, now: float | None) -> Request:
         """See `Requests`, and `ask`."""
         ask_by = super().ask_by
         begin: Begin = lambda heard, now: ask_by(match, packet, heard, timeout, now)  # noqa: E731
-        return self._take_turn(Turn(match, done, timeout, begin), now)
+        return self._take_turn(Turn(done, begin), now)
 
     def begin(self, now: float) -> None:
         """See `Requests`."""
@@ -97,7 +96,6 @@ class Turns(Requests):
         """See `Requests`."""
         if isinstance(request, Turn) and request in self._queue:
             del self._queue[request]
-            request.is_over = True
             return True
         sent = self._sent.pop(request, None)
         if sent is None or not super().forget(sent, now):
@@ -123,8 +121,12 @@ class Turns(Requests):
         try:
             super().fail(error)
         finally:
-            waiting, self._queue = self._queue, OrderedDict()
-            call_all(partial(self._tell, turn, error) for turn in waiting)
+            call_all(partial(self._end_turn, turn, error) for turn in [*self._queue])
+
+    def _end_turn(self, turn: Turn, error: Exception) -> None:
+        if turn in self._queue:  # else another has forgotten it at its own end
+            del self._queue[turn]
+            self._tell(turn, error)
 
     def _take_turn(self, turn: Turn, now: float | None) -> Turn:
         if now is not None:
@@ -158,8 +160,8 @@ class Turns(Requests):
     def _ended(self, turn: Turn, outcome: Any) -> None:
         """Its reply came, or its wait has ended otherwise."""
         now = self._clock()
-        had_begun = self._sent.pop(turn, None) is not None
-        if had_begun and (self._delay or now is None):
+        self._sent.pop(turn, None)
+        if self._delay or now is None:
             self._resting.append(None if now is None else now + self._delay)
         try:
             self._tell(turn, outcome)
@@ -173,7 +175,7 @@ class Turns(Requests):
             turn.done(outcome)
 
     def _send_next(self, now: float) -> None:
-        if self._queue and not self._has_failed:
+        if not self._has_failed:
             self._rise(now)
             call_all(self._next_turns(now))
 

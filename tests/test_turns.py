@@ -22,7 +22,7 @@ from packetcore import (
 )
 from packetcore._turns import Turns
 from packetcore.testing import FakeSession
-from tests.made_up_host import Recorder
+from tests.made_up_host import MadeUpHost, Recorder, Rig
 
 
 class Bus:
@@ -192,8 +192,9 @@ def test_a_wait_that_raises_holds_up_nobody() -> None:
     assert bus.sent == [1, 2]
 
 
-def test_the_end_ends_all_and_sends_nothing_more() -> None:
-    bus = Bus(delay=1)
+@pytest.mark.parametrize("delay", [0, 1])
+def test_the_end_ends_all_and_sends_nothing_more(delay: float) -> None:
+    bus = Bus(delay=delay)
     for id in (1, 2, 3):
         bus.ask(id)
     bus.on_end[2] = lambda: 1 // 0
@@ -366,3 +367,140 @@ def test_bad_values_are_refused() -> None:
             Config(**options)
     with pytest.raises(ValueError, match="interframe_delay"):
         DatagramEndpoint(Recorder(), Config(interframe_delay=0.1))
+
+
+def test_a_turn_whose_send_finds_the_socket_gone_is_told_once_and_ends_no_turn() -> None:
+    bus = Bus()
+    bus.ask(1)
+    bus.ask(2)
+
+    def send_and_lose(packet: Packet) -> None:
+        bus.turns.fail(SessionClosed())
+        raise SessionClosed
+
+    bus.turns._send = send_and_lose
+    assert bus.turns.take(Packet(1))
+    assert (bus.ended(), len(bus.turns), bus.turns._sent) == ([1, 2], 0, {})
+    bus.turns._send = lambda packet: bus.turns.fail(SessionClosed())
+    bus.ask(3)
+    assert (bus.ended(), len(bus.turns), bus.turns._sent) == ([3], 0, {})
+
+
+def test_while_the_time_is_not_known_the_next_waits_for_it() -> None:
+    bus = Bus()
+    bus.ask(1)
+    bus.ask(2)
+    bus.now = None
+    assert bus.turns.take(Packet(1))
+    assert (bus.ended(), bus.sent) == ([1], [1])
+    bus.turns.begin(103)
+    assert bus.turns.next_deadline() == 103
+    bus.turns.expire(103)
+    assert bus.sent == [1, 2]
+
+
+def test_a_turn_that_another_forgets_at_the_end_of_all_is_told_nothing() -> None:
+    bus = Bus()
+    first = bus.ask(1)
+    bus.on_end[2] = lambda: bus.turns.forget(third)
+    bus.ask(2)
+    third = bus.ask(3)
+    assert bus.turns.forget(first, 100)
+    bus.turns.fail(SessionClosed())
+    assert bus.ended() == [2]
+
+
+def on_made_up_host(**config: Any) -> tuple[Session, MadeUpHost, Recorder]:
+    """A paced session, each of whose inputs the test gives."""
+    rig = Rig(Config(interframe_delay=DELAY, **{"idle_timeout": None, **config}))
+    session, host = rig.open()
+    return session, host, rig.handler
+
+
+def test_what_has_left_a_bus_that_is_gone_counts_for_nothing() -> None:
+    session, host, handler = on_made_up_host()
+    host.takes = 0
+    session.send(FRAMES[0])
+    session.flush(200.0)
+    session.lost(ConnectionResetError(), 201.0)
+    session.sent_bytes(11, 202.0)
+    session.tick(203.0)
+    assert handler.named("sent") == []
+    assert handler.named("disconnected") == [("disconnected", CloseReason.RESET)]
+
+
+def test_a_line_that_is_lost_in_a_write_ends_the_session_once() -> None:
+    session, host, handler = on_made_up_host()
+    for packet in FRAMES[:2]:
+        session.send(packet)
+    session.flush(200.0)
+
+    def lose(data: bytes) -> int:
+        session.lost(OSError(), 201.0)
+        return 0
+
+    host.write = lose  # type: ignore[method-assign]
+    session.tick(201.0)
+    assert handler.named("disconnected") == [("disconnected", CloseReason.RESET)]
+
+
+def test_a_timer_with_nothing_to_send_is_that_of_any_session() -> None:
+    session, _, _ = on_made_up_host(idle_timeout=1.0)
+    session.tick(150.0)
+    assert session.close_reason is CloseReason.IDLE_TIMEOUT
+
+
+def test_a_bus_rests_after_a_request_that_was_forgotten_too() -> None:
+    bus = Bus(delay=2, hold=5)
+    first = bus.ask(1)
+    bus.ask(2)
+    assert bus.turns.forget(first, 100)
+    assert not bus.turns.forget(first, 100)
+    assert bus.turns.next_deadline() == 102
+    bus.turns.expire(101.9)
+    assert bus.sent == [1]
+    bus.turns.expire(102)
+    assert (bus.sent, bus.turns.next_deadline()) == ([1, 2], 105), "the hold of the id counts from then too"
+
+
+def test_what_is_sent_while_the_time_is_not_known_waits_for_it_even_where_it_is_too_much() -> None:
+    session, host, _ = on_made_up_host(write_high_water=30, write_low_water=0, max_outstanding=40)
+    for packet in FRAMES[:3]:
+        session.send(packet)
+    session.send(FRAMES[3])
+    assert host.packets() == [], "when the last frame has left is not known before the flush"
+    session.flush(200.0)
+    assert session.close_reason is CloseReason.SLOW_CONSUMER
+
+
+def test_a_rest_that_is_over_keeps_nobody_waiting_and_one_under_way_lasts_as_long_as_it_did() -> None:
+    bus = Bus(delay=2)
+    first = bus.ask(1)
+    assert first.id == 1
+    bus.turns.take(Packet(1))
+    bus.now = 102.0
+    bus.ask(2)
+    assert bus.sent == [1, 2]
+    both = Bus(most=2, delay=2)
+    both.ask(1)
+    both.ask(2)
+    both.turns.take(Packet(1))
+    both.now = None
+    both.turns.take(Packet(2))
+    both.ask(3)
+    both.turns.begin(101)
+    assert (both.sent, both.turns.next_deadline()) == ([1, 2], 102)
+
+
+def test_whatever_is_asked_in_turns_is_asked_as_it_would_be_without() -> None:
+    bus, ends = Bus(most=3), list[Any]()
+    bus.turns._send = ends.append
+    bus.turns.ask(b"payload", None, ends.append, None, 100, type=5)
+    assert ends == [Packet(ends[0].id, b"payload", type=5)]
+    bus.turns.ask(Packet(7), lambda reply: reply.payload == b"match", ends.append, None, 100)
+    assert bus.turns.take(Packet(8, b"match"))
+    assert ends[1:] == [Packet(7), Packet(8, b"match")]
+    bus.turns.ask(Packet(7), None, ends.append, None, 100)
+    bus.turns.ask(Packet(7, b"next"), None, ends.append, None, 100, wait=True)
+    bus.turns.take(Packet(7))
+    assert ends[3:] == [Packet(7), Packet(7, b"next"), Packet(7)], "the id has passed on when its reply is told"
