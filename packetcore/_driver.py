@@ -334,9 +334,7 @@ class Driver(ABC):
         Args:
             options: what it takes on every adapter: `config` and its limits.
         """
-        if self._new_pool is None:
-            raise OSError(f"{type(self).__name__} has no connection pool")
-        pool = self.call(partial(self._new_pool, host, port, **options))
+        pool = self.call(partial(self._need(self._new_pool, "connection pool"), host, port, **options))
         self._pools.append(pool)
         return pool
 

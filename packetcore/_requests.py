@@ -246,7 +246,8 @@ class Requests:
         self.unanswered += 1
         if request.match is not None:
             self._matching[request] = None
-        elif request.id is not None:
+        else:
+            assert request.id is not None
             self._in_flight[request.id] = request
             self._free.take(request.id)
 

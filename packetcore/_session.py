@@ -581,13 +581,13 @@ class Session(Pump, Generic[AnyPacket]):
         self._endpoint.sessions.refresh(self.id, self._now)
 
     def _packet_or_reply(self, session: Session[AnyPacket], packet: AnyPacket) -> None:
-        if self._requests is None or not self._requests.take(packet):
+        assert self._requests is not None
+        if not self._requests.take(packet):
             self._handler.packet_received(self, packet)
 
     def _packets_or_replies(self, session: Session[AnyPacket], packets: list[AnyPacket]) -> None:
-        if self._requests is not None:
-            packets = [packet for packet in packets if not self._requests.take(packet)]
-        if packets:
+        assert self._requests is not None
+        if packets := [packet for packet in packets if not self._requests.take(packet)]:
             self._handler.packets_received(self, packets)
 
     def _deliver(self, event: Event[AnyPacket]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,7 @@ from packetcore import (
     SessionClosed,
     encode,
 )
+from packetcore.framings import FixedLength
 from tests.made_up_host import MadeUpHost, Recorder, open_on
 
 A, B, C, D = (Packet(n) for n in range(4))
@@ -46,6 +49,7 @@ class Client(ClientBase):
         keep: int = 0,
         backoff: Backoff | None = None,
         config: Config | None = None,
+        **more: Any,
     ) -> None:
         self.now = 100.0
         self.delays: list[float] = []
@@ -65,6 +69,7 @@ class Client(ClientBase):
             clock=lambda: self.now,
             call_at=self.wait_until,
             log_exception=self.log.append,
+            **more,
         )
         self.dial()
 
@@ -293,3 +298,47 @@ def test_a_handler_that_raises_costs_its_connection_only() -> None:
 def test_keep_may_not_be_negative() -> None:
     with pytest.raises(ValueError, match="keep=-1"):
         Client(Recorder(), keep=-1)
+
+
+def test_a_client_that_has_not_dialled_is_closed_like_any_other() -> None:
+    class Idle(Client):
+        def dial(self) -> None:
+            """Not yet."""
+
+    client = Idle(Recorder())
+    client.close()
+    assert (client.tries, client.is_closed) == ([], True)
+    with pytest.raises(SessionClosed):
+        client.send(A)
+
+
+def test_call_soon_is_that_of_the_clients_thread() -> None:
+    client, called = Client(Recorder()), list[object]()
+    with pytest.raises(LocalProtocolError):
+        client.call_soon(called.append, 1)
+    client.endpoint.runs_by(lambda function, *args: function(*args))
+    client.call_soon(called.append, 2)
+    assert called == [2]
+
+
+def test_what_is_kept_for_later_is_looked_at_now_in_its_own_framing() -> None:
+    client: Any = Client(Recorder(), keep=5, config=Config(max_payload=3))
+    with pytest.raises(LocalProtocolError, match="payload of 4 bytes exceeds max_payload=3"):
+        client.send(Packet(1, b"long"))
+    with pytest.raises(TypeError, match=r"^only a Packet can be sent, not bytes$"):
+        client.send(b"long")
+    client.send(Packet(1, b"fit"))
+    assert client.kept == 1
+    client = Client(Recorder(), keep=5, endpoint=partial(Endpoint, framing=FixedLength(2)))
+    with pytest.raises(LocalProtocolError):
+        client.send(b"long")
+    with pytest.raises(TypeError):
+        client.send(A)
+    client.send(b"ok")
+    assert client.kept == 1
+
+
+def test_a_try_that_failed_is_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        Client(Recorder()).fail()
+    assert caplog.messages == ["connecting failed: refused"]

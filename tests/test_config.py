@@ -64,6 +64,8 @@ def test_a_changed_copy_is_checked_too() -> None:
         {"on_malformed": "close"},
         {"request_hold": None},
         {"request_hold": 0},
+        {"max_datagram": 11},
+        {"max_datagram": 65527},
         {"datagram_chunk": 1, "datagram_stream": True},
         {"datagram_chunk": 4096, "max_datagram": 4096},
     ],
@@ -101,6 +103,7 @@ def test_what_makes_sense_is_accepted(values: dict[str, object]) -> None:
         ({"on_malformed": "panic"}, 'on_malformed=\'panic\' must be "skip" or "close"'),
         ({"max_message": 0}, "max_message=0 and max_pending_messages=4 must be at least 1"),
         ({"max_pending_messages": 0}, "max_message=4194304 and max_pending_messages=0 must be at least 1"),
+        *(({"max_datagram": value}, f"max_datagram={value} is out of range 11 to 65527") for value in (10, 65528)),
         *(
             (
                 {"datagram_chunk": chunk, "max_datagram": 1200},

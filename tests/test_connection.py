@@ -17,6 +17,7 @@ from packetcore import (
     CloseReason,
     Config,
     Connection,
+    Decoder,
     EndOfStream,
     Event,
     Input,
@@ -610,3 +611,25 @@ def test_another_codec_takes_the_place_of_this_format() -> None:
     assert connection.receive_data(b"k\x03n", 2.0) == [Packet(0, b"ok")]
     assert connection.next_deadline() == 12.0
     assert connection.receive_eof(3.0) == [Malformed(Reason.TRUNCATED, 2, b"\x03n"), EndOfStream()]
+
+
+def test_a_message_is_cut_at_what_a_packet_may_hold_and_refused_where_that_is_nothing() -> None:
+    connection = Connection(Config(max_payload=1), now=0)
+    connection.send_message(b"ab", id=1)
+    assert Decoder().feed(connection.bytes_to_send()) == [Packet(1, b"a", count=2), Packet(1, b"b", count=2)]
+    mute = Connection(Config(max_payload=0), now=0)
+    mute.send_message(b"", id=1)
+    assert mute.bytes_to_send() == encode(Packet(1))
+    with pytest.raises(LocalProtocolError, match=r"^payload of 1 bytes exceeds max_payload=0$"):
+        mute.send_message(b"a", id=1)
+    assert mute.buffered == 0
+
+
+def test_what_is_discarded_is_added_up() -> None:
+    connection = Connection(now=0)
+    connection.count_discarded(2)
+    connection.count_discarded(3, 7)
+    connection.count_error()
+    connection.count_error()
+    stats = connection.stats
+    assert (stats.packets_discarded, stats.bytes_discarded, stats.errors) == (5, 7, 2)

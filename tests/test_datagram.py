@@ -33,6 +33,7 @@ from packetcore import (
     decode,
     encode,
 )
+from packetcore.framings import SLIP
 from packetcore_conformance.strategies import chunked, special_bytes, streams
 
 PING = Packet(1, b"ping")
@@ -329,6 +330,9 @@ def test_what_does_not_fit_one_datagram_is_refused_at_send_and_changes_nothing(m
 def test_a_config_that_datagrams_cannot_keep_is_refused() -> None:
     with pytest.raises(ValueError, match="join_messages=True is for streams"):
         Rig(Config(join_messages=True))
+    for pieces in (Config(datagram_stream=True), Config(datagram_chunk=4096)):
+        with pytest.raises(ValueError, match="datagram_stream and datagram_chunk are for the default framing"):
+            DatagramEndpoint(Recorder(), pieces, framing=SLIP())
     with pytest.raises(ValueError, match="keepalive_packet: packet of 15 bytes as sent exceeds max_datagram=14"):
         Rig(Config(max_datagram=14, keepalive_interval=1, keepalive_packet=PING))
 
@@ -930,3 +934,10 @@ def test_100_000_hostile_datagrams_can_be_run_by_hand_and_2_000_are_run_here(opt
     run = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert (run.returncode, run.stderr) == (0, "")
     assert "2000 hostile datagrams, seed 7" in run.stdout
+
+
+def test_a_message_over_udp_is_a_packet_of_its_type_and_no_longer_than_its_chunk() -> None:
+    rig = Rig()
+    rig.open(A).send_message(bytes(50), id=3, type=4, chunk=50)
+    rig.endpoint.flush(101)
+    assert rig.host.sent == [(A, Packet(3, bytes(50), type=4))]

@@ -158,3 +158,16 @@ def test_the_end_of_a_stream_right_after_a_flag_cuts_nothing_short() -> None:
     decoder = Decoder()
     assert decoder.feed(README_FRAME) == [README_PACKET]
     assert decoder.feed_eof() == []
+
+
+def test_what_follows_noise_that_was_given_up_is_noise_up_to_the_next_flag() -> None:
+    decoder = Decoder()
+    assert decoder.feed(README_FRAME + b"\r") == [README_PACKET]
+    assert decoder.feed_timeout() == [Malformed(Reason.NOISE, 1, b"\r")]
+    assert decoder.feed(b"\n" + README_FRAME) == [Malformed(Reason.NOISE, 1, b"\n"), README_PACKET]
+
+
+def test_nothing_between_two_flags_is_no_frame() -> None:
+    with pytest.raises(MalformedFrame, match=r"nothing between the two flags$") as caught:
+        decode(b"\xfe\xfe")
+    assert caught.value.reason is Reason.TOO_SHORT

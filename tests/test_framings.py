@@ -17,8 +17,8 @@ from cobs import cobs, cobsr  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packetcore import Malformed, Packet, Reason, encode
-from packetcore._frames import FrameCodec
+from packetcore import LocalProtocolError, Malformed, Packet, Reason, encode
+from packetcore._frames import DatagramFrames, FrameCodec
 from packetcore.framings import (
     COBS,
     COBSR,
@@ -724,8 +724,12 @@ def test_a_careless_packet_codec_lets_no_bytes_raise_out_of_the_core(careless: C
         encode = bytes
         decode = staticmethod(careless)
 
-    decoder = FrameCodec[Any](FixedLength(1), Careless(), 1).decoder()
-    assert decoder.feed(b"\x00") == [Malformed.of(Reason.NO_PACKET, b"\x00")]
+    log: list[str] = []
+    decoder = FrameCodec[Any](FixedLength(1), Careless(), 1, log.append).decoder()
+    (malformed,) = decoder.feed(b"\x00")
+    assert malformed == Malformed.of(Reason.NO_PACKET, b"\x00")
+    assert malformed.detail.partition(":")[0] in ("IndexError", "KeyError", "ZeroDivisionError")
+    assert log == []
 
 
 def test_check_takes_a_framing_of_ones_own() -> None:
@@ -758,3 +762,114 @@ class ForgetfulDecoder:
 
     def feed_timeout(self) -> list[Malformed]:
         return []
+
+
+def test_only_bytes_can_be_framed_of_whatever_kind() -> None:
+    codec = FrameCodec[Any](FixedLength(2), None, 2)
+    assert codec.encode(bytearray(b"ab")) == codec.encode(memoryview(b"ab")) == b"ab"
+    with pytest.raises(TypeError, match="only bytes can be sent, not str"):
+        codec.encode("ab")
+    with pytest.raises(LocalProtocolError, match="frame of 3 bytes exceeds max_payload=2"):
+        codec.encode(b"abc")
+
+
+class Upper:
+    """A packet codec."""
+
+    @staticmethod
+    def encode(packet: str) -> bytes:
+        return packet.encode()
+
+    @staticmethod
+    def decode(frame: bytes) -> str:
+        if frame == b"!":
+            raise AttributeError("a bug of the codec")
+        return frame.decode().upper()
+
+    def __repr__(self) -> str:
+        return "Upper()"
+
+
+def test_a_bug_of_a_packet_codec_is_logged_and_costs_its_frame() -> None:
+    log: list[str] = []
+    codec = FrameCodec[Any](FixedLength(1), Upper(), 1, log.append)
+    assert codec.encode("a") == b"a"
+    decoder = codec.decoder()
+    _, malformed, _ = decoder.feed(b"a!b")
+    assert malformed == Malformed.of(Reason.NO_PACKET, b"!")
+    assert malformed.detail == "AttributeError: a bug of the codec"
+    assert log == ["the packet codec Upper() raised on a frame of 1 bytes"]
+
+
+def test_what_cannot_be_framed_is_a_mistake_of_this_side() -> None:
+    with pytest.raises(LocalProtocolError, match=r"^a frame has 1 bytes, not 2$"):
+        FrameCodec[Any](FixedLength(1), None, 9).encode(b"ab")
+    with pytest.raises(TypeError, match=r"^only bytes can be sent, not int$"):
+        FrameCodec[Any](FixedLength(1), None, 9).encode(1)
+
+
+def test_the_limit_of_a_codec_is_that_of_its_decoder() -> None:
+    (malformed, *_) = FrameCodec[Any](SLIP(), None, 3).decoder().feed(b"\xc0abcdefghi")
+    assert malformed == Malformed(Reason.TOO_LONG, 7, b"abcdefg")
+    assert type(FrameCodec[Any](SLIP(), None, 3).decoder()).__name__ != "_Guarded", (
+        "ours is not asked by way of another"
+    )
+
+
+class Slow(FixedLength):
+    """A framing that is none of ours, and fails at a question mark."""
+
+    def decoder(self, max_frame: int = 0) -> Decoder:
+        return SlowDecoder()
+
+
+class SlowDecoder:
+    def __init__(self) -> None:
+        self.held = b""
+
+    @property
+    def pending(self) -> int:
+        return len(self.held)
+
+    def feed(self, data: bytes | bytearray | memoryview, /) -> list[bytes | Malformed]:
+        self.held += bytes(data)
+        if b"?" in self.held:
+            raise RuntimeError("a bug of the framing")
+        frame, self.held = self.held[:-1], self.held[-1:]
+        return [frame] if frame else []
+
+    def feed_eof(self) -> list[Malformed]:
+        return self.feed_timeout()
+
+    def feed_timeout(self) -> list[Malformed]:
+        held, self.held = self.held, b""
+        return [Malformed.of(Reason.TRUNCATED, held)] if held else []
+
+
+@pytest.mark.parametrize("codec", [None, Upper()], ids=["frames", "packets"])
+def test_a_framing_of_ones_own_is_asked_what_is_pending_and_told_of_the_end(codec: Any) -> None:
+    log: list[str] = []
+    decoder = FrameCodec[Any](Slow(1), codec, 9, log.append).decoder()
+    for end in (decoder.feed_eof, decoder.feed_timeout):
+        assert decoder.feed(b"ab") == ["A" if codec else b"a"]
+        assert decoder.pending == 1
+        assert end() == [Malformed(Reason.TRUNCATED, 1, b"b")]
+        assert (decoder.pending, end()) == (0, [])
+    decoder.feed(b"ab")
+    detail = "RuntimeError: a bug of the framing"
+    for size, sample in ((4, b""), (3, b"cd?")):
+        (malformed,) = decoder.feed(b"cd?")
+        assert malformed == Malformed(Reason.FRAMING_FAILED, size, sample)
+        assert malformed.detail == detail
+    assert (decoder.pending, log) == (0, ["the framing raised on 3 bytes"] * 2)
+
+
+def test_a_datagram_of_another_framing_is_whole_and_no_longer_than_it_may_be() -> None:
+    frames = DatagramFrames(FrameCodec[Any](SLIP(), None, 100), 6)
+    assert frames.encode(b"abcd") == b"\xc0abcd\xc0"
+    with pytest.raises(LocalProtocolError, match="packet of 7 bytes as sent exceeds max_datagram=6"):
+        frames.encode(b"abcde")
+    assert frames.feed(b"\xc0ab\xc0cd") == [b"ab", Malformed(Reason.TRUNCATED, 2, b"cd")]
+    assert frames.feed(b"\xc0a\xc0b\xc0") == [b"a", b"b"]
+    assert frames.feed(b"\xc0abcde\xc0") == [Malformed(Reason.DATAGRAM_TOO_LONG, 7, b"\xc0abcde\xc0")]
+    assert (frames.pending, frames.feed_eof(), frames.feed_timeout(), frames.may_begin(b"ab", [])) == (0, [], [], False)

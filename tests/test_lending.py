@@ -11,6 +11,7 @@ import pytest
 from packetcore import (
     AsyncConnectionPool,
     AsyncStream,
+    Config,
     ConnectionPool,
     Endpoint,
     Inbox,
@@ -114,7 +115,9 @@ class Timer:
 class Network:
     """Opens streams and knows the host below each."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config
+        self.meanwhile: Callable[[], object] = lambda: None
         self.now = 100.0
         self.timers: list[Timer] = []
         self.hosts: list[MadeUpHost] = []
@@ -124,7 +127,7 @@ class Network:
         if not self.is_up:
             raise OSError("refused")
         inboxes: list[Inbox] = []
-        session, host = open_on(Endpoint(lambda: Inbox(inboxes.append)), ("192.0.2.1", 5000), self.now)
+        session, host = open_on(Endpoint(lambda: Inbox(inboxes.append), self.config), ("192.0.2.1", 5000), self.now)
         self.hosts.append(host)
         assert inboxes[0].session is session
         return inboxes[0]

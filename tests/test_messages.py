@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import tracemalloc
+from inspect import signature
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packetcore import Joiner, Malformed, Message, Packet, Reason, split
+from packetcore import Config, Joiner, Malformed, Message, Packet, Reason, split
 from packetcore_conformance.strategies import ids, payloads, types
 
 
@@ -207,3 +208,14 @@ def test_limits_that_are_too_small_are_named() -> None:
             message = "max_size={}, max_pending={}, timeout={} must be above 0".format(*limits)
             with pytest.raises(ValueError, match=f"^{message}$"):
                 Joiner(*limits)
+
+
+def test_its_limits_are_those_of_a_config_and_any_time_above_0_will_do() -> None:
+    defaults = [parameter.default for parameter in signature(Joiner).parameters.values()]
+    config = Config()
+    assert defaults == [config.max_message, config.max_pending_messages, config.message_timeout]
+    joiner = Joiner(timeout=0.5)
+    for id in (1, 2):
+        assert joiner.add(Packet(id, b"half", count=2), 100) == []
+    assert joiner.next_deadline() == 100.5
+    assert joiner.expire(100.5) == [Malformed.of(Reason.MESSAGE_INCOMPLETE, b"half")] * 2

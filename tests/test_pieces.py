@@ -475,3 +475,11 @@ def test_a_session_that_ends_tells_of_what_was_unfinished() -> None:
         ("malformed", A, Reason.TRUNCATED),
         ("disconnected", A, CloseReason.LOCAL),
     ]
+
+
+def test_a_discarded_datagram_of_one_that_had_nothing_unfinished_costs_nothing() -> None:
+    decoder = PieceDecoder(100, 100)
+    decoder.source = A
+    decoder.miss()
+    assert decoder.feed(encode(Packet(1))) == [Packet(1)]
+    assert decoder.feed_eof() == []

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Callable
 from types import FrameType
 
 import pytest
 
-from packetcore import IdentityTaken, LocalProtocolError, PoolFull, SessionPool
+from packetcore import (
+    CloseReason,
+    IdentityTaken,
+    LocalProtocolError,
+    PoolFull,
+    Refusal,
+    SessionClosed,
+    SessionPool,
+)
 
 
 def test_an_accepted_connection_is_inserted_found_refreshed_and_counted() -> None:
@@ -253,3 +262,18 @@ def test_expiry_costs_what_has_expired() -> None:
     assert costs[1_000] == costs[50_000]
     one, ten, hundred = costs[1_000]
     assert hundred - ten == 10 * (ten - one)
+
+
+def test_every_refusal_has_words() -> None:
+    assert SessionPool[str]().explain(Refusal.SHUTDOWN) == Refusal.SHUTDOWN.value
+
+
+def test_an_identity_that_is_taken_is_told_on_through_pickle_and_repr() -> None:
+    for error in (
+        IdentityTaken("meter", 7),
+        PoolFull("full", Refusal.MAX_SESSIONS),
+        SessionClosed(CloseReason.IDLE_TIMEOUT),
+    ):
+        copy = pickle.loads(pickle.dumps(error))
+        assert (repr(copy), str(copy), vars(copy)) == (repr(error), str(error), vars(error))
+    assert repr(IdentityTaken("meter", 7)) == "IdentityTaken('meter', 7)"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from errno import EPIPE
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
@@ -17,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from packetcore import (
     CloseReason,
     Config,
+    Endpoint,
     Handler,
     LocalProtocolError,
     Message,
@@ -29,8 +31,9 @@ from packetcore import (
     encode,
 )
 from packetcore._requests import Requests
+from packetcore.framings import SLIP
 from packetcore.testing import FakeDatagramEndpoint, FakeDatagramSession, FakeEndpoint, FakeSession
-from tests.made_up_host import Recorder, Rig
+from tests.made_up_host import Recorder, Rig, open_on
 
 ASK = Packet(7, b"?")
 ANSWER = Packet(7, b"!")
@@ -964,3 +967,124 @@ def test_a_request_too_long_for_a_datagram_is_refused_and_waits_for_nothing() ->
     assert handler.named("packet") == [("packet", Packet(7))]
     assert ends == []
     assert peer.session.unanswered == 0
+
+
+def test_one_that_knows_its_reply_has_its_time_from_begin_and_counts_for_nothing_if_it_cannot_be_sent() -> None:
+    desk, ends = Desk(), list[Outcome]()
+    desk.requests.ask_by(lambda reply: False, Packet(1), ends.append, 2.0, None)
+    assert desk.requests.next_deadline() is None
+    desk.requests.begin(100)
+    assert desk.requests.next_deadline() == 102
+    desk.requests.ask_by(lambda reply: False, Packet(2), ends.append, None, 100)
+    desk.requests.ask_by(lambda reply: reply == OTHER, Packet(3), ends.append, 1.0, 100)
+    assert desk.sent == [Packet(1), Packet(2), Packet(3)]
+    assert desk.requests.next_deadline() == 101
+    desk.is_broken = True
+    with pytest.raises(LocalProtocolError):
+        desk.requests.ask_by(lambda reply: True, Packet(1), ends.append, 0.5, 100)
+    assert (len(desk.requests), desk.requests.unanswered, desk.requests.next_deadline()) == (3, 3, 101)
+    assert not desk.requests.take(Packet(1))
+    assert desk.requests.take(OTHER)
+    assert ends == [OTHER]
+
+
+def test_what_ends_on_the_word_of_another_is_told_nothing_and_of_two_that_raise_the_first_is_heard() -> None:
+    desk = Desk()
+    requests = desk.requests
+
+    def raise_it(what: Exception, reply: Outcome) -> None:
+        raise what
+
+    for id, error in enumerate((SessionClosed(), ValueError("first"), ValueError("second"), SessionClosed())):
+        requests.ask(Packet(id), None, partial(raise_it, error), 1.0, 100)
+    with pytest.raises(ValueError, match="first"):
+        requests.expire(101)
+    second = requests.ask(Packet(9), None, lambda reply: desk.ends.append(("second", reply)), 2.0, 101)
+    requests.ask(Packet(8), None, lambda reply: requests.forget(second), 1.0, 101)
+    requests.expire(104)
+    assert (desk.ends, len(requests)) == ([], 0)
+
+
+def test_one_that_cannot_be_sent_leaves_the_id_to_who_has_it() -> None:
+    desk = Desk()
+    desk.ask("has it")
+    desk.is_broken = True
+    with pytest.raises(LocalProtocolError):
+        desk.ask("knows its reply", match=starts_with(b"x"))
+    desk.is_broken = False
+    with pytest.raises(RequestPending):
+        desk.ask("wants it")
+    desk.ask("waits", wait=True)
+    assert len(desk.requests) == 2
+    picked = {desk.ask(number, b"any").id for number in range(300)}
+    assert len(picked) == 300
+    assert 7 not in picked
+
+
+def test_a_packet_of_another_framing_is_asked_with_a_match() -> None:
+    ends: list[Any] = []
+    handler = Recorder()
+    endpoint: Endpoint[Any] = Endpoint(handler, framing=SLIP())
+    session, host = open_on(endpoint, ("192.0.2.1", 5000))
+    with pytest.raises(TypeError, match=r"^match=None: packets of another framing have no id to know a reply by$"):
+        session.request(b"ask", ends.append)
+    session.request(b"ask", ends.append, match=lambda reply: reply == b"answer", timeout=2.0)
+    session.flush(101)
+    assert (bytes(host.written), host.timer) == (b"\xc0ask\xc0", 103)
+    session.received(b"\xc0other\xc0answer\xc0", 102)
+    assert ends == [b"answer"]
+    assert handler.calls[-1] == ("packet", b"other")
+
+    def ask_again(session: Session[Any]) -> None:
+        session.request(b"again", ends.append, match=lambda reply: False, timeout=2.0)
+
+    handler.on["packet"] = ask_again
+    session.tick(109)
+    session.received(b"\xc0now\xc0", 110)
+    assert host.timer == 112, "in a handler the time is known"
+    session.tick(112)
+    assert isinstance(ends.pop(), TimeoutError)
+
+
+@pytest.mark.parametrize("where", ["in a handler", "outside"])
+@pytest.mark.parametrize("limit", [None, 1])
+def test_the_hold_of_one_that_is_forgotten_begins_when_the_time_is_known(limit: int | None, where: str) -> None:
+    config = Config(request_hold=5.0, idle_timeout=None, max_requests_in_flight=limit)
+    rig = Rig(config)
+    session, host = rig.open()
+    request = session.request(Packet(1), print)
+    session.flush(105)
+    assert host.timer is None
+    if where == "outside":
+        session.forget(request)
+        session.flush(110)
+    else:
+        rig.handler.on["packet"] = lambda session: session.forget(request)
+        session.received(encode(Packet(99)), 110)
+    assert host.timer == 115
+
+
+def test_who_binds_when_it_is_over_is_told_why() -> None:
+    session, _ = Rig().open()
+    session.lost(ConnectionResetError(), 101)
+    with pytest.raises(SessionClosed) as told:
+        session.bind("meter")
+    assert told.value.reason is CloseReason.RESET
+
+
+def test_a_payload_that_waited_for_an_id_keeps_its_type() -> None:
+    desk = Desk(ids=1)
+    first = desk.ask("first", b"x")
+    assert first.id is not None
+    desk.requests.ask(b"y", None, lambda reply: None, None, 100, type=5, wait=True)
+    desk.requests.take(Packet(first.id))
+    assert desk.sent[1:] == [Packet(first.id, b"y", type=5)]
+
+
+def test_a_message_that_answers_goes_to_who_asked_alone_and_another_to_the_handler_alone() -> None:
+    rig, ends = Rig(Config(join_messages=True)), list[Outcome]()
+    session, _ = rig.open()
+    session.request(Packet(7), ends.append)
+    session.received(encode(OTHER) + encode(ANSWER), 101)
+    assert ends == [Message(7, b"!")]
+    assert rig.handler.named("message") == [("message", Message(8, b"news"))]

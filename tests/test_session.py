@@ -22,7 +22,8 @@ from packetcore import (
     SessionClosed,
     encode,
 )
-from tests.made_up_host import Recorder, Rig, open_on
+from packetcore.framings import SLIP
+from tests.made_up_host import MadeUpHost, Recorder, Rig, open_on
 
 PING = Packet(1, b"ping")
 PONG = Packet(2, b"pong")
@@ -609,3 +610,181 @@ def test_bytes_that_arrive_while_the_pump_runs_wait_their_turn() -> None:
     rig.handler.on["packet"] = receive_more
     session.received(encode(PING), 101)
     assert rig.handler.named("packet") == [("packet", PING), ("packet", PONG)]
+
+
+def test_what_stands_behind_a_malformed_frame_in_a_full_inbox_is_taken_in_its_order() -> None:
+    rig = Rig()
+    inbox = rig.endpoint._handler = Inbox()
+    session, _ = rig.open()
+    big = [Packet(number, bytes(1024)) for number in range(70)]
+    session.received(b"".join(map(encode, big)) + b"\xfebroken\xfe" + encode(PING), 101)
+    assert session.stats.malformed.total() == 1
+    session.lost(ConnectionResetError(), 102)
+    assert [inbox.take() for _ in range(71)] == [*big, PING]
+    with pytest.raises(SessionClosed):
+        inbox.take()
+
+
+def test_a_write_that_fails_leaves_the_bytes_unsent_and_uncounted() -> None:
+    class Broken(MadeUpHost):
+        def write(self, data: bytes) -> int:
+            raise KeyboardInterrupt
+
+    rig = Rig()
+    host = Broken()
+    session = host.session = Session(rig.endpoint, host, ("192.0.2.1", 5000), 100)
+    session.opened(100)
+    session.send(PING)
+    with pytest.raises(KeyboardInterrupt):
+        session.flush(101)
+    assert (session.outstanding, session._unsent) == (0, 0), "they have left the queue and were not taken either"
+
+
+def test_a_session_says_who_it_is() -> None:
+    session, _ = Rig().open()
+    assert repr(session) == "<Session 1 ('192.0.2.1', 5000) OPEN>"
+
+
+def test_a_message_too_long_for_a_peer_that_does_not_read_ends_the_session() -> None:
+    session, host = Rig(Config(write_high_water=100, write_low_water=20, max_outstanding=1000)).open()
+    host.takes = 0
+    session.send_message(bytes(2000), id=1, chunk=100)
+    assert session.close_reason is CloseReason.SLOW_CONSUMER
+
+
+def test_a_sign_of_life_after_the_loss_counts_for_nothing() -> None:
+    session, _ = Rig(Config(idle_timeout=10)).open()
+    session.touch(105)
+    session.tick(110)
+    assert session.is_open
+    session.lost(None, 111)
+    session.touch(120)
+    assert session._connection.next_deadline() is None
+
+
+def test_a_message_is_sent_as_its_packets() -> None:
+    session, host = Rig(Config(max_payload=5, write_high_water=60, write_low_water=0)).open()
+    host.takes = 0
+    assert session.send(Message(7, bytes(10), 3))
+    assert not session.send(Message(7, bytes(10), 3)), "there is no room for more"
+    session.flush(101)
+    assert host.packets() == [Packet(7, bytes(5), type=3, count=2)] * 4
+    session.send_message(b"", id=8)
+    session.flush(102)
+    assert host.packets()[4:] == [Packet(8)]
+    session.send_message(bytes(3), id=8, chunk=2)
+    session.flush(103)
+    assert host.packets()[5:] == [Packet(8, bytes(2), count=2), Packet(8, bytes(1), count=2)]
+
+
+def test_a_sender_who_can_wait_is_told_whether_to_once_the_socket_had_its_chance() -> None:
+    session, host = Rig(Config(write_high_water=20, write_low_water=0)).open()
+    session.send(Packet(1, bytes(30)))
+    assert not session.has_room
+    assert not session.congested(101)
+    assert host.packets() == [Packet(1, bytes(30))]
+    host.takes = 0
+    session.send(Packet(2, bytes(9)))
+    assert not session.congested(102), "there is room"
+    assert len(host.packets()) == 1, "so nothing was asked of the socket"
+    session.send(Packet(2, bytes(9)))
+    assert session.congested(103)
+    session.lost(None, 104)
+    assert not session.congested(104), "no room will come"
+
+
+def test_messages_are_of_the_default_framing_alone() -> None:
+    session, _ = open_on(Endpoint(Recorder(), framing=SLIP()), ("192.0.2.1", 5000))
+    words = r"^send_message: messages of several packets are of the default framing alone$"
+    with pytest.raises(LocalProtocolError, match=words):
+        session.send_message(b"", id=1)
+
+
+def test_just_what_may_be_outstanding_may_be() -> None:
+    for send in (
+        lambda session: session.send(Packet(1, bytes(89))),
+        lambda session: session.send(Message(1, bytes(89))),
+        lambda session: session.send_message(bytes(89), id=1),
+        lambda session: (session.pause(), session.send(Packet(1, bytes(89)))),
+    ):
+        session, host = Rig(Config(write_high_water=100, write_low_water=0, max_outstanding=100)).open()
+        host.takes = 0
+        send(session)
+        session.flush(101)
+        assert (session.outstanding, session.is_open, session.write_paused) == (100, True, False)
+        send(session)
+        session.flush(101)
+        assert session.close_reason is CloseReason.SLOW_CONSUMER
+
+
+def test_an_inbox_says_why_there_will_be_no_more() -> None:
+    rig = Rig()
+    inbox = rig.endpoint._handler = Inbox()
+    session, _ = rig.open()
+    rig.endpoint.drain(101, lambda: None)
+    with pytest.raises(SessionClosed) as told:
+        inbox.take()
+    assert told.value.reason is CloseReason.SHUTDOWN
+    session.abort()
+
+
+class Plain(Handler):
+    """It does not ask what has gone."""
+
+
+def test_what_has_gone_is_counted_for_a_handler_that_does_not_ask_for_it() -> None:
+    session, host = open_on(Endpoint(Plain()), ("192.0.2.1", 5000))
+    for now in (101, 102):
+        session.send(PING)
+        session.flush(now)
+        assert (session.outstanding, session.bytes_gone, session.has_room) == (0, session.bytes_sent, True)
+    host.takes = 5
+    session.send(PING)
+    session.flush(103)
+    assert session.outstanding == len(encode(PING)) - 5
+    assert session.bytes_gone == session.bytes_sent - session.outstanding
+    host.takes, host.now = 100, 104
+    host.drain()
+    assert (session.outstanding, session.bytes_gone) == (0, session.bytes_sent)
+
+
+def test_a_peer_that_has_finished_and_takes_what_is_sent_is_not_idle() -> None:
+    rig = Rig(Config(idle_timeout=10))
+    rig.handler.on["eof"] = lambda session: None
+    session, host = rig.open()
+    session.eof(101)
+    for now in (110, 119, 128):
+        session.send(PING)
+        session.flush(now)
+        session.tick(now)
+    assert session.is_open
+    host.takes = 0
+    session.send(PING)
+    session.flush(129)
+    session.tick(139)
+    assert session.close_reason is CloseReason.IDLE_TIMEOUT
+
+
+def test_a_handler_is_told_once_that_the_server_shuts_down_and_not_at_all_when_it_is_over() -> None:
+    class Draining(Recorder):
+        def draining(self, session: Session) -> None:
+            self._note(session, "draining")
+
+    rig = Rig()
+    rig.endpoint._handler = handler = Draining()
+    session, _ = rig.open()
+    session.drain(101)
+    session.drain(102)
+    assert handler.named("draining") == [("draining",)]
+    over, _ = rig.open()
+    over.lost(None, 103)
+    over.drain(104)
+    assert handler.named("draining") == [("draining",)]
+
+
+def test_a_handler_that_is_given_packets_at_once_takes_each_with_its_session() -> None:
+    session, _ = Rig().open()
+    handler, taken = Handler[Packet](), list[object]()
+    handler.packet_received = lambda session, packet: taken.append((session, packet))  # type: ignore[method-assign]
+    handler.packets_received(session, [PING, PONG])
+    assert taken == [(session, PING), (session, PONG)]

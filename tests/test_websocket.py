@@ -107,6 +107,8 @@ def test_masking_is_what_the_rfc_says_and_its_own_inverse(data: bytes, key: byte
     for key in (b"", b"123", b"12345"):
         with pytest.raises(ValueError, match="it has 4"):
             masked(data, key)
+        with pytest.raises(ValueError, match="it has 4"):
+            masked_in_python(data, key)
 
 
 # Both sides, cut anywhere.
