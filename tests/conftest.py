@@ -12,13 +12,29 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from packetcore import _built, _codec, _decoder, _packet
 
 settings.register_profile("quick", deadline=None, max_examples=150, stateful_step_count=40, print_blob=True)
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=2_000, stateful_step_count=100)
+# For tests/mutation.py: the same examples each time, and any failure will do.
+settings.register_profile(
+    "mutation",
+    settings.get_profile("quick"),
+    max_examples=25,
+    stateful_step_count=25,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+# `make coverage` measures the processes that run tests, and not those that tests start: some of
+# these ask what a process of its own does to the last allocation.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 
 @pytest.fixture(scope="module", params=["python", "C"])
