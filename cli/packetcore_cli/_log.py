@@ -120,7 +120,9 @@ def log_event(
 
 
 @contextmanager
-def log_to(terminal: Terminal, writer: Writer, form: str | None, *, verbose: bool = False) -> Iterator[None]:
+def log_to(
+    terminal: Terminal, writer: Writer, form: str | None, *, verbose: bool = False, sessions: bool = False
+) -> Iterator[None]:
     """Log to a terminal until the end of the block.
 
     Args:
@@ -128,14 +130,16 @@ def log_to(terminal: Terminal, writer: Writer, form: str | None, *, verbose: boo
         writer: writes to it.
         form: "logfmt" or "json", one record a line; `None` for lines to be read.
         verbose: whether records of this program at level DEBUG are wanted too.
+        sessions: whether the core is to tell of them, since no `Log` does.
     """
     root, core = logging.getLogger(), logging.getLogger("packetcore")
     handler = _LogHandler(terminal, writer, _line if form is None else partial(_record_line, _FORMS[form]))
     before = root.level, core.level, _logger.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    core.setLevel(logging.WARNING)  # below that it tells of sessions, as `Log` does
-    _logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    ours = logging.DEBUG if verbose else logging.INFO
+    core.setLevel(ours if sessions else logging.WARNING)  # below that it tells of sessions, as `Log` does
+    _logger.setLevel(ours)
     try:
         yield
     finally:

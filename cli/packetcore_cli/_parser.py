@@ -50,6 +50,12 @@ def new_parser() -> Parser:
     _add_transport(demo)
 
     serve = command("serve", "serve over TCP or UDP and print, or echo, what comes in")
+    serve.epilog, serve.formatter_class = SERVE_EXAMPLES, RawHelp
+    text = (
+        "serve what you have written: a packetcore.Handler, its class, a function without parameters that gives one, "
+        "or a function over a stream; the current directory is looked in first"
+    )
+    serve.add_argument("--app", metavar="MODULE:NAME", help=text)
     _add_transport(serve)
     text = "the address to listen on (default 127.0.0.1), or a name; may be given again; :: is every address"
     serve.add_argument("--host", action="append", metavar="H", help=text)
@@ -159,6 +165,11 @@ def new_parser() -> Parser:
     command("transports", "list the installed adapters and what each can do")
     return parser
 
+
+SERVE_EXAMPLES = """examples:
+  packetcore serve --port 7000                   print what comes in
+  packetcore serve --port 7000 --app gateway:Gateway
+  packetcore serve --port 7000 --app company.devices:handle --transport blocking --framing u16"""
 
 TAP_EXAMPLES = """examples:
   packetcore tap 7001 7000                       show what clients of port 7001 and the server on 7000 say

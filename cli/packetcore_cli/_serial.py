@@ -6,6 +6,7 @@ import argparse
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -18,7 +19,7 @@ from packetcore_cli._framings import check_limit, framing_options
 from packetcore_cli._lines import Lines, writers
 from packetcore_cli._log import log_event, log_to
 from packetcore_cli._record import recorded
-from packetcore_cli._serve import HEARING, Echo, Impatient, Print, config_of, heard, log_stopped
+from packetcore_cli._serve import HEARING, Impatient, app_of, application_of, config_of, heard, log_stopped
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import Content
 
@@ -103,13 +104,20 @@ def serve_serial(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     """
     check_limit(args.framing, args.max_payload)
     config = replace(config_of(args), idle_timeout=args.idle_timeout or None, close_timeout=args.grace or None)
+    app = app_of(args, err)
     transport = running_driver(args.transport, serial=True, framing=args.framing is not None)
     signals: SimpleQueue[int] = SimpleQueue()
-    with writers(out, err) as (to_out, to_err), log_to(err, to_err, args.log, verbose=args.verbose), heard(signals):
+    with ExitStack() as told:
+        to_out, to_err = told.enter_context(writers(out, err))
+        told.enter_context(log_to(err, to_err, args.log, verbose=args.verbose, sessions=app is not None))
+        told.enter_context(heard(signals))
         printed = Lines(to_out, out, failed=partial(signals.put, 0))
         try:
             with recorded(args, config) as config, transport as driver:
-                session = open_line(driver, args, Echo() if args.echo else Print(printed), config)
+                handler = application_of(app, driver, args, printed)
+                if not isinstance(handler, Handler):
+                    raise Failure(f"--app {args.app!r}: a serial line needs a packetcore.Handler, no function")
+                session = open_line(driver, args, handler, config)
                 printed.put("listening on ", (args.serial, "bold"), f" at {_baudrate(args)} baud")
                 _wait(signals, session)
                 ended_by_itself = session.is_over

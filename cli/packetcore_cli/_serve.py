@@ -13,8 +13,10 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import FrameType
+from typing import Any
 
-from packetcore import TLS, Config, Driver, EndpointStats, Handler, ServerBase, Session
+from packetcore import TLS, Config, Driver, EndpointStats, ServerBase, Session
+from packetcore_cli._app import App, Application
 from packetcore_cli._arguments import refuse_with_udp
 from packetcore_cli._drivers import running_driver
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
@@ -89,13 +91,36 @@ def serve(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     config = config_of(args)
     tls = tls_of(args)
     with ExitStack() as opened:
-        return _serve(args, config, tls, given_sockets(args, opened), out, err)
+        sockets = given_sockets(args, opened)
+        return _serve(args, config, tls, app_of(args, err), sockets, out, err)
+
+
+def app_of(args: argparse.Namespace, err: Terminal) -> App | None:
+    """What `--app` names, imported; `None` without it.
+
+    Raises:
+        Failure: see `App`.
+        WrongUsage: it is given beside `--echo`.
+    """
+    if args.app is None:
+        return None
+    if args.echo:
+        raise WrongUsage("argument --app: not allowed with argument --echo (see packetcore serve --help)")
+    return App(args.app, err if args.verbose else None)
+
+
+def application_of(app: App | None, driver: Driver, args: argparse.Namespace, printed: Lines) -> Application:
+    """What is to be served: the user's, or one of ours."""
+    if app is not None:
+        return app.application(driver)
+    return Echo() if args.echo else Print(printed)
 
 
 def _serve(
     args: argparse.Namespace,
     config: Config,
     tls: TLS | None,
+    app: App | None,
     sockets: list[socket.socket],
     out: Terminal,
     err: Terminal,
@@ -109,12 +134,15 @@ def _serve(
         inherited=bool(sockets),
     )
     signals: SimpleQueue[int] = SimpleQueue()
-    with writers(out, err) as (to_out, to_err), log_to(err, to_err, args.log, verbose=args.verbose), heard(signals):
+    with ExitStack() as told:
+        to_out, to_err = told.enter_context(writers(out, err))
+        told.enter_context(log_to(err, to_err, args.log, verbose=args.verbose, sessions=app is not None))
+        told.enter_context(heard(signals))
         printed = Lines(to_out, out, failed=partial(signals.put, 0))
         try:
             with recorded(args, config) as config, transport as driver, ExitStack() as beside:
                 notifier = Notifier()
-                server = _listen(driver, Echo() if args.echo else Print(printed), args, config, tls, sockets)
+                server = _listen(driver, application_of(app, driver, args, printed), args, config, tls, sockets)
                 if args.metrics_port is not None:
                     host = args.metrics_host or LOOPBACK
                     url = beside.enter_context(metrics_served(driver, server, host, args.metrics_port))
@@ -144,7 +172,7 @@ def _drain(driver: Driver, server: ServerBase[Content], grace: float, notifier: 
 
 def _listen(
     driver: Driver,
-    handler: Handler[Content],
+    application: Any,
     args: argparse.Namespace,
     config: Config,
     tls: TLS | None,
@@ -160,8 +188,8 @@ def _listen(
     host = hosts if len(hosts) > 1 else hosts[0]
     try:
         if args.udp:
-            return driver.start_udp_server(handler, host, port, config=config, **options)
-        return driver.start_server(handler, host, port, config=config, tls=tls, **options)
+            return driver.start_udp_server(application, host, port, config=config, **options)
+        return driver.start_server(application, host, port, config=config, tls=tls, **options)
     except (OSError, ValueError) as error:
         wanted = ", ".join(address_text((each, port)) for each in hosts)
         where = f"descriptor {', '.join(map(str, numbers))}" if numbers else wanted
@@ -191,9 +219,9 @@ def config_of(args: argparse.Namespace) -> Config:
             frame_timeout=args.frame_timeout or None,
             max_sessions=args.max_sessions,
             max_sessions_per_host=args.max_sessions_per_host,
-            # Only what was received is ever sent, and nothing is read from a peer that does
-            # not read: no cap is needed, and one could refuse the longest packets.
-            max_outstanding=None,
+            # Without an application only what was received is ever sent, and nothing is read from a peer
+            # that does not read: no cap is needed, and one could refuse the longest packets.
+            max_outstanding=None if args.app is None else DEFAULTS.max_outstanding,
         )
     except ValueError as error:
         raise Failure(str(error)) from None
