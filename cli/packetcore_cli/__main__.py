@@ -23,6 +23,7 @@ from packetcore_cli._serial import check_serial, serve_serial
 from packetcore_cli._serve import serve
 from packetcore_cli._tap import tap
 from packetcore_cli._terminal import NobodyReads, Terminal
+from packetcore_cli._workers import serve_workers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,6 +71,9 @@ def _run(argv: Sequence[str] | None) -> int:
         case "demo":
             return demo(args.transport, out)
         case "serve":
+            if args.workers is not None and args.as_worker is None:
+                command_line = sys.argv[1:] if argv is None else argv
+                return serve_workers(args, command_line, out, Terminal(sys.stderr))
             return (serve if args.serial is None else serve_serial)(args, out, Terminal(sys.stderr))
         case "send":
             return send(args, out, Terminal(sys.stderr))

@@ -121,7 +121,13 @@ def log_event(
 
 @contextmanager
 def log_to(
-    terminal: Terminal, writer: Writer, form: str | None, *, verbose: bool = False, sessions: bool = False
+    terminal: Terminal,
+    writer: Writer,
+    form: str | None,
+    *,
+    verbose: bool = False,
+    sessions: bool = False,
+    worker: int | None = None,
 ) -> Iterator[None]:
     """Log to a terminal until the end of the block.
 
@@ -131,9 +137,11 @@ def log_to(
         form: "logfmt" or "json", one record a line; `None` for lines to be read.
         verbose: whether records of this program at level DEBUG are wanted too.
         sessions: whether the core is to tell of them, since no `Log` does.
+        worker: its number, where this process is one of several.
     """
     root, core = logging.getLogger(), logging.getLogger("packetcore")
-    handler = _LogHandler(terminal, writer, _line if form is None else partial(_record_line, _FORMS[form]))
+    line = _line if form is None else partial(_record_line, _FORMS[form])
+    handler = _LogHandler(terminal, writer, line if worker is None else partial(_line_of_worker, worker, line))
     before = root.level, core.level, _logger.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
@@ -173,12 +181,18 @@ class _LogHandler(logging.Handler):
         return self._line(logging.makeLogRecord(warning | fields))
 
 
+def _line_of_worker(worker: int, line: Callable[[logging.LogRecord], Line], record: logging.LogRecord) -> Line:
+    record.worker = worker
+    return line(record)
+
+
 def _line(record: logging.LogRecord) -> Line:
     """The time, the message, and of an exception its last line."""
     error = _error_of(record)
     message = record.getMessage() + (f": {error}" if error else "")
     style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else ""
-    return (_CLOCK.formatTime(record, "%H:%M:%S"), "dim"), "  ", (" ".join(message.splitlines()), style)
+    worker = f"worker {record.worker}  " if hasattr(record, "worker") else ""
+    return (_CLOCK.formatTime(record, "%H:%M:%S"), "dim"), f"  {worker}", (" ".join(message.splitlines()), style)
 
 
 def _record_line(form: Callable[[Mapping[str, Value]], str], record: logging.LogRecord) -> Line:
@@ -193,6 +207,8 @@ def _record_line(form: Callable[[Mapping[str, Value]], str], record: logging.Log
         fields["event"] = str(about["event"])
     else:
         fields["message"] = record.getMessage()
+    if isinstance(worker := about.get("worker"), int):
+        fields["worker"] = worker
     if isinstance(session := about.get("session"), int):
         fields["session"] = session
     if isinstance(peer := about.get("peer"), tuple):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Any
 
-from packetcore import Driver, ServerBase
+from packetcore import EndpointStats
 from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._text import address_text
 
@@ -21,20 +21,23 @@ SCRAPE_TIMEOUT = 10.0
 _logger = logging.getLogger("packetcore_cli")
 
 
+Read = Callable[[], Mapping[str, EndpointStats]]
+"""Gives the counters of each worker, by its number, or of the one server, by "". Called by a scrape, on its thread."""
+
+
 @contextmanager
-def metrics_served(driver: Driver, server: ServerBase[Any], host: str, port: int) -> Iterator[str]:
-    """Serve the metrics of a server until the end of the block; gives their URL.
+def metrics_served(read: Read, host: str, port: int) -> Iterator[str]:
+    """Serve metrics until the end of the block; gives their URL.
 
     Args:
-        driver: the runtime that the server runs on.
-        server: what to measure.
+        read: gives the counters.
         host: the address to listen on.
         port: 0 takes a free one.
 
     Raises:
         Failure: `prometheus-client` is missing, or the address cannot be listened on.
     """
-    handler = _new_handler(driver, server)
+    handler = _new_handler(read)
     try:
         http = _HTTPServer(host, port, handler)
     except (OSError, UnicodeError) as error:
@@ -67,19 +70,58 @@ class _HTTPServer(ThreadingMixIn, TCPServer):
         _logger.warning("a scrape of the metrics failed", exc_info=True)
 
 
-def _new_handler(driver: Driver, server: ServerBase[Any]) -> type[BaseHTTPRequestHandler]:
+def total_of(each: Iterable[EndpointStats]) -> EndpointStats:
+    """The sum of the counters."""
+    total = EndpointStats()
+    for stats in each:
+        total.sessions += stats.sessions
+        total.outstanding += stats.outstanding
+        total.opened += stats.opened
+        total.total.add(stats.total)
+        total.refusals.update(stats.refusals)
+        total.silent.update(stats.silent)
+        total.closed.update(stats.closed)
+    return total
+
+
+def _new_handler(read: Read) -> type[BaseHTTPRequestHandler]:
     try:
         from prometheus_client import CollectorRegistry, MetricsHandler
+        from prometheus_client.metrics_core import Metric
+        from prometheus_client.registry import Collector
 
         from packetcore.prometheus import PacketcoreCollector
     except ImportError:
         raise Failure("--metrics-port needs prometheus-client: pip install 'packetcore-cli[metrics]'") from None
+
+    class Collected(Collector):
+        """The sum of all workers, and each with a label of its own."""
+
+        def describe(self) -> list[Metric]:
+            return PacketcoreCollector({"": EndpointStats}).describe()
+
+        def collect(self) -> Iterator[Metric]:
+            each = {**read()}
+            each[""] = each[""] if "" in each else total_of(each.values())
+            endpoints = {worker: partial(_same, stats) for worker, stats in sorted(each.items())}
+            for metric in PacketcoreCollector(endpoints).collect():
+                metric.samples = [sample._replace(labels=_labels(sample.labels)) for sample in metric.samples]
+                yield metric
+
     metrics = CollectorRegistry()
-    endpoints = {"serve": lambda: driver.call(lambda: server.stats, timeout=SCRAPE_TIMEOUT)}
-    metrics.register(PacketcoreCollector(endpoints))
+    metrics.register(Collected())
 
     class Handler(MetricsHandler):
         registry = metrics
         timeout = SCRAPE_TIMEOUT  # whoever connects and asks nothing does not keep a thread
 
     return Handler
+
+
+def _same(stats: EndpointStats) -> EndpointStats:
+    return stats
+
+
+def _labels(labels: Mapping[str, str]) -> dict[str, str]:
+    worker = labels["endpoint"]
+    return {**labels, "endpoint": "serve"} | ({"worker": worker} if worker else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import platform
 
 import packetcore
@@ -56,6 +57,12 @@ def new_parser() -> Parser:
         "or a function over a stream; the current directory is looked in first"
     )
     serve.add_argument("--app", metavar="MODULE:NAME", help=text)
+    text = (
+        "serve by N processes that share the port; one that dies is started again, SIGHUP replaces them one after "
+        "another; limits are those of each"
+    )
+    serve.add_argument("--workers", type=number, metavar="N", help=text)
+    serve.add_argument("--as-worker", help=argparse.SUPPRESS)
     _add_transport(serve)
     text = "the address to listen on (default 127.0.0.1), or a name; may be given again; :: is every address"
     serve.add_argument("--host", action="append", metavar="H", help=text)
@@ -169,6 +176,7 @@ def new_parser() -> Parser:
 SERVE_EXAMPLES = """examples:
   packetcore serve --port 7000                   print what comes in
   packetcore serve --port 7000 --app gateway:Gateway
+  packetcore serve --port 7000 --app gateway:Gateway --workers 4 --metrics-port 9100
   packetcore serve --port 7000 --app company.devices:handle --transport blocking --framing u16"""
 
 TAP_EXAMPLES = """examples:

@@ -28,7 +28,16 @@ BAUDRATE = 115200
 
 _OF_NETWORKS = (
     *("--host", "--port", "--fd", "--udp", "--tls-cert", "--tls-key", "--tls-sni", "--tls-client-ca", "--tls-crl"),
-    *("--tls", "--tls-ca", "--broadcast", "--proxy-protocol", "--metrics-port", "--metrics-host", "--websocket"),
+    *(
+        "--tls",
+        "--tls-ca",
+        "--broadcast",
+        "--proxy-protocol",
+        "--metrics-port",
+        "--metrics-host",
+        "--websocket",
+        "--workers",
+    ),
 )
 
 

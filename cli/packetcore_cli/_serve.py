@@ -24,12 +24,13 @@ from packetcore_cli._framings import check_limit, framing_options
 from packetcore_cli._given import given_sockets
 from packetcore_cli._lines import Lines, writers
 from packetcore_cli._log import Log, log_event, log_to
-from packetcore_cli._metrics import metrics_served
+from packetcore_cli._metrics import SCRAPE_TIMEOUT, Read, metrics_served
 from packetcore_cli._record import recorded
 from packetcore_cli._reload import TLS_OPTIONS, reload, tls_of
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, Content, address_text, content_text, counted
 from packetcore_cli._watchdog import watched
+from packetcore_cli._worker import Tell, Worker
 from packetcore_sockets import Notifier
 
 HEARING = 0.2
@@ -91,8 +92,9 @@ def serve(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     config = config_of(args)
     tls = tls_of(args)
     with ExitStack() as opened:
-        sockets = given_sockets(args, opened)
-        return _serve(args, config, tls, app_of(args, err), sockets, out, err)
+        worker = None if args.as_worker is None else Worker(args, opened)
+        sockets = given_sockets(args, opened) if worker is None else worker.sockets
+        return _serve(args, config, tls, app_of(args, err), sockets, worker, out, err)
 
 
 def app_of(args: argparse.Namespace, err: Terminal) -> App | None:
@@ -122,6 +124,7 @@ def _serve(
     tls: TLS | None,
     app: App | None,
     sockets: list[socket.socket],
+    worker: Worker | None,
     out: Terminal,
     err: Terminal,
 ) -> int:
@@ -136,29 +139,60 @@ def _serve(
     signals: SimpleQueue[int] = SimpleQueue()
     with ExitStack() as told:
         to_out, to_err = told.enter_context(writers(out, err))
-        told.enter_context(log_to(err, to_err, args.log, verbose=args.verbose, sessions=app is not None))
+        index = None if worker is None else worker.index
+        told.enter_context(log_to(err, to_err, args.log, verbose=args.verbose, sessions=app is not None, worker=index))
         told.enter_context(heard(signals))
+        if worker is not None:
+            worker.hear(partial(signals.put, signal.SIGTERM))
         printed = Lines(to_out, out, failed=partial(signals.put, 0))
         try:
             with recorded(args, config) as config, transport as driver, ExitStack() as beside:
                 notifier = Notifier()
-                server = _listen(driver, application_of(app, driver, args, printed), args, config, tls, sockets)
-                if args.metrics_port is not None:
-                    host = args.metrics_host or LOOPBACK
-                    url = beside.enter_context(metrics_served(driver, server, host, args.metrics_port))
-                    log_event("metrics", f"metrics on {url}", url=url)
+                application = application_of(app, driver, args, printed)
+                if worker is not None and not _may_serve(worker, signals):
+                    return 0
+                server = _listen(driver, application, args, config, tls, sockets)
+
+                def read() -> EndpointStats:
+                    stats: EndpointStats = driver.call(lambda: server.stats, timeout=SCRAPE_TIMEOUT)
+                    return stats
+
                 where = ", ".join(map(address_text, server.addresses))
-                printed.put("listening on ", (where, "bold"))
+                if worker is not None:
+                    worker.serves(read)
+                else:
+                    if args.metrics_port is not None:
+                        beside.enter_context(metrics_told(args, lambda: {"": read()}))
+                    printed.put("listening on ", (where, "bold"))
                 beside.enter_context(watched(notifier, server))
                 notifier.ready(f"listening on {where}")
                 _wait(signals, partial(reload, driver, server, args, notifier))
                 _drain(driver, server, args.grace, notifier)
+                if worker is not None:
+                    worker.tell(Tell.STATS, server.stats)
         except Impatient:
             log_event("aborted", "aborted by a second signal", logging.WARNING)
             return 1
     if printed.error is not None:
         raise printed.error
     return 0
+
+
+@contextmanager
+def metrics_told(args: argparse.Namespace, read: Read) -> Iterator[None]:
+    """Serve metrics until the end of the block, and log where."""
+    with metrics_served(read, args.metrics_host or LOOPBACK, args.metrics_port) as url:
+        log_event("metrics", f"metrics on {url}", url=url)
+        yield
+
+
+def _may_serve(worker: Worker, signals: SimpleQueue[int]) -> bool:
+    """Tell the parent that the application is there, and wait until it may serve; or is to end."""
+    worker.tell(Tell.LOADED)
+    while not worker.may_serve(HEARING):
+        if not signals.empty():
+            return False
+    return True
 
 
 def _drain(driver: Driver, server: ServerBase[Content], grace: float, notifier: Notifier) -> None:
