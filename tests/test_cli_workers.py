@@ -15,6 +15,7 @@ import pytest
 
 from packetcore import Decoder, Packet, encode
 from tests.cli_process import DEADLINE, Serving, failing, serving
+from tests.test_cli_systemd import Manager
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes inherit no sockets here")
 
@@ -259,6 +260,33 @@ def test_a_second_signal_ends_what_drains(app: Callable[[str], str]) -> None:
         assert server.end() == 1
         assert has_ended(pid)
         device.close()
+
+
+def test_a_service_manager_hears_of_the_parent_alone_and_a_worker_that_hangs_is_replaced(
+    app: Callable[[str], str], tmp_path: Path
+) -> None:
+    hangs = GATEWAY.replace("        session.send", "        while packet.id == 5: pass\n        session.send", 1)
+    manager = Manager(str(tmp_path / "notify"))
+    environ = {**manager.environ, "WATCHDOG_USEC": "1000000"}
+    with serving("--app", app(hangs), "--workers", "2", "--grace", "1", environ=environ) as server:
+        told = manager.hear()
+        assert told["READY"] == "1"
+        assert told["STATUS"].endswith(", 2 workers")
+        device = Device(address_of(server))
+        pid = device.pid()
+        device.send(Packet(5, b""))
+        server.wait_log(rf"worker \d \(pid {pid}\) has not answered for \d s: killed")
+        server.wait_log(rf"pid {pid}\) ended, SIGKILL: another starts")
+        device.close()
+        assert pid not in pids_of(address_of(server), 2)
+        # As systemd does, all processes of the unit are told to end: that is no second signal.
+        workers = pids_of(address_of(server), 2)
+        for each in workers:
+            os.kill(each, signal.SIGTERM)
+        assert server.end() == 0
+        assert manager.hear()["STOPPING"] == "1"
+        assert not [line for line in server.log if "aborted" in line]
+    manager.close()
 
 
 def test_a_port_in_use_is_told(app: Callable[[str], str]) -> None:

@@ -59,15 +59,17 @@ class Print(Log):
 
     Args:
         out: where to.
+        whose: said before each.
     """
 
-    def __init__(self, out: Lines) -> None:
+    def __init__(self, out: Lines, whose: str = "") -> None:
         super().__init__()
         self._out = out
+        self._whose = whose
 
     def packet_received(self, session: Session[Content], packet: Content) -> None:
         super().packet_received(session, packet)
-        self._out.put((f"session {session.id}", "bold"), "  ", content_text(packet, PREVIEW))
+        self._out.put(self._whose, (f"session {session.id}", "bold"), "  ", content_text(packet, PREVIEW))
 
 
 class Impatient(Exception):
@@ -111,11 +113,13 @@ def app_of(args: argparse.Namespace, err: Terminal) -> App | None:
     return App(args.app, err if args.verbose else None)
 
 
-def application_of(app: App | None, driver: Driver, args: argparse.Namespace, printed: Lines) -> Application:
+def application_of(
+    app: App | None, driver: Driver, args: argparse.Namespace, printed: Lines, worker: Worker | None = None
+) -> Application:
     """What is to be served: the user's, or one of ours."""
     if app is not None:
         return app.application(driver)
-    return Echo() if args.echo else Print(printed)
+    return Echo() if args.echo else Print(printed, "" if worker is None else f"worker {worker.index}  ")
 
 
 def _serve(
@@ -148,7 +152,7 @@ def _serve(
         try:
             with recorded(args, config) as config, transport as driver, ExitStack() as beside:
                 notifier = Notifier()
-                application = application_of(app, driver, args, printed)
+                application = application_of(app, driver, args, printed, worker)
                 if worker is not None and not _may_serve(worker, signals):
                     return 0
                 server = _listen(driver, application, args, config, tls, sockets)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -27,6 +29,8 @@ class Ask(Enum):
 
     SERVE = "serve"
     STATS = "tell the counters"
+    DRAIN = "drain, and end"  # no signal: a service manager may send one too, and two are an abort
+    ABORT = "end at once"
 
 
 Told = tuple[Tell, EndpointStats | None]
@@ -55,11 +59,11 @@ class Worker:
         self._may_serve = threading.Event()
         self._read: Callable[[], EndpointStats] | None = None
 
-    def hear(self, parent_gone: Callable[[], object]) -> None:
+    def hear(self, drain: Callable[[], object]) -> None:
         """Hear the parent from now on.
 
         Args:
-            parent_gone: called when that has ended, however it did, on a thread of its own.
+            drain: called when it says so, or has ended, however it did; on a thread of its own.
         """
 
         def run() -> None:
@@ -71,7 +75,12 @@ class Worker:
                         case Ask.STATS if self._read is not None:
                             with suppress(RuntimeError, TimeoutError):  # it ends, or is stuck: no answer says so
                                 self.tell(Tell.STATS, self._read())
-            parent_gone()
+                        case Ask.DRAIN:
+                            drain()
+                        case Ask.ABORT:
+                            for number in (signal.SIGINT, signal.SIGTERM):
+                                os.kill(os.getpid(), number)
+            drain()
 
         threading.Thread(target=run, name="packetcore-parent", daemon=True).start()
 

@@ -99,7 +99,17 @@ class Process:
         """Have it drain and end."""
         self.is_leaving = True
         self.kill_at = time.monotonic() + grace + AFTER_GRACE
-        self.popen.send_signal(signal.SIGTERM)
+        if self.is_loaded:
+            self.ask(Ask.DRAIN)
+        else:
+            self.popen.terminate()
+
+    def abort(self) -> None:
+        """Have it end at once."""
+        if self.is_loaded:
+            self.ask(Ask.ABORT)
+        else:
+            self.popen.terminate()
 
 
 class Place:
@@ -263,15 +273,15 @@ class Parent:
 
     def abort(self) -> None:
         """End all workers at once."""
-        for kind, patience in ((signal.SIGTERM, ABORT_PATIENCE), (signal.SIGKILL, None)):
-            for process in self._processes():
-                process.popen.send_signal(kind)
-            until = time.monotonic() + (patience or 0)
-            for process in self._processes():
-                with suppress(subprocess.TimeoutExpired):
-                    process.popen.wait(None if patience is None else max(0.0, until - time.monotonic()))
-            if all(process.popen.poll() is not None for process in self._processes()):
-                return
+        for process in self._processes():
+            process.abort()
+        until = time.monotonic() + ABORT_PATIENCE
+        for process in self._processes():
+            try:
+                process.popen.wait(max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.popen.kill()
+                process.popen.wait()
 
     def stats(self) -> dict[str, EndpointStats]:
         """The counters of each place, by its number: for other threads.
