@@ -29,6 +29,7 @@ PAGES = sorted(
         *ROOT.glob("cli/*.md"),
         *ROOT.glob("conformance/*.md"),
         *ROOT.glob("tap/*.md"),
+        *ROOT.glob("cluster/*.md"),
         *ROOT.glob("transports/*/*.md"),
     ]
 )
