@@ -299,7 +299,7 @@ def test_frames_arrive_however_their_bytes_are_cut(rig: Rig) -> None:
         peer.send(sent[:cut])
         peer.send(sent[cut:])
     came, pongs = b"", 0
-    while len(came) < len(sent) * len(SHORT):
+    while len(came) < len(sent) * len(SHORT) or not pongs:  # of several pings that came together one is answered
         opcode, payload = peer.receive()
         if opcode == PONG:
             assert payload == b"?"
@@ -308,7 +308,6 @@ def test_frames_arrive_however_their_bytes_are_cut(rig: Rig) -> None:
             assert opcode == BINARY
             came += payload
     assert came == SHORT * len(sent)
-    assert pongs >= 1  # only the last of several that came together wants an answer
 
 
 @pytest.mark.parametrize(
