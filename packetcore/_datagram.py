@@ -461,8 +461,7 @@ class DatagramEndpoint(Endpoint[AnyPacket]):
         return peer
 
     def _tell_unclaimed(self, data: bytes, addr: Address, host: DatagramHost | None) -> None:
-        if self._tap is None:
-            return
+        assert self._tap is not None
         try:
             self._tap.unclaimed(self, data, addr, (host or self.host).carrier())
         except Exception:

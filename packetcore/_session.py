@@ -603,10 +603,8 @@ class Session(Pump, Generic[AnyPacket]):
                 if self._requests is not None:
                     self._call(_give_up, self._requests, SessionClosed(CloseReason.PEER))
                 self._handler.eof_received(self)
-            case Closed():
-                raise AssertionError("_take keeps it out of the queue")
             case _:
-                raise AssertionError("the pump delivers packets")
+                raise AssertionError("the pump delivers packets, and _take keeps Closed out of the queue")
 
     def _written(self, taken: int) -> None:
         # Who sent so much was told that there is no room, and waits for `writable` though all may have gone.

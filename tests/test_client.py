@@ -305,6 +305,8 @@ def test_a_client_that_has_not_dialled_is_closed_like_any_other() -> None:
         def dial(self) -> None:
             """Not yet."""
 
+    with pytest.raises(ValueError, match="keep=-1 must not be below 0"):
+        Idle(Recorder(), keep=-1)
     client = Idle(Recorder())
     client.close()
     assert (client.tries, client.is_closed) == ([], True)

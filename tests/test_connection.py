@@ -30,6 +30,7 @@ from packetcore import (
     State,
     encode,
 )
+from packetcore._connection import PacketFraming
 from packetcore_conformance.strategies import ids, packets, payloads, types
 
 PACKET = Packet(16, b"hello")
@@ -633,3 +634,22 @@ def test_what_is_discarded_is_added_up() -> None:
     connection.count_error()
     stats = connection.stats
     assert (stats.packets_discarded, stats.bytes_discarded, stats.errors) == (5, 7, 2)
+
+
+def test_a_codec_that_gives_no_bytes_is_told_so_at_once() -> None:
+    class Wrong(PacketFraming):
+        encode = staticmethod(lambda packet: packet.payload.decode())
+
+    class Frame(bytes):
+        """Bytes like any other."""
+
+    class Right(PacketFraming):
+        encode = staticmethod(lambda packet: Frame(packet.payload))
+
+    connection = Connection(now=0, codec=Wrong(10))
+    with pytest.raises(TypeError, match=r"^encode\(\) must give bytes, not str$"):
+        connection.send(Packet(1, b"text"))
+    assert (connection.buffered, connection.stats.packets_sent) == (0, 0)
+    connection = Connection(now=0, codec=Right(10))
+    connection.send(Packet(1, b"text"))
+    assert connection.bytes_to_send() == b"text"

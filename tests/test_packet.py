@@ -143,3 +143,8 @@ def test_it_survives_copying_and_pickling(drawn: Packet) -> None:
     for other in copies:
         assert other == packet
         assert type(other) is Packet
+
+
+def test_packets_have_no_order() -> None:
+    with pytest.raises(TypeError, match="not supported between instances"):
+        sorted([Packet(2), Packet(1)])

@@ -1088,3 +1088,12 @@ def test_a_message_that_answers_goes_to_who_asked_alone_and_another_to_the_handl
     session.received(encode(OTHER) + encode(ANSWER), 101)
     assert ends == [Message(7, b"!")]
     assert rig.handler.named("message") == [("message", Message(8, b"news"))]
+
+
+def test_one_that_another_forgets_at_the_end_of_all_is_told_nothing() -> None:
+    desk = Desk()
+    second = desk.ask("second", 9)
+    first = desk.requests._in_flight
+    desk.requests.ask(Packet(8), lambda reply: False, lambda reply: desk.requests.forget(second), None, 100)
+    desk.requests.fail(SessionClosed())
+    assert (desk.ends, len(desk.requests), first) == ([], 0, {})

@@ -788,3 +788,49 @@ def test_a_handler_that_is_given_packets_at_once_takes_each_with_its_session() -
     handler.packet_received = lambda session, packet: taken.append((session, packet))  # type: ignore[method-assign]
     handler.packets_received(session, [PING, PONG])
     assert taken == [(session, PING), (session, PONG)]
+
+
+class Rude:
+    """A codec that ends the session in whose name it encodes."""
+
+    end: Callable[[], object]
+
+    def encode(self, packet: bytes, /) -> bytes:
+        self.end()
+        return packet
+
+    def decode(self, frame: bytes, /) -> bytes:
+        return frame
+
+
+def test_what_is_encoded_while_its_session_ends_is_not_sent() -> None:
+    codec = Rude()
+    endpoint: Endpoint[bytes] = Endpoint(Recorder(), framing=SLIP(), codec=codec)  # type: ignore[arg-type]
+    session, host = open_on(endpoint, ("192.0.2.1", 5000))  # type: ignore[arg-type]
+    codec.end = lambda: session.lost(ConnectionResetError(), 101)
+    with pytest.raises(SessionClosed):
+        session.send(b"never")  # type: ignore[call-overload]
+    assert (session.outstanding, session.bytes_sent, session.stats.packets_sent, bytes(host.written)) == (0, 0, 0, b"")
+
+
+def test_replies_to_a_peer_that_has_finished_are_bounded_too() -> None:
+    rig = Rig(Config(write_high_water=100, write_low_water=0, max_outstanding=100))
+    rig.handler.on["eof"] = lambda session: None
+    session, host = rig.open()
+    host.takes = 0
+    session.eof(101)
+    session.send(Packet(1, bytes(89)))
+    assert session.is_open
+    session.send(PING)
+    assert session.close_reason is CloseReason.SLOW_CONSUMER
+
+
+def test_a_session_that_has_left_the_pool_is_timed_by_what_it_heard_itself() -> None:
+    rig = Rig(Config(idle_timeout=10))
+    session, _ = rig.open()
+    session.received(encode(PING), 105)
+    rig.endpoint.sessions.remove(session.id)
+    session.tick(114)
+    assert session.is_open
+    session.tick(115)
+    assert session.close_reason is CloseReason.IDLE_TIMEOUT

@@ -9,12 +9,13 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from runpy import run_path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packetcore import Malformed, Packet, Reason
+from packetcore import Malformed, Packet, Reason, _built
 from packetcore._codec import encode as python_encode
 from packetcore._decoder import Decoder as PythonDecoder
 from packetcore._output import Output as PythonOutput
@@ -232,3 +233,9 @@ def test_the_one_in_python_is_used_where_it_is_asked_for_or_the_other_is_not_bui
     in_python = "False packetcore._decoder packetcore._codec"
     assert run(WHICH, PACKETCORE_PURE="1") == in_python
     assert run(f"import sys; sys.modules['packetcore._speedups'] = None; {WHICH}", PACKETCORE_PURE="") == in_python
+
+
+def test_without_the_extension_python_is_used_and_nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PACKETCORE_PURE", "0")
+    monkeypatch.setitem(sys.modules, "packetcore._speedups", None)
+    assert run_path(_built.__file__)["speedups"] is False

@@ -145,3 +145,10 @@ def test_a_tap_that_raises_on_a_datagram_of_no_session_is_logged_once() -> None:
         fake.endpoint.received(data, ("192.0.2.1", 7), 1.0)
     assert log == ["the tap of an endpoint raised, and hears of its datagrams without a session no more"]
     assert tap.heard == [("opened", ("192.0.2.1", 7)), ("received", ONE)]
+
+
+def test_a_tapped_session_pauses_its_own_socket() -> None:
+    session, host = Rig(Config(tap=Noting())).open()
+    session.pause()
+    session.resume()
+    assert [verb for verb in host.verbs if verb.endswith("reading")] == ["pause_reading", "resume_reading"]
