@@ -89,13 +89,11 @@ def reply_of(address: tuple[str, int], packet: Packet) -> Packet:
 @pytest.mark.parametrize(
     ("name", "transport"),
     [
-        ("Gateway", "asyncio"),
-        ("Gateway", "twisted"),
         ("Box.instance", "gevent"),
-        ("new_gateway", "blocking"),
+        ("new_gateway", "twisted"),
         ("new_gateway_soon", "asyncio"),
         ("handle", "asyncio"),
-        ("handle_and_wait", "gevent"),
+        ("handle_and_wait", "blocking"),
     ],
 )
 def test_an_application_is_served(written: Callable[[str], str], name: str, transport: str) -> None:
@@ -178,6 +176,13 @@ def test_a_function_that_awaits_is_refused_where_nothing_does(
 ) -> None:
     assert main(["serve", "--app", f"{written(GATEWAY)}:handle", "--transport", "blocking"]) == 1
     assert "is an async def, and this transport blocks: it takes a def" in capsys.readouterr().err
+
+
+def test_a_serial_line_takes_no_function(written: Callable[[str], str], capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("serial")
+    path = f"{written(GATEWAY)}:handle"
+    assert main(["serve", "--app", path, "--serial", "/dev/there-is-none"]) == 1
+    assert f"--app '{path}': a serial line needs a packetcore.Handler, no function" in capsys.readouterr().err
 
 
 def test_an_application_and_echo_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:

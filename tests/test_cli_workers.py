@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import urllib.request
 from collections.abc import Callable
@@ -155,7 +156,7 @@ def test_sighup_replaces_workers_under_load_and_no_reply_is_lost(app: Callable[[
         assert len(before) == 2
         loads = [Load(address, stop) for _ in range(3)]
         server.send_signal(signal.SIGHUP)
-        server.wait_log("SIGHUP: done")
+        server.wait_log("SIGHUP: 2 workers replaced")
         stop.set()
         for load in loads:
             load.thread.join(DEADLINE)
@@ -172,7 +173,7 @@ def test_sighup_replaces_workers_under_load_and_no_reply_is_lost(app: Callable[[
 
 def test_a_worker_that_is_killed_is_started_again_and_counts_go_on(app: Callable[[str], str]) -> None:
     pytest.importorskip("prometheus_client")
-    with serving("--app", app(GATEWAY), "--workers", "2", "--metrics-port", "0") as server:
+    with serving("--app", app(GATEWAY), "--workers", "2", "--metrics-port", "0", "--transport", "gevent") as server:
         address = address_of(server)
         url = server.wait_log("metrics on").split()[-1]
         victim, other = sorted(pids_of(address, 2))
@@ -197,9 +198,11 @@ def opened_of(url: str) -> dict[str, float]:
     return {worker: float(number) for worker, number in found}
 
 
-@pytest.mark.skipif(os.uname().sysname != "Linux", reason="no sockets that keep a peer with its worker")
+@pytest.mark.skipif(sys.platform != "linux", reason="no sockets that keep a peer with its worker")
 def test_a_udp_peer_stays_with_its_worker(app: Callable[[str], str]) -> None:
-    with serving("--app", app(GATEWAY), "--workers", "2", "--udp", "--grace", "0.2") as server:
+    with serving(
+        "--app", app(GATEWAY), "--workers", "2", "--udp", "--grace", "0.2", "--transport", "twisted"
+    ) as server:
         address = address_of(server)
         devices = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(16)]
         for device in devices:
@@ -219,7 +222,7 @@ def test_a_udp_peer_stays_with_its_worker(app: Callable[[str], str]) -> None:
         assert [pid(device) for device in devices * 3] == before * 3
         server.send_signal(signal.SIGHUP)
         # The handler does not close what drains: the grace ends it, and what comes then waits for the next.
-        server.wait_log("SIGHUP: done")
+        server.wait_log("SIGHUP: 2 workers replaced")
         after = [pid(device) for device in devices]
         successors = dict(zip(before, after, strict=True))
         assert [successors[one] for one in before] == after
@@ -244,7 +247,8 @@ def test_a_new_application_that_does_not_start_replaces_nobody_and_workers_follo
         before = pids_of(address, 2)
         app("raise OSError('no disk')\n")
         server.send_signal(signal.SIGHUP)
-        server.wait_log("exit status 1, before it served: nobody is replaced, the others stay")
+        server.wait_log("exit status 1, before it served: SIGHUP given up, the workers there are stay")
+        assert not any("replaced" in line for line in server.log)
         assert pids_of(address, 2) == before
         server.process.kill()
         server.process.wait(DEADLINE)
@@ -268,7 +272,8 @@ def test_a_service_manager_hears_of_the_parent_alone_and_a_worker_that_hangs_is_
     hangs = GATEWAY.replace("        session.send", "        while packet.id == 5: pass\n        session.send", 1)
     manager = Manager(str(tmp_path / "notify"))
     environ = {**manager.environ, "WATCHDOG_USEC": "1000000"}
-    with serving("--app", app(hangs), "--workers", "2", "--grace", "1", environ=environ) as server:
+    options = ["--workers", "2", "--grace", "1", "--transport", "blocking"]
+    with serving("--app", app(hangs), *options, environ=environ) as server:
         told = manager.hear()
         assert told["READY"] == "1"
         assert told["STATUS"].endswith(", 2 workers")

@@ -361,8 +361,10 @@ class Parent:
             place.coming = None
             if place.current is not None and not self._is_ending:
                 self._to_replace.clear()
-                text = f"{process.name} ended, {how}, before it served: nobody is replaced, the others stay"
+                self._is_replacing = False
+                text = f"{process.name} ended, {how}, before it served: SIGHUP given up, the workers there are stay"
                 log_event("not_replaced", text, logging.ERROR, worker=place.index, how=how)
+                self._notifier.ready()
                 return
         elif process is place.current:
             place.current = None
@@ -402,7 +404,7 @@ class Parent:
         if not self._to_replace:
             self._is_replacing = False
             if not self._is_ending:
-                log_event("replaced", "SIGHUP: done")
+                log_event("replaced", f"SIGHUP: {counted(len(self._places), 'worker')} replaced")
                 self._notifier.ready()
             return
         place = self._to_replace.popleft()
