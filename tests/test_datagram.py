@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from errno import EAGAIN, ECONNREFUSED, EHOSTUNREACH, ENOBUFS
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -941,3 +942,17 @@ def test_a_message_over_udp_is_a_packet_of_its_type_and_no_longer_than_its_chunk
     rig.open(A).send_message(bytes(50), id=3, type=4, chunk=50)
     rig.endpoint.flush(101)
     assert rig.host.sent == [(A, Packet(3, bytes(50), type=4))]
+
+
+def test_errors_of_several_sessions_in_one_turn_wake_the_host_once() -> None:
+    wakes: list[int] = []
+
+    class Waking:
+        def wake(self) -> None:
+            wakes.append(1)
+
+    endpoint: Any = DatagramEndpoint(Recorder())
+    endpoint.attach(Waking())
+    for session in ("one", "two"):
+        endpoint.report(session, OSError())
+    assert wakes == [1]

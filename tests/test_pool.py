@@ -277,3 +277,14 @@ def test_an_identity_that_is_taken_is_told_on_through_pickle_and_repr() -> None:
         copy = pickle.loads(pickle.dumps(error))
         assert (repr(copy), str(copy), vars(copy)) == (repr(error), str(error), vars(error))
     assert repr(IdentityTaken("meter", 7)) == "IdentityTaken('meter', 7)"
+
+
+def test_an_identity_that_is_let_go_finds_nobody_and_is_free_for_another() -> None:
+    pool: SessionPool[str] = SessionPool()
+    one, two = pool.add("one", 100), pool.add("two", 100)
+    pool.bind(one, "meter")
+    assert pool.unbind(one) == "meter"
+    assert (pool.find("meter"), pool.identity(one), pool.get(one)) == (None, None, "one")
+    assert (pool.unbind(one), pool.unbind(99)) == (None, None)
+    assert pool.bind(two, "meter", "reject") is None
+    assert pool.find("meter") == "two"
