@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 
 from packetcore import Backoff, EndpointStats, Redial
-from packetcore_cli._failure import Failure, WrongUsage
+from packetcore_cli._failure import Failure, WrongUsage, reason_of
 from packetcore_cli._lines import Lines, writers
 from packetcore_cli._log import log_event, log_to
 from packetcore_cli._metrics import total_of
@@ -253,7 +253,12 @@ class Parent:
         for place in self._places:
             if place.start_at is not None and place.start_at <= now:
                 place.start_at = None
-                place.current = self._started(place)
+                try:
+                    place.current = self._started(place)
+                except OSError as error:  # for want of memory, or of processes
+                    place.start_at = now + place.redial.lost(now)
+                    text = f"worker {place.index} cannot be started, trying again: {reason_of(error)}"
+                    log_event("not_started", text, logging.ERROR, worker=place.index)
         self._replace_next()
         self._kill_late(now)
         self._watch(now)
@@ -307,7 +312,8 @@ class Parent:
 
     def _started(self, place: Place) -> Process:
         ours, theirs = Pipe()
-        with theirs:
+        with ExitStack() as unless_started, theirs:
+            unless_started.callback(ours.close)
             said = worker_text(place.index, theirs.fileno(), place.sockets)
             popen = subprocess.Popen(
                 [sys.executable, "-m", "packetcore_cli", *self._command_line, "--as-worker", said],
@@ -315,6 +321,7 @@ class Parent:
                 pass_fds=[theirs.fileno(), *(sock.fileno() for sock in place.sockets)],
                 start_new_session=True,  # Ctrl-C is for the parent alone, who tells them
             )
+            unless_started.pop_all()
         return Process(place.index, popen, ours)
 
     def _heard(self, place: Place, process: Process) -> None:
@@ -360,11 +367,7 @@ class Parent:
         if process is place.coming:
             place.coming = None
             if place.current is not None and not self._is_ending:
-                self._to_replace.clear()
-                self._is_replacing = False
-                text = f"{process.name} ended, {how}, before it served: SIGHUP given up, the workers there are stay"
-                log_event("not_replaced", text, logging.ERROR, worker=place.index, how=how)
-                self._notifier.ready()
+                self._give_up(f"{process.name} ended, {how}, before it served", place)
                 return
         elif process is place.current:
             place.current = None
@@ -395,6 +398,14 @@ class Parent:
             self._to_replace = deque(self._places)
             self._is_replacing = True
 
+    def _give_up(self, why: str, place: Place) -> None:
+        """Replace no more."""
+        self._to_replace.clear()
+        self._is_replacing = False
+        text = f"{why}: SIGHUP given up, the workers there are stay"
+        log_event("not_replaced", text, logging.ERROR, worker=place.index)
+        self._notifier.ready()
+
     def _replace_next(self) -> None:
         """Begin to replace one, if that of none is under way."""
         if not self._is_replacing or any(place.coming or place.leaving for place in self._places):
@@ -408,8 +419,12 @@ class Parent:
                 self._notifier.ready()
             return
         place = self._to_replace.popleft()
-        if place.current is not None:  # else one will be started anyway
+        if place.current is None:  # one will be started anyway
+            return
+        try:
             place.coming = self._started(place)
+        except OSError as error:
+            self._give_up(f"worker {place.index} cannot be started: {reason_of(error)}", place)
 
     def _kill_late(self, now: float) -> None:
         for process in self._processes():
@@ -468,9 +483,8 @@ def serve_workers(args: argparse.Namespace, command_line: Sequence[str], out: Te
     """
     if args.workers < 1:
         raise Failure(f"workers={args.workers} must be at least 1")
-    for option, value in (("--serial", args.serial), ("--record", args.record)):
-        if value is not None:
-            raise WrongUsage(f"argument --workers: not allowed with argument {option} (see packetcore serve --help)")
+    if args.record is not None:
+        raise WrongUsage("argument --workers: not allowed with argument --record (see packetcore serve --help)")
     if args.metrics_host is not None and args.metrics_port is None:
         raise WrongUsage("--metrics-host needs --metrics-port (see packetcore serve --help)")
     signals = Signals()
