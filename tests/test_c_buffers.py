@@ -58,7 +58,7 @@ ONLY_BYTES: dict[str, Callable[[], Take]] = {
 }
 """What takes bytes, bytearrays and memoryviews alone."""
 
-each_taker = pytest.mark.parametrize("taker", TAKERS.keys() | ONLY_BYTES.keys())
+each_taker = pytest.mark.parametrize("taker", [*TAKERS, *ONLY_BYTES])
 
 
 def received(data: Any) -> list[Any]:
