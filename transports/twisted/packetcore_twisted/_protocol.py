@@ -205,7 +205,8 @@ class PacketProtocol(Protocol):
         self._after_sending(self._close)
 
     def abort(self) -> None:
-        held = self.session.outstanding - len(self._unsent) - self._piece  # by a paced session
+        waiting = self.session.outstanding if self._is_open else 0
+        held = waiting - len(self._unsent) - self._piece  # by a paced session
         self._unsent.clear()
         if self._socket is not None and held > 0 and not self._is_behind:
             self._socket.abortConnection()
