@@ -424,7 +424,7 @@ def test_a_queue_may_go_while_the_collector_runs_within_a_pump() -> None:
         finally:
             gc.set_threshold(*threshold)
         assert kept
-        assert set(heard) <= {PACKET}
+        assert set(heard) <= {PACKET, None}  # the second came into the queue above, and may come first
         assert pump._queue == []
 
 
