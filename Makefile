@@ -42,7 +42,7 @@ mutants-adapters: .venv/ready
 	$(BIN)/python conformance/mutants_adapters.py
 
 # The same as `make test`, each branch counted: all of the core's have to be gone through, and 95 % of each
-# adapter's. Takes about twice as long.
+# adapter's. Takes eight minutes.
 COVER := COVERAGE_FILE=$(CURDIR)/build/coverage/data $(BIN)/coverage
 coverage: .venv/ready
 	rm -rf build/coverage && mkdir -p build/coverage
