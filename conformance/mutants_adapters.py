@@ -179,7 +179,7 @@ FAULTS: dict[str, list[Mutant]] = {
         ),
         Mutant(
             "of several hosts those that cannot be had are left out",
-            f"{SOCKETS}/_adapter.py",
+            f"{SOCKETS}/_bound.py",
             "            check_each(found, sockets)",
             "            pass",
             "test_of_several_hosts",
@@ -307,7 +307,7 @@ FAULTS: dict[str, list[Mutant]] = {
         ),
         Mutant(
             "a name server's answer is looked at in part",
-            f"{SOCKETS}/_adapter.py",
+            f"{SOCKETS}/_bound.py",
             "open_tcp_listeners(infos, port, backlog)",
             "open_tcp_listeners(infos[:1], port, backlog)",
             "test_addresses",

@@ -5,9 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import socket
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
-from errno import EADDRNOTAVAIL
+from collections.abc import Callable, Coroutine
 from functools import partial
 from ssl import SSLContext
 from typing import Any, TypeVar, overload
@@ -18,7 +16,6 @@ from packetcore import (
     Config,
     Dial,
     Endpoint,
-    Handle,
     Handler,
     Inbox,
     Packet,
@@ -30,15 +27,15 @@ from packetcore import (
     ask,
 )
 from packetcore.framings import Framing
+from packetcore_sockets._bound import datagram_sockets, given_away, stream_listeners
 from packetcore_sockets._carrier import address_of
 from packetcore_sockets._datagram import DatagramSocket
-from packetcore_sockets._hosts import Hosts, check_each, hosts_of, names_of
-from packetcore_sockets._inherited import Given, given_datagram_sockets, given_listeners
+from packetcore_sockets._hosts import Hosts
+from packetcore_sockets._inherited import Given
 from packetcore_sockets._listener import BACKLOG
 from packetcore_sockets._listening import Listening
-from packetcore_sockets._look_up import Found
 from packetcore_sockets._network import Network, live_on
-from packetcore_sockets._open import AddressInfo
+from packetcore_sockets._outcome import addresses_of, outcome
 from packetcore_sockets._proxied import Proxies, ProxyNetworks
 from packetcore_sockets._runtime import Runtime
 from packetcore_sockets._serial import Line, SerialDial
@@ -140,8 +137,8 @@ class Adapter:
         async with self.server_runtime(sessions, **where).held() as runtime:
             if carried_by is not None:
                 _check_websocket(runtime, carried_by, framing, ssl)
-            opened = await _stream_listeners(runtime, host, port, family, backlog, socket)
-            with _given_away(opened) as sockets:
+            opened = await stream_listeners(runtime, host, port, family, backlog, socket)
+            with given_away(opened) as sockets:
                 endpoint = partial(Endpoint[Any], framing=framing, codec=codec)
                 server = self._server(runtime, self._new_stream, handler, config, endpoint=endpoint, sessions=sessions)
             server.addresses = [address_of(sock) for sock in sockets]
@@ -399,9 +396,9 @@ class Adapter:
             ValueError: `config` joins messages, or `multicast_group` is no multicast address; see `serve`.
         """
         async with self.server_runtime(sessions, **where).held() as runtime:
-            opened = await _datagram_sockets(runtime, host, port, family, broadcast, multicast_group, socket)
+            opened = await datagram_sockets(runtime, host, port, family, broadcast, multicast_group, socket)
             endpoint = partial(runtime.new_datagram_endpoint, framing=framing, codec=codec)
-            with _given_away(opened) as sockets:
+            with given_away(opened) as sockets:
                 server = self._server(runtime, self._new_stream, handler, config, endpoint=endpoint, sessions=sessions)
             server.addresses = [sock.getsockname() for sock in sockets]
             for sock in sockets:
@@ -445,7 +442,7 @@ class Adapter:
             inbox: Inbox[Any] = Inbox()
             heard_by = inbox if handler is None else handler
             endpoint: Any = runtime.new_datagram_endpoint(heard_by, config, framing=framing, codec=codec)
-            infos = await look_up(runtime, host, port, socket.SOCK_DGRAM)
+            infos = await addresses_of(runtime, host, port, socket.SOCK_DGRAM)
             sock, peer, is_connected = runtime.open_udp_client(infos, broadcast=broadcast, local_host=local_host)
             live_on(runtime, endpoint)
             DatagramSocket(runtime, endpoint, sock, is_connected)
@@ -509,113 +506,3 @@ def _check_websocket(
         raise ValueError(f"websocket='auto' tells frames by their first byte, FE: it goes with no framing={framing!r}")
     if websocket.or_raw and context is not None:
         raise ValueError("websocket='auto' looks at a first byte that TLS would hide: it goes with no ssl")
-
-
-async def _stream_listeners(
-    runtime: Runtime, host: Hosts, port: int, family: int, backlog: int, given: Given | None
-) -> list[socket.socket]:
-    if given is not None:
-        _refuse_family(family)
-        return given_listeners(given, host, port)
-    found = await _look_up_each(runtime, host, port, family, socket.SOCK_STREAM)
-    return _opened(found, lambda infos: runtime.open_tcp_listeners(infos, port, backlog))
-
-
-async def _datagram_sockets(
-    runtime: Runtime,
-    host: Hosts,
-    port: int,
-    family: int,
-    broadcast: bool,
-    multicast_group: str | None,
-    given: Given | None,
-) -> list[socket.socket]:
-    if given is not None and multicast_group is not None:
-        text = f"multicast_group={multicast_group!r} is joined by a socket that is opened here: give no socket="
-        raise TypeError(text)
-    if given is not None:
-        _refuse_family(family)
-        return given_datagram_sockets(given, host, port, broadcast=broadcast)
-    if multicast_group is not None and len(hosts_of(host)) > 1:
-        raise ValueError(f"multicast_group={multicast_group!r} is joined on one interface: give one host, not {host!r}")
-    found = await _look_up_each(runtime, host, port, family, socket.SOCK_DGRAM)
-    servers = partial(runtime.open_udp_servers, port=port, broadcast=broadcast, multicast_group=multicast_group)
-    return _opened(found, servers)
-
-
-def _refuse_family(family: int) -> None:
-    if family:
-        raise TypeError(f"socket= has a family already: give no family={family}")
-
-
-async def _look_up_each(
-    runtime: Runtime, host: Hosts, port: int, family: int, kind: socket.SocketKind
-) -> list[tuple[str, list[AddressInfo]]]:
-    """The hosts to listen on and their addresses, of one family where `family` is not 0."""
-    found: list[tuple[str, list[AddressInfo]]] = []
-    for each in hosts_of(host):
-        infos: list[AddressInfo] = []
-        for name in names_of(each):
-            infos += await look_up(runtime, name, port, kind, socket.AI_PASSIVE)
-        wanted = [info for info in infos if family in (0, info[0])]
-        if not wanted:
-            raise OSError(EADDRNOTAVAIL, f"host {each!r} has no address of family {family}")
-        found.append((each, wanted))
-    return found
-
-
-def _opened(
-    found: list[tuple[str, list[AddressInfo]]], open_all: Callable[[list[AddressInfo]], list[socket.socket]]
-) -> list[socket.socket]:
-    """Sockets on each of several hosts; where one cannot be had, none."""
-    sockets = open_all([info for _, infos in found for info in infos])
-    if len(found) > 1:
-        with _given_away(sockets):
-            check_each(found, sockets)
-    return sockets
-
-
-@contextmanager
-def _given_away(sockets: list[socket.socket]) -> Iterator[list[socket.socket]]:
-    """Sockets that are somebody's at the end; where that fails they are closed."""
-    with ExitStack() as opened:
-        for sock in sockets:
-            opened.enter_context(sock)
-        yield sockets
-        opened.pop_all()
-
-
-async def outcome(runtime: Runtime, begin: Callable[[Callable[[T | Exception], object]], Handle | None]) -> T:
-    """Wait for what is told to a callback, and give or raise it. Where the wait is cancelled, so is
-    what `begin` gave."""
-    told, results = runtime.new_event(), list[T | Exception]()
-
-    def done(result: T | Exception) -> None:
-        results.append(result)
-        told.set()
-
-    begun = begin(done)
-    try:
-        await told.wait()
-    except BaseException:
-        if begun is not None:
-            begun.cancel()
-        for result in results:  # just when nobody waited any more
-            if isinstance(result, Session):
-                result.abort()
-        raise
-    result = results[0]
-    if isinstance(result, Exception):
-        raise result
-    return result
-
-
-async def look_up(
-    runtime: Runtime, host: str | None, port: int, kind: socket.SocketKind, flags: int = 0
-) -> list[AddressInfo]:
-    """The addresses of a host; see `Network.look_up`."""
-
-    def begin(done: Callable[[Found], object]) -> None:
-        runtime.look_up(done, host, port, kind, flags)
-
-    return [*await outcome(runtime, begin)]
