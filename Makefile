@@ -12,7 +12,7 @@ SPREAD := -n 4 --dist loadfile
 ALL := . transports/sockets $(ADAPTERS:%=transports/%) tap cluster cli conformance examples/trio_adapter examples/tornado_adapter
 
 .PHONY: demo test lint types conformance mutants mutants-adapters coverage mutation bench bench-quick bench-behaviour \
-    bench-guard serial-damage cluster-seeds soak sanitize fuzz simulate wheels clean
+    bench-guard serial-damage cluster-seeds cluster-brokers soak sanitize fuzz simulate wheels clean
 
 demo: .venv/installed
 	$(BIN)/packetcore demo
@@ -77,6 +77,10 @@ serial-damage: .venv/ready
 # A thousand clusters in one thread each, with all that may go wrong: whether each identity has one holder in the end.
 cluster-seeds: .venv/ready
 	$(BIN)/python -m tests.cluster_simulation --seeds 1000
+
+# Three brokers that are one, each killed while it leads: how long a fleet waits. Takes a minute.
+cluster-brokers: .venv/ready
+	$(BIN)/python -m tests.cluster_of_brokers
 
 soak: .venv/ready
 	for name in $(ADAPTERS); do $(BIN)/python benchmarks/soak.py --transport $$name --minutes 5 || exit 1; done
