@@ -18,13 +18,7 @@ from packetcore._connection_pool import ConnectionPool, ConnectionPoolStats, Lea
 from packetcore._datagram import DatagramEndpoint, DatagramFraming, DatagramSession
 from packetcore._deadlines import Deadlines
 from packetcore._decoder import decode
-from packetcore._driver import (
-    ENTRY_POINT_GROUP,
-    TLS,
-    Driver,
-    installed_transports,
-    load_driver,
-)
+from packetcore._driver import ENTRY_POINT_GROUP, Driver, installed_transports, load_driver
 from packetcore._endpoint import Endpoint
 from packetcore._errors import (
     IdentityTaken,
@@ -57,6 +51,7 @@ from packetcore._session import Session
 from packetcore._state import TRANSITIONS, Input, State
 from packetcore._stats import EndpointStats, Stats
 from packetcore._stream import AsyncStream, StreamBase, SyncStream, ask, ask_and_wait
+from packetcore._tls import TLS
 from packetcore._waiting import AsyncCondition, AsyncEvent, Handle, SyncCondition
 from packetcore._wiretap import Wiretap
 
