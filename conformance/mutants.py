@@ -205,7 +205,7 @@ MUTANTS = [
     ),
     Mutant(
         "a client trusts any server",
-        "packetcore/_driver.py",
+        "packetcore/_tls.py",
         "        if self.alpn:",
         "        if not server_side:\n"
         "            context.check_hostname = False\n"

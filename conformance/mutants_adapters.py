@@ -110,9 +110,16 @@ FAULTS: dict[str, list[Mutant]] = {
         Mutant(
             "a closing server does not wait for its functions",
             f"{SOCKETS}/_server.py",
-            "return self._is_empty and not self._functions.others()",
-            "return self._is_empty",
+            "return self.endpoint.is_empty and not self._functions.others()",
+            "return self.endpoint.is_empty",
             "test_functions",
+        ),
+        Mutant(
+            "a closing server cuts off the handshakes under way",
+            f"{SOCKETS}/_server.py",
+            "min(grace, HANDSHAKE_GRACE)",
+            "0.0",
+            "test_a_handshake_that_is_under_way",
         ),
         Mutant(
             "a closing server does not cancel its functions",

@@ -439,7 +439,7 @@ class DatagramEndpoint(Endpoint[AnyPacket]):
         return self.now
 
     def _refusal(self, addr: Address) -> Refusal | None:
-        return Refusal.SHUTDOWN if self.draining else self.sessions.refusal(addr[0])
+        return Refusal.SHUTDOWN if not self.admits else self.sessions.refusal(addr[0])
 
     def _admit(self, data: bytes, addr: Address, now: float, host: DatagramHost | None) -> _Peer[AnyPacket] | None:
         """Open a session for a stranger, if what it sent is worth one."""

@@ -107,7 +107,9 @@ class Endpoint(Generic[AnyPacket]):
         self.session_type: type[Session[AnyPacket]] = PacedSession if self.config.interframe_delay else Session
         """What an adapter makes the session of a stream by."""
         self.draining = False
-        """Whether it takes no new sessions."""
+        """Whether it is shutting down."""
+        self.admits = True
+        """Whether it takes new sessions. One that begins while it drains is drained at once."""
         self.is_server = is_server
         """Whether the peers came to us."""
         self.log_exception = log_exception
@@ -180,6 +182,11 @@ class Endpoint(Generic[AnyPacket]):
             closed=counted.closed.copy(),
         )
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether none of its sessions is open, or has yet to tell its handler of its end."""
+        return not self._stats.sessions
+
     def own_sessions(self) -> list[Session[AnyPacket]]:
         """Those of its sessions that are open, the longest silent first."""
         return [session for session in self.sessions if session.endpoint is self]
@@ -219,15 +226,18 @@ class Endpoint(Generic[AnyPacket]):
         limit = self.config.connect_timeout
         return TimeoutError(f"connecting to {host} port {port} took longer than connect_timeout={limit} s")
 
-    def drain(self, now: float, on_empty: Callable[[], object]) -> None:
+    def drain(self, now: float, on_empty: Callable[[], object], *, admit_late: bool = False) -> None:
         """Shut down in good order: admit nobody, and let each handler finish its session.
 
         Args:
             now: the time, in seconds.
             on_empty: called once no session is left, which may be at once. Until then
                 keep the sockets running; when patience is over, call `abort`.
+            admit_late: admit who had come before and has no session yet, as during a TLS handshake. Then
+                `on_empty` is called each time that no session is left.
         """
         self.draining = True
+        self.admits = admit_late
         self._on_empty.append(on_empty)
         for session in self.own_sessions():
             session.drain(now)
@@ -242,8 +252,9 @@ class Endpoint(Generic[AnyPacket]):
         self.on_ended(error)
 
     def abort(self, now: float) -> None:
-        """End every session that is left, now, with SHUTDOWN."""
+        """End every session that is left, now, with SHUTDOWN, and admit nobody."""
         self.draining = True
+        self.admits = False
         for session in self.own_sessions():
             session.abort(CloseReason.SHUTDOWN)
             session.flush(now)
@@ -309,8 +320,13 @@ class Endpoint(Generic[AnyPacket]):
         _log_event(logging.INFO, session, "session %d with %s opened")
 
     def _check_empty(self) -> None:
-        while self._on_empty and not self._stats.sessions:
-            self._on_empty.pop()()
+        if not self.is_empty:
+            return
+        told = self._on_empty
+        if not self.admits:
+            self._on_empty = []
+        for on_empty in [*told]:
+            on_empty()
 
 
 def _log_event(level: int, session: Session[Any], message: str, reason: CloseReason | None = None) -> None:

@@ -45,7 +45,10 @@ class Parent(Protocol[S, AnyPacket]):
     """Whether a session may be used on the thread alone on which it began."""
 
     draining: bool
-    """Whether it takes no new sessions."""
+    """Whether it is shutting down."""
+
+    admits: bool
+    """Whether it takes new sessions."""
 
     runtime: Any
     """What its sessions live on, where an adapter has said so."""

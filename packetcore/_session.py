@@ -423,7 +423,7 @@ class Session(Pump, Generic[AnyPacket]):
         self._now = now
         endpoint = self._endpoint
         try:
-            if endpoint.draining:
+            if not endpoint.admits:
                 raise PoolFull(Refusal.SHUTDOWN.value, Refusal.SHUTDOWN)
             self.id = endpoint.sessions.add(self, now, host=self.peer[0] or None)
         except PoolFull as full:
@@ -437,6 +437,8 @@ class Session(Pump, Generic[AnyPacket]):
             endpoint.admitted(self)
             self._call(self._handler.connected)
             endpoint.opened(self)
+            if endpoint.draining:
+                self.drain(now)
         self._pump()
 
     def eof(self, now: float, *, truncated: bool = False) -> None:

@@ -141,6 +141,7 @@ def test_it_can_be_subclassed_or_says_that_it_cannot(name: str) -> None:
 
     of_base = {each: other for each, value in vars(base).items() if callable(value) and not each.startswith("__")}
     for more in ({}, {"__slots__": ()}, {"__slots__": ("a", "__weakref__")}, of_base):
+        gc.collect()  # what other tests left
         before = sys.getrefcount(base)
         sub: Any = type("Sub", (base,), {"__del__": rise, **more})
         thing = sub()

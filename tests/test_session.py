@@ -534,6 +534,22 @@ def test_draining_lets_sessions_flush_refuses_new_ones_and_says_when_it_is_done(
     assert done == [True]
 
 
+def test_one_whose_handshake_was_under_way_is_drained_as_it_begins() -> None:
+    rig = Rig()
+    done: list[bool] = []
+    rig.endpoint.drain(101, lambda: done.append(True), admit_late=True)
+    assert done == [True]
+    late, _ = rig.open()
+    assert rig.handler.calls[-1] == ("connected",)
+    late.eof(102)
+    late.lost(None, 102)
+    assert rig.handler.calls[-1] == ("disconnected", CloseReason.SHUTDOWN)
+    assert done == [True, True]
+    rig.endpoint.abort(103)
+    refused, _ = rig.open()
+    assert refused.close_reason is CloseReason.REFUSED
+
+
 def test_an_abort_of_the_endpoint_ends_what_is_left() -> None:
     rig = Rig()
     session, host = rig.open()

@@ -529,14 +529,6 @@ def test_a_reactor_that_takes_no_sockets_listens_in_its_own_way(driver: TwistedD
         driver.connect(*server.address)
 
 
-def test_a_server_that_closes_waits_for_no_handshake(driver: TwistedDriver, server_tls: TLS) -> None:
-    server: Any = driver.start_server(tls=server_tls, config=Config(connect_timeout=None))
-    with raw_peer(server, None) as peer:
-        until(driver, lambda: bool(server.listening._opening))
-        driver.call(server.close)
-        assert peer.recv(1) == b""
-
-
 def test_a_handshake_that_fails_is_one_try_of_a_client(driver: TwistedDriver, client_tls: TLS) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(DEADLINE)

@@ -6,13 +6,16 @@ Both sides say when they have finished, and who does not is told apart.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import pytest
 
 from packetcore import CloseReason, Config, Driver, Packet, Refusal, ServerBase, Session, encode
 from packetcore_conformance.certificates import SERVER_NAME, Certificates
+from packetcore_conformance.peer import DEADLINE, Peer
 from packetcore_conformance.recorder import Recorder, echo
 from packetcore_conformance.rig import Rig
 from packetcore_conformance.tls_peer import TLSPeer
@@ -256,3 +259,59 @@ def test_a_handshake_that_fails_is_counted(rig: Rig, certificates: Certificates,
     assert server.stats.refused == 1
     assert server.stats.opened == 0
     peer.wait_closed()
+
+
+class Halting(socket.socket):
+    """A client's socket on which something happens in the midst of the TLS handshake: when the server has
+    answered, and before it is told that this side has finished."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        super().__init__()
+        self._meanwhile: list[Callable[[], object]] = [lambda: None, meanwhile]
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        if self._meanwhile:
+            self._meanwhile.pop(0)()
+        super().sendall(data, flags)
+
+
+def test_a_handshake_that_is_under_way_when_the_server_closes_comes_to_a_session(
+    rig: Rig, certificates: Certificates
+) -> None:
+    def say_goodbye(session: Session) -> None:
+        session.send(WHOLE)
+        session.close()
+
+    handler = Recorder(draining=say_goodbye)
+    server = rig.serve(handler, tls=certificates.server)
+    closing: list[Callable[[], object]] = []
+
+    def close_server() -> None:
+        closing.append(rig.in_background(server.close, DEADLINE))
+        deadline = time.monotonic() + DEADLINE
+        while time.monotonic() < deadline:
+            try:
+                Peer.connect(server.address).close()
+            except ConnectionRefusedError:
+                return
+            except ConnectionResetError:  # it had not been accepted
+                pass
+        raise AssertionError("a server that closes listens on")
+
+    with Halting(close_server) as sock:
+        sock.connect(server.address)
+        peer = TLSPeer(sock, certificates.raw_context(), SERVER_NAME)
+        assert peer.receive_rest() == encode(WHOLE)
+        peer.finish()
+        peer.cut()
+        closing[0]()
+    assert handler.wait_reasons() == [CloseReason.SHUTDOWN]
+    assert len(handler.calls("draining")) == 1
+
+
+def test_no_handshake_outlasts_the_grace_of_a_server_that_closes(rig: Rig, certificates: Certificates) -> None:
+    server = rig.serve(Recorder(), Config(connect_timeout=None), tls=certificates.server)
+    peer = rig.peer(server)
+    rig.call(server.close, 0.1)
+    peer.wait_closed()
+    assert server.stats.opened == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from ssl import SSLContext
 from typing import Any
@@ -44,6 +44,7 @@ class Listening:
         self._proxies = proxies
         self._websocket = websocket
         self._opening: dict[socket.socket, Handle] = {}
+        self._on_change: Callable[[], object] | None = None
         self._listeners = [Listener(network, sock, self._accepted) for sock in sockets]
 
     def reload_tls(self, context: Any) -> None:
@@ -55,6 +56,21 @@ class Listening:
         else:
             self._network.check_tls(context)
         self._context = context
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether handshakes or headers are under way."""
+        return bool(self._opening)
+
+    def stop(self, on_change: Callable[[], object]) -> None:
+        """Accept no more, and let the handshakes and headers under way come to their end. Idempotent.
+
+        Args:
+            on_change: called when one of them has.
+        """
+        self._on_change = on_change
+        for listener in self._listeners:
+            listener.close()
 
     def close(self) -> None:
         """Accept no more, and end the handshakes and headers under way. Idempotent."""
@@ -74,7 +90,7 @@ class Listening:
             self._endpoint.refused(peer, Refusal.PROXY_FAILED, f"{peer[0]} is in no network of proxy_protocol")
 
     def _told(self, sock: socket.socket, proxy: Address, result: Address | Exception) -> None:
-        del self._opening[sock]
+        self._leave(sock)
         if isinstance(result, Exception):
             self._endpoint.refused(proxy, Refusal.PROXY_FAILED, result)
         else:
@@ -96,7 +112,7 @@ class Listening:
     def _told_first(
         self, websocket: WebSocketOptions, sock: socket.socket, peer: Address, first: bytes | OSError
     ) -> None:
-        del self._opening[sock]
+        self._leave(sock)
         if isinstance(first, OSError):
             self._endpoint.refused(peer, Refusal.WEBSOCKET_FAILED, first)
         elif first == b"G":  # of "GET", and of no frame
@@ -112,7 +128,7 @@ class Listening:
             records = server_records(websocket, context)
 
             def done(result: Session[Any] | Exception) -> None:
-                self._opening.pop(sock, None)
+                self._leave(sock)
                 if isinstance(result, Exception):
                     what = Refusal.WEBSOCKET_FAILED if records.is_secured else Refusal.TLS_FAILED
                     self._endpoint.refused(peer, what, result)
@@ -133,6 +149,12 @@ class Listening:
                 self._opening[sock] = opening
 
     def _opened(self, sock: socket.socket, peer: Address, result: Session[Any] | Exception) -> None:
-        self._opening.pop(sock, None)
+        self._leave(sock)
         if isinstance(result, Exception) and self._context is not None:
             self._endpoint.refused(peer, Refusal.TLS_FAILED)
+
+    def _leave(self, sock: socket.socket) -> None:
+        """What was under way has come to something."""
+        self._opening.pop(sock, None)
+        if self._on_change is not None:
+            self._on_change()

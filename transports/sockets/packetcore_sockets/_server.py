@@ -21,6 +21,10 @@ from packetcore_sockets._functions import Functions
 from packetcore_sockets._listening import Listening
 from packetcore_sockets._runtime import Runtime
 
+HANDSHAKE_GRACE = 2.0
+"""Seconds of the grace of a server that closes after which it waits for no handshake: a silent peer is not to
+hold it up, and one that is there needs some round trips."""
+
 
 class Server(ServerBase[AnyPacket]):
     """A server that listens; `serve` gives it.
@@ -47,7 +51,7 @@ class Server(ServerBase[AnyPacket]):
         """Its sockets, of TCP."""
         self._changed = AsyncCondition(runtime.new_event)
         self._functions = Functions(runtime, new_stream, self._changed.notify_all)
-        self._is_empty = self._is_closed = False
+        self._is_closed = False
         self._serving = 0
         self._error: BaseException | None = None
         super().__init__(handler, self._functions.start, config, runtime.log_exception, endpoint, sessions)
@@ -76,10 +80,16 @@ class Server(ServerBase[AnyPacket]):
             SystemExit: a handler did, or `KeyboardInterrupt`, which nobody has been told; once.
         """
         try:
+            grace = 0.0 if self._error else grace
+            since = self.runtime.time()
+            if self.listening is not None:
+                self.listening.stop(self._changed.notify_all)
+            self.endpoint.drain(since, self._changed.notify_all, admit_late=self._is_opening())
+            await self.runtime.within(min(grace, HANDSHAKE_GRACE), self._changed, lambda: not self._is_opening())
             self._stop_listening()
-            self.endpoint.drain(self.runtime.time(), self._emptied)
-            await self.runtime.within(0.0 if self._error else grace, self._changed, self._is_over)
+            await self.runtime.within(max(0.0, since + grace - self.runtime.time()), self._changed, self._is_over)
         finally:
+            self._stop_listening()
             self.endpoint.abort(self.runtime.time())
             self._functions.cancel()
             try:
@@ -102,12 +112,11 @@ class Server(ServerBase[AnyPacket]):
             raise LocalProtocolError("reload_tls: this server speaks no TLS")
         self.listening.reload_tls(context)
 
-    def _emptied(self) -> None:
-        self._is_empty = True
-        self._changed.notify_all()
-
     def _is_over(self) -> bool:
-        return self._is_empty and not self._functions.others()
+        return self.endpoint.is_empty and not self._functions.others()
+
+    def _is_opening(self) -> bool:
+        return self.listening is not None and self.listening.is_opening
 
     def _stop_listening(self) -> None:
         if self.listening is not None:

@@ -102,9 +102,17 @@ class UnixListening(Listening):
         self._path = path
         self._file = None if path.startswith("\0") else _identity(path)
 
+    def stop(self, on_change: Callable[[], object]) -> None:
+        """See `Listening`."""
+        super().stop(on_change)
+        self._remove()
+
     def close(self) -> None:
         """See `Listening`."""
         super().close()
+        self._remove()
+
+    def _remove(self) -> None:
         with suppress(OSError):
             if self._file is not None and _identity(self._path) == self._file:
                 os.unlink(self._path)

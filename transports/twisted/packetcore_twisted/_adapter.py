@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from os import PathLike
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -89,13 +88,11 @@ class PacketFactory(AsyncServer[AnyPacket]):
         """By which connections come, where that is not another's."""
         self.tls: Any = None
         """What puts TLS beneath the protocols of `port`; `None` for nothing."""
-        self.listening: Any = SimpleNamespace(close=self._turn_away, reload_tls=self._reload_tls)
-        self._shaking_hands: set[PacketProtocol] = set()
+        self.listening: Any = _Protocols(self)
 
     def buildProtocol(self, addr: object) -> PacketProtocol:  # noqa: N802
         protocol = PacketProtocol(self.endpoint, self.reactor)
-        self._shaking_hands.add(protocol)
-        protocol.opened.addBoth(self._shook_hands, protocol)
+        self.listening.add(protocol)
         return protocol
 
     def doStart(self) -> None:  # noqa: N802
@@ -103,25 +100,50 @@ class PacketFactory(AsyncServer[AnyPacket]):
 
     doStop = doStart  # noqa: N815
 
-    def _reload_tls(self, context: Any) -> None:
-        if self.tls is None:
-            raise LocalProtocolError("reload_tls: this server speaks no TLS of its own")
-        self.runtime.check_tls(context)
-        self.tls.options = context
 
-    def _turn_away(self) -> None:
-        port, self.port = self.port, None
+class _Protocols:
+    """A factory's way in, as `packetcore_sockets.Listening` is that of other servers: its port, and the protocols
+    that have no session yet."""
+
+    def __init__(self, factory: PacketFactory[Any]) -> None:
+        self._factory = factory
+        self._opening: set[PacketProtocol] = set()
+        self._on_change: Callable[[], object] | None = None
+
+    @property
+    def is_opening(self) -> bool:
+        return any(protocol.connected for protocol in self._opening)
+
+    def add(self, protocol: PacketProtocol) -> None:
+        self._opening.add(protocol)
+        protocol.opened.addBoth(self._opened, protocol)
+
+    def reload_tls(self, context: Any) -> None:
+        if self._factory.tls is None:
+            raise LocalProtocolError("reload_tls: this server speaks no TLS of its own")
+        self._factory.runtime.check_tls(context)
+        self._factory.tls.options = context
+
+    def stop(self, on_change: Callable[[], object]) -> None:
+        self._on_change = on_change
+        port, self._factory.port = self._factory.port, None
         if port is not None:
             port.stopListening()
-        for protocol in [*self._shaking_hands]:
+
+    def close(self) -> None:
+        self.stop(self._on_change or bool)
+        for protocol in [*self._opening]:
             if protocol.connected:
                 protocol.abort()
 
-    def _shook_hands(self, result: Any, protocol: PacketProtocol) -> Any:
-        self._shaking_hands.discard(protocol)
+    def _opened(self, result: Any, protocol: PacketProtocol) -> Any:
+        self._opening.discard(protocol)
+        endpoint = self._factory.endpoint
         transport: Any = protocol.transport
-        if isinstance(result, Failure) and transport is not None and self.endpoint.is_server:
-            self.endpoint.refused(address_of(transport.getPeer()), Refusal.TLS_FAILED)
+        if isinstance(result, Failure) and transport is not None and endpoint.is_server:
+            endpoint.refused(address_of(transport.getPeer()), Refusal.TLS_FAILED)
+        if self._on_change is not None:
+            self._on_change()
         return result
 
 
