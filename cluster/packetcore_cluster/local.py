@@ -74,12 +74,22 @@ class LocalBroker:
             raise RuntimeError("the broker does not run")
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is there: it may have been killed by others."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Begin, and wait until it listens."""
         store = Path(self._directory.name)
         command = [self._program, "-a", "127.0.0.1", "-p", str(self._port), "-js", "-sd", str(store)]
         with (store / "log").open("ab") as log:
-            self._process = subprocess.Popen([*command, "--ports_file_dir", str(store)], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [*command, "--ports_file_dir", str(store)],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the program that uses it, whose workers say goodbye first
+            )
         ports = store / f"nats-server_{self._process.pid}.ports"
         deadline = time.monotonic() + _PATIENCE
         while not (ports.exists() and (text := ports.read_text(encoding="utf-8"))):
