@@ -1,0 +1,1 @@
+"""Devices that move between two gateways, and a web service that reaches them wherever they are, over NATS."""
