@@ -17,6 +17,11 @@ ALL := . transports/sockets $(ADAPTERS:%=transports/%) tap cluster cli conforman
 demo: .venv/installed
 	$(BIN)/packetcore demo
 
+# Two gateways over NATS, devices that move between them, and a page to watch and command them: examples/fleet.
+.PHONY: fleet
+fleet: .venv/ready
+	cd examples && $(CURDIR)/$(BIN)/python -m fleet
+
 test: .venv/ready
 	PACKETCORE_PURE=1 PACKETCORE_NO_UVLOOP=1 $(BIN)/pytest -q $(SPREAD) $(TWINS) \
 	    --pyargs packetcore_conformance --transport asyncio --transport trio --transport tornado
