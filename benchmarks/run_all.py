@@ -52,6 +52,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     ),
     "scale": ("scale.py",),
     "slow_peer": ("slow_peer.py",),
+    "workers": ("workers.py",),
 }
 """By the name of its results: a script and its options."""
 
@@ -67,6 +68,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "connections.py": ("--connections", "500"),
     "scale.py": ("--rounds", "1", "--seconds", "0.3", "--connections", "1000", "--only", "uvloop"),
     "slow_peer.py": ("--transport", "uvloop", "--case", "slow consumer"),
+    "workers.py": ("--rounds", "1", "--seconds", "1"),
 }
 """By script: the options that make it short. They come last and so have the last word."""
 
