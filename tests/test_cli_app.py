@@ -61,6 +61,52 @@ number = 5
 """
 
 
+MANAGED = """
+import logging
+from contextlib import asynccontextmanager, contextmanager
+
+from packetcore import Handler, Packet, SessionPool
+
+logger = logging.getLogger("managed")
+
+class Gateway(Handler):
+    def __init__(self, sessions):
+        self.sessions = sessions
+
+    def packet_received(self, session, packet):
+        session.bind(packet.payload)
+        session.send(Packet(packet.id, b"%d" % self.sessions.find(packet.payload).id))
+
+    def disconnected(self, session, reason):
+        logger.info("gateway: %s", reason.name)
+
+@contextmanager
+def application():
+    sessions = SessionPool()
+    logger.info("gateway: entered")
+    yield Gateway(sessions), sessions
+    logger.info("gateway: left, %d sessions", len(sessions))
+
+@asynccontextmanager
+async def application_soon():
+    with application() as given:
+        yield given
+
+@asynccontextmanager
+async def alone():
+    yield Gateway(None)
+
+@contextmanager
+def without_pool():
+    yield Gateway(None), []
+
+@asynccontextmanager
+async def broken():
+    raise OSError("no broker")
+    yield
+"""
+
+
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Writes a module into the current directory, with a name that no other test imports; gives that."""
@@ -118,6 +164,47 @@ def test_it_is_served_over_udp_in_the_framing_that_is_asked_for(written: Callabl
             device.sendto(b"status\n", (host, int(port)))
             assert device.recv(100) == b"STATUS\n"
         assert server.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "transport"),
+    [
+        ("application", "blocking"),
+        ("application", "gevent"),
+        ("application_soon", "asyncio"),
+        ("application_soon", "twisted"),
+    ],
+)
+def test_an_application_with_sessions_of_its_own_is_entered_and_left(
+    written: Callable[[str], str], name: str, transport: str
+) -> None:
+    options = ["--app", f"{written(MANAGED)}:{name}", "--transport", transport, "--grace", "0.1"]
+    with serving(*options) as server:
+        host, _, port = server.first_line.removeprefix("listening on ").rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=DEADLINE) as device:
+            device.sendall(encode(Packet(7, b"meter")))
+            assert device.recv(4096) == encode(Packet(7, b"1"))  # found in its register
+            assert server.end() == 0
+    told = [line.rpartition("gateway: ")[2] for line in server.log if "gateway: " in line]
+    assert told == ["entered", "SHUTDOWN", "left, 0 sessions"]  # the server was closed before
+
+
+@pytest.mark.parametrize(
+    ("name", "transport", "said"),
+    [
+        ("without_pool", "asyncio", "its sessions are of type list, which is no SessionPool"),
+        ("alone", "blocking", "is for async with, and this transport blocks: it takes a with"),
+        ("broken", "asyncio", "entering it raised OSError: no broker (MODULE.py, line 42); --verbose shows the"),
+    ],
+)
+def test_what_cannot_be_entered_is_told_in_one_line(
+    written: Callable[[str], str], capsys: pytest.CaptureFixture[str], name: str, transport: str, said: str
+) -> None:
+    module = written(MANAGED)
+    assert main(["serve", "--app", f"{module}:{name}", "--transport", transport]) == 1
+    told = capsys.readouterr().err
+    assert said.replace("MODULE", module) in told
+    assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -183,6 +270,10 @@ def test_a_serial_line_takes_no_function(written: Callable[[str], str], capsys: 
     path = f"{written(GATEWAY)}:handle"
     assert main(["serve", "--app", path, "--serial", "/dev/there-is-none"]) == 1
     assert f"--app '{path}': a serial line needs a packetcore.Handler, no function" in capsys.readouterr().err
+    path = f"{written(MANAGED)}:application_soon"
+    sys.modules.pop(path.partition(":")[0])
+    assert main(["serve", "--app", path, "--serial", "/dev/there-is-none"]) == 1
+    assert f"--app '{path}': a serial line has no register of sessions" in capsys.readouterr().err
 
 
 def test_an_application_and_echo_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,17 +8,26 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
-from packetcore import Driver, Handler
+from packetcore import Driver, Handler, SessionPool
 from packetcore_cli._failure import Failure
 from packetcore_cli._terminal import Terminal
 from packetcore_sockets import SyncDriver
 
 Application = Handler[Any] | Callable[[Any], Any]
 """What the servers of every adapter take: a handler, or a function over a stream."""
+
+
+class Served(NamedTuple):
+    """What a server is started with."""
+
+    application: Application
+    sessions: SessionPool[Any] | None = None
+    """The register that it shares with others, such as that of a cluster; `None` for one of its own."""
 
 
 class App:
@@ -47,9 +56,13 @@ class App:
                 where = ".".join([module, *names[:at]])
                 raise Failure(f"--app {path!r}: {where} has no {part!r}") from None
 
-    def application(self, driver: Driver) -> Application:
+    def application(self, driver: Driver, leaving: ExitStack) -> Served:
         """What is to be served. A class, and a function without parameters, is called for it, on the
-        runtime's thread and once; an `async def` without parameters is awaited.
+        runtime's thread and once; an `async def` without parameters is awaited. What is a context manager then is
+        entered. Any of them may give a pair, the second of which is the register of sessions.
+
+        Args:
+            leaving: leaves the context manager, when the server is closed.
 
         Raises:
             Failure: it raised, or gave no application.
@@ -60,13 +73,18 @@ class App:
                 f"--app {self._path!r}: this class needs arguments; name a function without any that makes one"
             )
         if isinstance(found, type) or (callable(found) and not isinstance(found, Handler) and _needed(found) == 0):
-            what = f"{self._path.partition(':')[2]}() raised"
-            try:
-                found = driver.call(_without_exits, found)
-            except _Exited as exited:
-                raise self._failure(what, exited.error) from None
-            except Exception as error:
-                raise self._failure(what, error) from None
+            found = self._called(driver, f"{self._path.partition(':')[2]}() raised", found)
+        if isinstance(found, (AbstractAsyncContextManager, AbstractContextManager)) and not isinstance(found, Handler):
+            found = self._entered(driver, found, leaving)
+        if isinstance(found, tuple) and len(found) == 2:
+            found, sessions = found
+            if not isinstance(sessions, SessionPool):
+                kind = type(sessions).__name__
+                raise Failure(f"--app {self._path!r}: its sessions are of type {kind}, which is no SessionPool")
+            return Served(self._checked(driver, found), sessions)
+        return Served(self._checked(driver, found))
+
+    def _checked(self, driver: Driver, found: Any) -> Application:
         if isinstance(found, Handler):
             return found
         if callable(found) and not isinstance(found, type) and _needed(found) == 1:
@@ -81,6 +99,29 @@ class App:
             f"--app {self._path!r} is no application: {what}, "
             "which is no packetcore.Handler and no function over one stream"
         )
+
+    def _entered(self, driver: Driver, manager: Any, leaving: ExitStack) -> Any:
+        enter, leave = "__enter__", "__exit__"
+        if isinstance(manager, AbstractAsyncContextManager):
+            if isinstance(driver, SyncDriver):
+                raise Failure(f"--app {self._path!r} is for async with, and this transport blocks: it takes a with")
+            enter, leave = "__aenter__", "__aexit__"
+        given = self._called(driver, "entering it raised", getattr(manager, enter))
+        leaving.callback(self._called, driver, "leaving it raised", getattr(manager, leave), None, None, None)
+        return given
+
+    def _called(self, driver: Driver, what: str, function: Callable[..., Any], *args: object) -> Any:
+        """Call it on the runtime's thread.
+
+        Raises:
+            Failure: it raised, which was `what`.
+        """
+        try:
+            return driver.call(_without_exits, function, *args)
+        except _Exited as exited:
+            raise self._failure(what, exited.error) from None
+        except Exception as error:
+            raise self._failure(what, error) from None
 
     def _import(self, module: str) -> Any:
         if (here := os.getcwd()) not in sys.path:
@@ -111,9 +152,9 @@ class _Exited(Exception):
         self.error = error
 
 
-def _without_exits(function: Callable[[], Any]) -> Any:
+def _without_exits(function: Callable[..., Any], *args: object) -> Any:
     try:
-        return function()
+        return function(*args)
     except SystemExit as error:
         raise _Exited(error) from None
 

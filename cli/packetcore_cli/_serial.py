@@ -122,8 +122,10 @@ def serve_serial(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
         told.enter_context(heard(signals))
         printed = Lines(to_out, out, failed=partial(signals.put, 0))
         try:
-            with recorded(args, config) as config, transport as driver:
-                handler = application_of(app, driver, args, printed)
+            with recorded(args, config) as config, transport as driver, ExitStack() as beside:
+                handler, sessions = application_of(app, driver, args, printed, beside)
+                if sessions is not None:
+                    raise Failure(f"--app {args.app!r}: a serial line has no register of sessions")
                 if not isinstance(handler, Handler):
                     raise Failure(f"--app {args.app!r}: a serial line needs a packetcore.Handler, no function")
                 session = open_line(driver, args, handler, config)

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from packetcore import TLS, Config, Driver, EndpointStats, ServerBase, Session
-from packetcore_cli._app import App, Application
+from packetcore_cli._app import App, Served
 from packetcore_cli._arguments import refuse_with_udp
 from packetcore_cli._drivers import running_driver
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
@@ -114,12 +114,17 @@ def app_of(args: argparse.Namespace, err: Terminal) -> App | None:
 
 
 def application_of(
-    app: App | None, driver: Driver, args: argparse.Namespace, printed: Lines, worker: Worker | None = None
-) -> Application:
-    """What is to be served: the user's, or one of ours."""
+    app: App | None,
+    driver: Driver,
+    args: argparse.Namespace,
+    printed: Lines,
+    leaving: ExitStack,
+    worker: Worker | None = None,
+) -> Served:
+    """What is to be served: the user's, or one of ours; see `App.application`."""
     if app is not None:
-        return app.application(driver)
-    return Echo() if args.echo else Print(printed, "" if worker is None else f"worker {worker.index}  ")
+        return app.application(driver, leaving)
+    return Served(Echo() if args.echo else Print(printed, "" if worker is None else f"worker {worker.index}  "))
 
 
 def _serve(
@@ -152,10 +157,10 @@ def _serve(
         try:
             with recorded(args, config) as config, transport as driver, ExitStack() as beside:
                 notifier = Notifier()
-                application = application_of(app, driver, args, printed, worker)
+                served = application_of(app, driver, args, printed, beside, worker)
                 if worker is not None and not _may_serve(worker, signals):
                     return 0
-                server = _listen(driver, application, args, config, tls, sockets)
+                server = _listen(driver, served, args, config, tls, sockets)
 
                 def read() -> EndpointStats:
                     stats: EndpointStats = driver.call(lambda: server.stats, timeout=SCRAPE_TIMEOUT)
@@ -210,13 +215,16 @@ def _drain(driver: Driver, server: ServerBase[Content], grace: float, notifier: 
 
 def _listen(
     driver: Driver,
-    application: Any,
+    served: Served,
     args: argparse.Namespace,
     config: Config,
     tls: TLS | None,
     sockets: list[socket.socket],
 ) -> ServerBase[Content]:
+    application: Any = served.application
     options = framing_options(args.framing)
+    if served.sessions is not None:
+        options["sessions"] = served.sessions
     if args.proxy_protocol is not None:
         options["proxy_protocol"] = args.proxy_protocol
     if sockets:
