@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,10 +22,12 @@ import pytest
 import trustme
 import yaml
 
-from packetcore import Packet
+from packetcore import Config, Packet
 from packetcore_asyncio import Stream, connect, serve
+from packetcore_cli._parser import new_parser
 from packetcore_cluster import Cluster, IdentityNotConnected
 from packetcore_cluster.local import nats_server
+from tests.cli_process import Serving, serving
 from tests.cluster_broker import start_broker, until
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -41,65 +42,53 @@ def blocks(language: str) -> list[str]:
     ]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
-@contextmanager
-def running(program: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", program]
-    process = subprocess.Popen(command, env={**os.environ, **environ}, stdout=subprocess.PIPE, text=True)
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def test_the_gateway_and_the_service_on_the_page_run_and_end() -> None:
+def test_the_gateway_and_the_service_on_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("prometheus_client")
     gateway, service, _ = blocks("python")
-    metrics = free_port()
+    (tmp_path / "gateway.py").write_text(gateway, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
 
-    async def device(port: int) -> None:
-        async with await connect("127.0.0.1", port) as stream:
+    async def device(address: str) -> None:
+        host, _, port = address.rpartition(":")
+        async with await connect(host, int(port)) as stream:
             await stream.send(Packet(1, b"meter 7"))
             async for packet in stream:
                 heard.append(packet)
                 if packet.id == 7:
                     await stream.send(Packet(7, b"fine"))
 
-    async def test(url: str, process: subprocess.Popen[str], port: int) -> None:
-        connected = asyncio.ensure_future(device(port))
+    async def test(url: str, server: Serving) -> None:
+        connected = asyncio.ensure_future(device(server.first_line.removeprefix("listening on ")))
         async with Cluster(url, "fleet") as witness:
             await until(lambda: witness.find("meter 7"), "meter 7 is known")
-        told = await asyncio.to_thread(commanded, url)
+            assert witness.stats.workers == 2  # each has joined
+        told = await asyncio.to_thread(commanded)
         assert re.match(r"meter 7 is at \S+ since \S+ \S+\nmeter 7 says fine\n$", told), told
         await until(lambda: Packet(1, b"time") in heard, "the broadcast has come")
-        assert 'packetcore_sessions{endpoint="gateway"} 1.0' in await asyncio.to_thread(scraped)
-        process.send_signal(signal.SIGTERM)
+        assert 'packetcore_sessions{endpoint="serve"} 1.0' in await asyncio.to_thread(scraped, server)
+        server.send_signal(signal.SIGTERM)
         await asyncio.wait_for(connected, PATIENCE)
+        async with Cluster(url, "fleet") as witness:  # they have said goodbye
+            await until(lambda: not witness.stats.workers and not witness.stats.identities, "nothing is left")
 
-    def commanded(url: str) -> str:
-        with running(service, NATS_URL=url) as process:
-            told, _ = process.communicate(timeout=PATIENCE)
-            assert process.returncode == 0
-            return told
+    def commanded() -> str:
+        done = subprocess.run([sys.executable, "-c", service], timeout=PATIENCE, stdout=subprocess.PIPE, check=True)
+        return done.stdout.decode()
 
-    def scraped() -> str:
-        with urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=PATIENCE) as answer:
+    def scraped(server: Serving) -> str:
+        url = server.wait_log("metrics on ").rpartition(" ")[2]
+        with urlopen(url, timeout=PATIENCE) as answer:
             return str(answer.read().decode())
 
     heard: list[object] = []
-    with (
-        start_broker() as broker,
-        running(gateway, NATS_URL=broker.url, PORT="0", METRICS_PORT=str(metrics)) as process,
-    ):
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        asyncio.run(test(broker.url, process, int(line.rpartition(" ")[2])))
-        assert process.wait(PATIENCE) == 0
+    command = re.search(r"^packetcore serve (.*gateway:application.*)$", PAGE, re.MULTILINE)
+    assert command is not None
+    options = re.sub(r"-port \d+", "-port 0", command[1]).replace("--workers 4", "--workers 2")
+    with start_broker() as broker:
+        monkeypatch.setenv("NATS_URL", broker.url)
+        with serving(*options.replace("0.0.0.0", "127.0.0.1").split()) as server:
+            asyncio.run(test(broker.url, server))
+            assert server.process.wait(PATIENCE) == 0
 
 
 @contextmanager
@@ -210,21 +199,19 @@ def test_the_manifests_agree_with_the_program() -> None:
     assert [*selectors, budget["spec"]["selector"]["matchLabels"]] == [labels] * 3
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    program = blocks("python")[0]
     ports = {each["name"]: str(each["containerPort"]) for each in container["ports"]}
-    assert ports == {
-        "devices": re.findall(r'"PORT", "(\d+)"', program)[0],
-        "metrics": re.findall(r'"METRICS_PORT", "(\d+)"', program)[0],
-    }
-    assert container["command"] == ["python", re.findall(r"# (gateway\.py)", program)[0]]
-    assert {each["name"] for each in container["env"]} <= {*re.findall(r'environ\.get\("(\w+)"', program)}
+    command = [*container["command"], *container["args"]]
+    args = new_parser().parse_args(command[1:])
+    assert (command[0], args.app) == ("packetcore", "gateway:application")
+    assert ports == {"devices": str(args.port), "metrics": str(args.metrics_port)}
+    assert (args.host, args.metrics_host) == (["0.0.0.0"], "0.0.0.0")
+    assert {each["name"] for each in container["env"]} <= {*re.findall(r'environ\.get\("(\w+)"', blocks("python")[0])}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         (asked,) = (value for value in container[probe].values() if isinstance(value, dict))
         assert asked["port"] in ports
     assert [each["targetPort"] for each in service["spec"]["ports"]] == ["devices"]
     sleep = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    (grace,) = re.findall(r"grace=([\d.]+)", program)
-    assert pod["terminationGracePeriodSeconds"] > sleep + float(grace) + 5.0 + 10.0  # `close_timeout`, the lease
+    assert pod["terminationGracePeriodSeconds"] > sleep + args.grace + Config().close_timeout + 10.0  # of the lease
     assert yaml.safe_load(values)["config"]["cluster"] == {"enabled": True, "replicas": 3}
 
 
@@ -233,11 +220,11 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     if systemd is None:
         pytest.skip("systemd-analyze is not installed")
     for unit in blocks("ini"):
-        name = re.findall(r"^# \S*/(\S+)\n", unit)[0].replace("@.", "@01.")
-        unit = unit.replace("/srv/gateway/bin/python", sys.executable).replace("User=gateway\n", "User=root\n")
+        name = re.findall(r"^# \S*/(\S+)\n", unit)[0]
+        unit = unit.replace("/srv/gateway/bin/packetcore", sys.executable).replace("User=gateway\n", "User=root\n")
         (tmp_path / name).write_text(unit, encoding="utf-8")
-    units = [str(path) for path in sorted(tmp_path.iterdir())]
-    assert [Path(unit).name for unit in units] == ["gateway.socket", "gateway@01.service"]
+    units = [str(path) for path in tmp_path.iterdir()]
+    assert [Path(unit).name for unit in units] == ["gateway.service"]
     done = subprocess.run(
         [systemd, "verify", "--man=no", "--generators=no", *units],
         env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
