@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 from packetcore_cluster.local import LocalBroker
@@ -167,6 +168,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.devices < 1 or options.gateways < 1 or not 0 < options.stay < 1e6:
         parser.error("at least 1 device, 1 gateway, and a stay above 0 seconds, please")
+    if find_spec("aiohttp") is None:
+        raise SystemExit("the web service needs aiohttp: pip install aiohttp")
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
