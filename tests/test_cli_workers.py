@@ -255,6 +255,34 @@ def test_a_new_application_that_does_not_start_replaces_nobody_and_workers_follo
         wait_until(lambda: all(map(has_ended, before)))
 
 
+IMPATIENT = """
+import sys
+from packetcore import Backoff
+from packetcore_cli import _workers
+from packetcore_cli.__main__ import main
+
+_workers.BACKOFF = Backoff(initial=0.01, maximum=0.02)
+_workers.STARTS = 1
+sys.exit(main())
+"""
+
+
+def test_one_that_cannot_start_ends_all_where_no_other_serves(app: Callable[[str], str]) -> None:
+    command = (sys.executable, "-c", IMPATIENT)
+    with serving("--app", app(GATEWAY), "--workers", "2", command=command) as server:
+        address = address_of(server)
+        first, second = pids_of(address, 2)
+        device = Device(address)
+        app("raise OSError('no disk')\n")
+        os.kill(second if device.pid() == first else first, signal.SIGKILL)
+        server.wait_log("ended, exit status 1: another starts in", count=3)  # more often than one alone may
+        assert device.pid() in (first, second)
+        os.kill(device.pid(), signal.SIGKILL)
+        assert server.process.wait(DEADLINE) == 1
+        server.wait_log("in a row before they served")
+        device.close()
+
+
 def test_a_second_signal_ends_what_drains(app: Callable[[str], str]) -> None:
     with serving("--app", app(GATEWAY), "--workers", "2", "--grace", "1000") as server:
         device = Device(address_of(server))

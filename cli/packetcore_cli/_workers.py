@@ -44,7 +44,8 @@ BACKOFF = Backoff(initial=0.5, maximum=10.0)
 the longest wait is shorter than the patience of most peers."""
 
 STARTS = 5
-"""Workers in a row that may die before they serve; with one more of them nothing works, and all ends."""
+"""Workers in a row that may die before they serve; with one more of them nothing works, and all ends, unless
+another worker serves: what one lacks, as a broker that is away, those that have begun may do without."""
 
 STATS_PATIENCE = 2.0
 """Seconds that a scrape waits for a worker; then it has its last numbers."""
@@ -380,7 +381,8 @@ class Parent:
             raise Ended
         if not process.is_serving:
             place.failed += 1
-            if (is_first and code > 0) or place.failed > STARTS:
+            is_alone = not any(one.is_serving for one in self._processes())
+            if (is_first and code > 0) or (place.failed > STARTS and is_alone):
                 if not is_first:
                     text = f"{process.name} ended, {how}: {place.failed} in a row before they served"
                     log_event("failed", text, logging.ERROR, worker=place.index, how=how)
