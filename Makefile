@@ -12,7 +12,8 @@ SPREAD := -n 4 --dist loadfile
 ALL := . transports/sockets $(ADAPTERS:%=transports/%) tap cluster cli conformance examples/trio_adapter examples/tornado_adapter
 
 .PHONY: demo test lint types conformance mutants mutants-adapters coverage mutation bench bench-quick bench-behaviour \
-    bench-guard serial-damage cluster-seeds cluster-brokers soak sanitize fuzz simulate wheels clean
+    bench-guard serial-damage cluster-seeds cluster-brokers soak sanitize fuzz simulate wheels release-check \
+    version clean
 
 demo: .venv/installed
 	$(BIN)/packetcore demo
@@ -110,17 +111,28 @@ simulate: .venv/ready
 
 # What a release needs. The core comes as a wheel with the extension for this platform, as one
 # without it for all others, and as source. On Linux the first gets the tag that its symbols
-# allow; those for other platforms are built by cibuildwheel (docs/releasing.md).
+# allow, and neither symbols nor a path to look for libraries in, which some builds of Python ask of
+# every extension; those for other platforms are built by cibuildwheel (docs/releasing.md).
+PLAIN_LINK := $(if $(filter Linux,$(shell uname)),LDSHARED="$(CC) -shared")
 wheels: .venv/ready
 	rm -rf dist
 	for each in . transports/sockets $(ADAPTERS:%=transports/%) tap cluster cli conformance; do \
-	    $(BIN)/python -m build --outdir dist $$each || exit 1; done
+	    $(PLAIN_LINK) $(BIN)/python -m build --outdir dist $$each || exit 1; done
 	PACKETCORE_PURE=1 $(BIN)/python -m build --wheel --outdir dist .
 	for each in dist/packetcore-*-linux_*.whl; do test ! -e "$$each" || \
-	    { PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/auditwheel repair --wheel-dir dist "$$each" && rm "$$each"; } || exit 1; done
+	    { PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/auditwheel repair --strip --wheel-dir dist "$$each" && rm "$$each"; } || exit 1; done
+
+# All of the above, and whether it can be released: metadata, contents, and each wheel alone in an environment of its own.
+release-check: wheels .venv/release
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tests/release.py dist
+
+# The version of all distributions, wherever it stands: make version TO=0.2.0
+version: .venv/release
+	$(BIN)/bump-my-version bump --new-version $(TO)
 
 clean:
-	rm -rf build dist packetcore/_speedups.*.so packetcore/_speedups.*.pyd .venv .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build dist .nox packetcore/_speedups.*.so packetcore/_speedups.*.pyd .venv .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
@@ -131,6 +143,10 @@ clean:
 
 .venv/ready: .venv/bin/pip $(ALL:%=%/pyproject.toml) setup.py packetcore/_speedups.c $(wildcard packetcore/_c/*.h) requirements-dev.txt
 	$(BIN)/pip install --quiet $(ALL:%=-e %) -r requirements-dev.txt
+	touch $@
+
+.venv/release: .venv/ready requirements-release.txt
+	$(BIN)/pip install --quiet -r requirements-release.txt
 	touch $@
 
 .venv/fuzz: .venv/ready requirements-fuzz.txt
