@@ -1,11 +1,14 @@
-"""What is built: where the extension is, in which interpreters it runs, and under which licence."""
+"""What is built: where the extension is, in which interpreters it runs, under which licence and version."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,3 +94,42 @@ def test_each_distribution_names_its_licence_as_setuptools_wants_it(path: Path) 
     assert (project["license"], project["license-files"]) == ("MIT", ["LICENSE"])
     assert not [each for each in project["classifiers"] if each.startswith("License")]
     assert (path.parent / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def released() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The settings of each distribution but the examples, and where they are."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 brings it")
+    for path in PROJECTS:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        if "examples" not in path.parts:
+            yield path.parent, settings
+
+
+def test_all_distributions_have_one_version_and_ask_for_it_of_each_other() -> None:
+    versions, asked = {}, {}
+    for folder, settings in released():
+        package = settings["tool"]["setuptools"]["packages"][0]
+        source = (folder / package / "__init__.py").read_text(encoding="utf-8")
+        versions[package] = re.findall(r'^__version__ = "(.*)"$', source, re.MULTILINE)
+        names = [name for name in settings["project"].get("dependencies", ()) if name.startswith("packetcore")]
+        asked[package] = {name.partition("==")[2] for name in names} or {packetcore.__version__}
+    assert len(versions) >= 10
+    assert versions == {package: [packetcore.__version__] for package in versions}
+    assert asked == {package: {packetcore.__version__} for package in versions}
+
+
+def test_make_version_knows_every_place_of_the_version() -> None:
+    root = dict(released())[ROOT]["tool"]["bumpversion"]
+    assert root["current_version"] == packetcore.__version__
+    sought = {
+        (path, each["search"].replace("{current_version}", packetcore.__version__))
+        for each in root["files"]
+        for path in ROOT.glob(each.get("glob", each.get("filename")))
+    }
+    for folder, settings in released():
+        place = folder / settings["tool"]["setuptools"]["packages"][0] / "__init__.py"
+        assert (place, f'__version__ = "{packetcore.__version__}"') in sought
+        if folder != ROOT:
+            assert (folder / "pyproject.toml", f"=={packetcore.__version__}") in sought
+    assert (ROOT / "CHANGELOG.md", "## Unreleased") in sought
+    assert "\n## Unreleased\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
