@@ -87,6 +87,8 @@ def faults(path: Path, inside: Mapping[str, bytes]) -> Iterator[str]:
     for package in packages:
         if f"{package}/py.typed" not in inside:
             yield f"no {package}/py.typed"
+    if is_wheel and path.stem.endswith("-none-any") == any(name.endswith((".so", ".pyd")) for name in inside):
+        yield "the extension is in a wheel for any platform, or not in one for this"
     for name, data in inside.items():
         if name.startswith("/") or ".." in name.split("/"):
             yield f"{name} leads out of it"

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 import packetcore
 from packetcore import _built
+from tests import release
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECTS = sorted(
@@ -116,6 +118,49 @@ def test_all_distributions_have_one_version_and_ask_for_it_of_each_other() -> No
     assert len(versions) >= 10
     assert versions == {package: [packetcore.__version__] for package in versions}
     assert asked == {package: {packetcore.__version__} for package in versions}
+
+
+SOUND = {
+    "packetcore_x/__init__.py": b"",
+    "packetcore_x/py.typed": b"",
+    "packetcore_x-1.dist-info/licenses/LICENSE": b"MIT",
+    "packetcore_x-1.dist-info/METADATA": (
+        f"Name: packetcore-x\nVersion: {packetcore.__version__}\nLicense-Expression: MIT\n\n# packetcore-x\n".encode()
+    ),
+}
+"""What a wheel has, when nothing is wrong with it."""
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({}, None),
+        ({"packetcore_x/py.typed": None}, "no packetcore_x/py.typed"),
+        ({"packetcore_x/__init__.py": None}, "no package"),
+        ({"packetcore_x-1.dist-info/licenses/LICENSE": None}, "no LICENSE"),
+        (
+            {"packetcore_x-1.dist-info/METADATA": b"Version: 0\nLicense-Expression: MIT\n\n# x\n"},
+            "version 0, and packetcore",
+        ),
+        ({"packetcore_x/_speedups.so": b""}, "the extension is in a wheel for any platform"),
+        (
+            {"packetcore_x/_a.py": f"place = {str(ROOT / 'x')!r}".encode()},
+            "packetcore_x/_a.py has a path of this machine",
+        ),
+        ({"../packetcore_x/_a.py": b""}, "../packetcore_x/_a.py leads out of it"),
+    ],
+)
+def test_what_must_not_be_released_is_named(
+    changed: dict[str, bytes | None], fault: str | None, tmp_path: Path
+) -> None:
+    wheel = tmp_path / "packetcore_x-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, data in {**SOUND, **changed}.items():
+            if data is not None:
+                archive.writestr(name, data)
+    found = list(release.faults(wheel, release.members(wheel)))
+    assert len(found) == (fault is not None)
+    assert all(each.startswith(fault or "") for each in found)
 
 
 def test_make_version_knows_every_place_of_the_version() -> None:
