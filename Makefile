@@ -129,6 +129,7 @@ release-check: wheels .venv/release
 
 # The version of all distributions, wherever it stands: make version TO=0.2.0
 version: .venv/release
+	@echo '$(TO)' | grep -Eqx '[0-9]+[.][0-9]+[.][0-9]+' || { echo 'a version is named as in: make version TO=0.2.0' >&2; exit 2; }
 	$(BIN)/bump-my-version bump --new-version $(TO)
 
 clean:
