@@ -36,7 +36,7 @@ nox.options.sessions = ["tests"]
 def tests(session: nox.Session) -> None:
     """The core in C and in Python, then two adapters."""
     editable = [argument for package in PACKAGES for argument in ("-e", package)]
-    session.install("pytest-xdist", "cobs", *editable)
+    session.install("pytest-xdist", "cobs", "pyserial", "websockets", *editable)
     twins = [f"tests/test_{name}.py" for name in TWINS]
     others = [f"tests/test_{name}.py" for name in OTHERS]
     session.run("pytest", *SPREAD, *twins, env={"PACKETCORE_PURE": "1"})
