@@ -4,7 +4,7 @@
 claims the identity everywhere, and `send`, `request` and `broadcast` reach sessions wherever they are connected.
 """
 
-from packetcore_cluster._cluster import Cluster, Location
+from packetcore_cluster._cluster import Cluster
 from packetcore_cluster._codecs import Frames
 from packetcore_cluster._errors import (
     BrokerAway,
@@ -24,6 +24,7 @@ from packetcore_cluster._events import (
     WorkerLost,
     WorkerSeen,
 )
+from packetcore_cluster._location import Location
 from packetcore_cluster._sessions import ClusterSessions
 from packetcore_cluster._stats import ClusterStats
 

@@ -145,6 +145,9 @@ class Broker:
             await self._close_client()
             said = self._client.last_error or error
             raise BrokerAway(self.url, str(said) or type(said).__name__) from error
+        except BaseException:  # who waited was interrupted
+            await self._close_client()
+            raise
         self._js = self._client.jetstream(timeout=self._patience)
         self._replies = Replies(self._client.new_inbox())
         await self._client.subscribe(self._replies.subject, cb=self._answered)

@@ -63,12 +63,6 @@ class Delivery:
         session = self._sessions.find(identity)
         return session if session is not None and session.is_open else None
 
-    def is_full(self, identity: Hashable) -> bool:
-        """Whether it is better to wait for a turn of the loop, in which the system may take what was
-        sent, before sending more."""
-        session = self.find(identity)
-        return session is not None and not session.has_room and not session.write_paused
-
     def send(self, session: Session[Any], packet: Any) -> None:
         """Send a packet to a session here.
 
@@ -154,7 +148,9 @@ class Delivery:
                     self.send(session, packet)
 
     def _check_room(self, session: Session[Any]) -> None:
-        config = session.endpoint.config
+        config, runtime = session.endpoint.config, session.endpoint.runtime
+        if runtime is not None:
+            session.congested(runtime.time())  # hands the socket what waits for the end of a turn
         limit = 2 * config.write_high_water
         if config.max_outstanding is not None:
             limit = min(limit, config.max_outstanding // 2)

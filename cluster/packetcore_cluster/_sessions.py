@@ -41,13 +41,21 @@ class ClusterSessions(SessionPool[Session[Any]]):
         timeout: see `SessionPool`, and so the others.
     """
 
-    __slots__ = ("_claims",)
+    __slots__ = ("_claims", "runtime")
 
     def __init__(
         self, claims: Claims, timeout: float | None, *, max_sessions: int | None, max_per_host: int | None
     ) -> None:
         super().__init__(timeout, max_sessions=max_sessions, max_per_host=max_per_host)
         self._claims = claims
+        self.runtime: Any = None
+        """What the session that came last lives on, where its adapter says so."""
+
+    def add(self, session: Session[Any], now: float, *, host: Hashable = None) -> int:
+        """See `SessionPool.add`."""
+        endpoint = getattr(session, "endpoint", None)  # a pool takes any object
+        self.runtime = None if endpoint is None else endpoint.runtime
+        return super().add(session, now, host=host)
 
     def bind(
         self, id: int, identity: Hashable, takeover: Literal["replace", "reject"] = "replace"
@@ -65,7 +73,8 @@ class ClusterSessions(SessionPool[Session[Any]]):
         key, before = key_of(identity), self.identity(id)
         if before == identity:
             return super().bind(id, identity, takeover)
-        self._claims.check(key, takeover)
+        # What a session here holds is taken from that, and held by none elsewhere.
+        self._claims.check(key, takeover if self.find(identity) is None else "replace")
         displaced = super().bind(id, identity, takeover)
         if before is not None:
             self._claims.release(key_of(before), id)

@@ -1,0 +1,84 @@
+"""The cluster for `packetcore_blocking`: calls block the thread that makes them.
+
+    with Cluster("nats://127.0.0.1:4222", name="fleet") as cluster:
+        with serve(Gateway(), host, port, sessions=cluster.sessions) as server:
+            reply = cluster.request("meter 7", Packet(7, b"status?"), timeout=2.0)
+
+Any thread may use it. A handler must not call what waits: that raises `RuntimeError` there.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from packetcore import AnyPacket
+from packetcore_cluster._threaded import Sync
+
+_LONGEST_WAIT = 1.0 if sys.platform == "win32" else threading.TIMEOUT_MAX
+"""Seconds: on Windows Ctrl-C does not interrupt a wait."""
+
+
+class Cluster(Sync[AnyPacket]):
+    """The sessions of many workers and machines as one register, over NATS with JetStream, on blocking sockets.
+
+    Args: see `packetcore_cluster.Cluster`. `on_event` is called on a thread of the cluster's own, with the lock of
+    the sessions, and must not block.
+    """
+
+    @property
+    def _lock(self) -> AbstractContextManager[None]:
+        runtime = self.sessions.runtime
+        return nullcontext() if runtime is None else runtime.lock
+
+    def _post(self, callback: Callable[[], object]) -> None:
+        with self._lock:  # any thread may use sessions, and theirs may have nobody to serve it
+            callback()
+
+    def _new_pending(self) -> _Pending:
+        return _Pending(self.sessions.runtime)
+
+    async def _begin(self) -> int:
+        atexit.register(self.stop)
+        return await super()._begin()
+
+    async def _end(self) -> None:
+        atexit.unregister(self.stop)
+        await super()._end()
+
+
+class _Pending:
+    """See `Pending`. Where sessions have a loop it waits there: so it lets go of the lock, and serves where nobody
+    else does.
+
+    Args:
+        runtime: the loop; `None` where none is known.
+    """
+
+    def __init__(self, runtime: Any) -> None:
+        self._runtime = runtime
+        self._condition = None if runtime is None else runtime.new_condition()
+        self._event = threading.Event()
+        if runtime is not None and runtime.driver == threading.get_ident():
+            raise RuntimeError("a handler must not block: it holds up the thread that would end its wait")
+
+    def done(self, outcome: Any) -> None:
+        self._outcome = outcome
+        self._event.set()
+        if self._condition is not None:
+            with self._runtime.lock:
+                self._condition.notify_all()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        yield from ()
+        if self._condition is not None:
+            self._condition.wait_for(lambda: self._event.is_set() or None)
+        while not self._event.wait(_LONGEST_WAIT):  # the loop may have been closed meanwhile
+            pass
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        return self._outcome
