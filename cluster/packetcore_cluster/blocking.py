@@ -28,7 +28,12 @@ class Cluster(Sync[AnyPacket]):
 
     Args: see `packetcore_cluster.Cluster`. `on_event` is called on a thread of the cluster's own, with the lock of
     the sessions, and must not block.
+        loop: what sessions will live on, where that is known before they come, as a driver's is.
     """
+
+    def __init__(self, *args: Any, loop: Any = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.sessions.runtime = loop
 
     @property
     def _lock(self) -> AbstractContextManager[None]:

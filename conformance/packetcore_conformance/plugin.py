@@ -61,9 +61,9 @@ def driver(transport: str) -> Iterator[Driver]:
 
 
 @pytest.fixture
-def rig(driver: Driver) -> Iterator[Rig]:
+def rig(driver: Driver, transport: str) -> Iterator[Rig]:
     """Servers, clients and raw peers of one case, all ended after it."""
-    rig = Rig(driver)
+    rig = Rig(driver, transport)
     yield rig
     rig.close()
 

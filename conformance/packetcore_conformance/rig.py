@@ -7,6 +7,8 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import entry_points
 from typing import Any
 
 from packetcore import TLS, Address, Backoff, ClientBase, Config, Driver, Handler, ServerBase, Session, StreamBase
@@ -16,14 +18,25 @@ from packetcore_conformance.serial_peer import Cable, SerialPeer
 
 
 class Rig:
-    """Makes what a case needs on one driver, and ends all of it with `close`."""
+    """Makes what a case needs on one driver, and ends all of it with `close`.
 
-    def __init__(self, driver: Driver) -> None:
+    Args:
+        driver: the adapter's.
+        transport: its name.
+    """
+
+    def __init__(self, driver: Driver, transport: str = "") -> None:
         self.driver = driver
+        self.new_cluster: Callable[..., Any] | None = None
+        """The adapter's `Cluster`; `None` where no package offers one, in the group of entry points
+        `packetcore.clusters`, by the adapter's name."""
+        for entry in entry_points(group="packetcore.clusters", name=transport):
+            self.new_cluster = entry.load()
         self._servers: list[ServerBase] = []
         self._clients: list[Session] = []
         self._returning: list[ClientBase] = []
         self._connection_pools: list[Any] = []
+        self._clusters: list[Any] = []
         self._peers: list[Peer | DatagramPeer | SerialPeer | Cable] = []
         self._threads = ThreadPoolExecutor(512, thread_name_prefix="case")
 
@@ -126,6 +139,18 @@ class Rig:
         client: ClientBase = connect(*address[:2], handler, config=config, reconnect=reconnect, keep=keep)
         self._returning.append(client)
         return client
+
+    def cluster(self, url: str, name: str, **options: Any) -> Any:
+        """A worker's part of a cluster, which it has entered."""
+        assert self.new_cluster is not None
+        # As what a driver tells the adapter's own functions: on which reactor, for one.
+        where: dict[str, Any] = getattr(self.driver, "where", dict)()
+        takes = inspect.signature(self.new_cluster).parameters
+        options |= {key: value for key, value in where.items() if key in takes}
+        cluster = self.call(partial(self.new_cluster, url, name, **options))
+        self.call(cluster.start)
+        self._clusters.append(cluster)
+        return cluster
 
     def connection_pool(self, address: Address, *, config: Config | None = None, **limits: Any) -> Any:
         """A connection pool of the adapter."""
@@ -270,6 +295,8 @@ class Rig:
         for server in self._servers:
             self.call(server.close, 0)
             assert self.call(server.endpoint.own_sessions) == [], "a closed server kept sessions"
+        for cluster in self._clusters:
+            self.call(cluster.stop)
 
 
 async def _outcome(result: Any) -> Any:
