@@ -89,7 +89,7 @@ class Cluster(Threaded[AnyPacket]):
         return _Pending(self._reactor)
 
     async def _begin(self) -> int:
-        self._trigger = self._reactor.addSystemEventTrigger("during", "shutdown", self._shut_down)
+        self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._shut_down)
         return await super()._begin()
 
     async def _end(self) -> None:
