@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -300,3 +301,17 @@ def test_a_child_that_was_forked_is_told_and_leaves_its_parent_alone(broker: Loc
         assert (ready, status) == ("ready", "0")
         assert [line.partition(":")[0] for line in refused] == ["send", "request"]
         assert all("make another Cluster here" in line for line in refused)
+
+
+# The page.
+
+
+def test_the_programs_on_the_page_run(broker: LocalBroker) -> None:
+    page = (ROOT / "cluster/README.md").read_text(encoding="utf-8")
+    on_asyncio, on_blocking, on_twisted, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for program in (on_asyncio, on_blocking, on_blocking.replace("blocking", "gevent"), on_twisted):
+        text = program.replace("nats://127.0.0.1:4222", broker.url).replace('"0.0.0.0", 5000', '"127.0.0.1", 0')
+        text, endless = re.subn(r"\S+ server.serve_forever\(\)|server.serve_forever\(\)", "print('serves')", text)
+        assert endless == 1
+        done = subprocess.run([sys.executable, "-c", text], timeout=30, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "serves\n", "")
