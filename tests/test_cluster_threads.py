@@ -21,7 +21,7 @@ import pytest
 import packetcore_blocking
 import packetcore_gevent
 from packetcore import CloseReason, Handler, LocalProtocolError, NotConnected, Packet, Session, SyncStream
-from packetcore_cluster import ClusterEvent, WorkerLeft, WorkerSeen, _node
+from packetcore_cluster import ClusterEvent, WorkerLeft, WorkerSeen, _delivery, _node
 from packetcore_cluster import gevent as on_gevent
 from packetcore_cluster._background import MAX_CROSSING, Background, Gate
 from packetcore_cluster._codecs import Packets
@@ -107,14 +107,18 @@ def test_an_ending_for_who_has_let_go_or_has_gone_ends_nothing() -> None:
 
 def test_what_is_told_arrives_in_order_with_the_number_of_the_claim() -> None:
     sides = Sides()
+    sides.session.id = sides.id
     sides.sessions.bind(sides.id, "a")
+    sides.home.join(sides.session, "group")
     sides.sessions.bind(sides.id, "b")
     sides.sessions.remove(sides.id)
     assert [told[:3] for told in sides.untold] == [
         ("claim", 1, "s.a"),
+        ("listen", {"group"}),
         ("release", "s.a", sides.id),
         ("claim", 2, "s.b"),
         ("release", "s.b", sides.id),
+        ("listen", set()),
     ]
 
 
@@ -149,6 +153,14 @@ def test_who_waits_for_a_loop_that_ends_is_told() -> None:
     background.ask(asyncio.sleep, (0.0,), told.append)
     background.end(told.append)  # it is over already
     assert [type(outcome) for outcome in told] == [LocalProtocolError, LocalProtocolError, type(None)]
+
+
+def test_what_comes_from_elsewhere_has_the_lock_of_the_sessions() -> None:
+    lock, held = threading.Lock(), list[bool]()
+    cluster = Cluster[Packet]("nats://nobody", "test", loop=SimpleNamespace(lock=lock))
+    cluster._post(lambda: held.append(lock.locked()))
+    assert held == [True]
+    assert not lock.locked()
 
 
 # What callers see.
@@ -215,16 +227,25 @@ def test_a_handler_that_would_block_is_told_so_at_once_and_one_that_need_not_is_
 
 def test_a_wait_that_is_given_up_leaves_nothing_behind(broker: LocalBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_node, "MAX_CALLS", 1)
-    with silent_device(broker, "given-up"), on_gevent.Cluster[Packet](broker.url, "given-up") as cluster:
-        for number in range(3):  # more than one at a time would be refused
-            limit = gevent.Timeout(0.05)
-            with pytest.raises(gevent.Timeout), limit:
-                cluster.request("silent", Packet(number))
-        waiting = gevent.spawn(cluster.request, "silent", Packet(7))
-        gevent.sleep(0.05)
+    monkeypatch.setattr(_delivery, "MAX_UNANSWERED", 1)
+    with (
+        silent_device(broker, "given-up"),
+        on_gevent.Cluster[Packet](broker.url, "given-up") as cluster,
+        packetcore_gevent.serve(Binds(), sessions=cluster.sessions) as server,
+        packetcore_gevent.connect(*server.address) as device,
+    ):
+        device.send(Packet(1, b"here"))
+        while cluster.find("here") is None:
+            gevent.sleep(0)
+        for number in range(2):  # more than one at a time would be refused
+            with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
+                cluster.request("here", Packet(number))
+        with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
+            cluster.request("silent", Packet(1), timeout=0.1)
+        waiting = gevent.spawn(cluster.request, "silent", Packet(2))
+        gevent.sleep(0)
         waiting.kill()
-        with pytest.raises(TimeoutError):
-            cluster.request("silent", Packet(8), timeout=0.05)
+        cluster.send("silent", Packet(3))
 
 
 def test_any_thread_may_use_a_blocking_cluster(broker: LocalBroker) -> None:

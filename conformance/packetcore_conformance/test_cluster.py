@@ -5,6 +5,7 @@ Two workers of one register over a real broker, each with its server: who holds 
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -321,6 +322,29 @@ def test_a_device_that_does_not_read_is_refused_more_and_its_session_goes_on(two
     first.rig.until(lambda: not session.write_paused, "it keeps up again")
     second.ask("send", "meter 7", packet)
     got(device, packet)
+
+
+def test_a_burst_for_a_device_that_reads_is_taken(two: tuple[Worker, Worker]) -> None:
+    first, second = two
+    device = first.device("meter 7")
+    second.knows("meter 7", first)
+    packets = [Packet(number, bytes(16_000)) for number in range(20)]
+
+    async def each_of(waits: list[Any]) -> None:
+        for wait in waits:
+            await wait
+
+    def burst() -> Any:  # in one turn of the runtime, of several times what a session may hold
+        waits = [first.cluster.send("meter 7", packet) for packet in packets]
+        return each_of(waits) if inspect.isawaitable(waits[0]) else None
+
+    first.rig.call(burst)
+    for packet in packets:
+        got(device, packet)
+    sent = [second.begin("send", "meter 7", packet) for packet in packets]
+    assert sorted(device.receive(len(packets) * len(encode(packets[0])))) == sorted(b"".join(map(encode, packets)))
+    for result in sent:
+        result()
 
 
 def test_while_the_broker_is_away_what_is_here_goes_on_and_claims_are_made_when_it_is_back(
