@@ -39,7 +39,7 @@ def sync() -> None:
         from packetcore_cluster.blocking import Cluster
     else:
         from packetcore_cluster.gevent import Cluster  # type: ignore[assignment]
-    cluster = Cluster[Packet](URL, "programs", worker="program")
+    cluster = Cluster(URL, "programs", worker="program")
     if END == "interrupted":
         with cluster:
             say("ready")
@@ -62,7 +62,7 @@ def deferred() -> None:
     untyped: Any = reactor
 
     async def main() -> None:
-        cluster = Cluster[Packet](URL, "programs", worker="program")
+        cluster = Cluster(URL, "programs", worker="program")
         await cluster.start()
         say("ready")
         if END == "forgotten":

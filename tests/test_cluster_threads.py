@@ -157,7 +157,7 @@ def test_who_waits_for_a_loop_that_ends_is_told() -> None:
 
 def test_what_comes_from_elsewhere_has_the_lock_of_the_sessions() -> None:
     lock, held = threading.Lock(), list[bool]()
-    cluster = Cluster[Packet]("nats://nobody", "test", loop=SimpleNamespace(lock=lock))
+    cluster = Cluster("nats://nobody", "test", loop=SimpleNamespace(lock=lock))
     cluster._post(lambda: held.append(lock.locked()))
     assert held == [True]
     assert not lock.locked()
@@ -191,7 +191,7 @@ class Binds(Handler):
 def silent_device(broker: LocalBroker, name: str, **options: Any) -> Iterator[tuple[Cluster[Packet], SyncStream]]:
     """A worker that holds `silent`, a device that replies to nothing."""
     with (
-        Cluster[Packet](broker.url, name, worker="holder", **options) as cluster,
+        Cluster(broker.url, name, worker="holder", **options) as cluster,
         packetcore_blocking.serve(Binds(), sessions=cluster.sessions) as server,
         packetcore_blocking.connect(*server.address) as device,
     ):
@@ -202,7 +202,7 @@ def silent_device(broker: LocalBroker, name: str, **options: Any) -> Iterator[tu
 
 
 def test_a_handler_that_would_block_is_told_so_at_once_and_one_that_need_not_is_not(broker: LocalBroker) -> None:
-    with Cluster[Packet](broker.url, "handlers") as cluster:
+    with Cluster(broker.url, "handlers") as cluster:
         gateway = Gateway(cluster)
         with (
             packetcore_blocking.serve(gateway, sessions=cluster.sessions) as server,
@@ -213,7 +213,7 @@ def test_a_handler_that_would_block_is_told_so_at_once_and_one_that_need_not_is_
             until(lambda: len(gateway.came_to) == 2, "it has tried both")
             assert gateway.came_to[0] is None
             assert "must not block" in str(gateway.came_to[1])
-    with on_gevent.Cluster[Packet](broker.url, "handlers") as other:
+    with on_gevent.Cluster(broker.url, "handlers") as other:
         gateway = Gateway(other)
         with (
             packetcore_gevent.serve(gateway, sessions=other.sessions) as server,
@@ -230,7 +230,7 @@ def test_a_wait_that_is_given_up_leaves_nothing_behind(broker: LocalBroker, monk
     monkeypatch.setattr(_delivery, "MAX_UNANSWERED", 1)
     with (
         silent_device(broker, "given-up"),
-        on_gevent.Cluster[Packet](broker.url, "given-up") as cluster,
+        on_gevent.Cluster(broker.url, "given-up") as cluster,
         packetcore_gevent.serve(Binds(), sessions=cluster.sessions) as server,
         packetcore_gevent.connect(*server.address) as device,
     ):
@@ -249,7 +249,7 @@ def test_a_wait_that_is_given_up_leaves_nothing_behind(broker: LocalBroker, monk
 
 
 def test_any_thread_may_use_a_blocking_cluster(broker: LocalBroker) -> None:
-    with silent_device(broker, "threads") as (holder, _), Cluster[Packet](broker.url, "threads") as cluster:
+    with silent_device(broker, "threads") as (holder, _), Cluster(broker.url, "threads") as cluster:
         outcomes: list[object] = []
 
         def use(number: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from packetcore import LocalProtocolError
@@ -34,6 +35,7 @@ class Background:
         self._asked: dict[asyncio.Task[Any], bool] = {}  # and whether it was cancelled
         self._enders: list[Done] = []
         self._is_over = False
+        self._thread = 0
 
     def begin(self, done: Done) -> None:
         """Start; `done` is called there with `None`, or with what went wrong."""
@@ -51,7 +53,12 @@ class Background:
 
         Returns:
             What cancels it.
+
+        Raises:
+            RuntimeError: this is the thread itself, which nothing may hold up.
         """
+        if self._thread == get_ident():
+            raise RuntimeError("on_event must not block: it holds up the thread of the cluster")
         token = object()
         task: asyncio.Task[Any] | None = None
 
@@ -112,6 +119,7 @@ class Background:
         except BaseException as error:
             done(error)
             raise
+        self._thread = get_ident()
         loop.call_soon(_call, done, None)
         try:
             loop.run_forever()

@@ -1,6 +1,6 @@
 """Packets for the sessions of this worker, from callers here and elsewhere: bounded, and counted.
 
-What a device does not read piles up in its session up to `write_high_water` and what a turn brings;
+What a device does not read piles up in its session up to `write_high_water` and a packet more;
 then the next is refused with `SlowConsumer`, and the session goes on. So a device that reads nothing
 costs its worker as much as without a cluster, and the broker nothing.
 """
@@ -35,7 +35,7 @@ _WRONG = (LocalProtocolError, RequestPending, TypeError, ValueError)
 
 
 class Delivery:
-    """Knows no runtime and no broker; call it on the thread of the sessions.
+    """Knows no broker, and of a runtime its clock; call it on the thread of the sessions.
 
     Args:
         sessions: where they are.
@@ -144,7 +144,7 @@ class Delivery:
         """Send a packet to each of these, but those that do not keep up."""
         for session in sessions:
             if session.is_open:
-                with suppress(SlowConsumer):  # which is counted
+                with suppress(SlowConsumer, SessionClosed):  # the first is counted
                     self.send(session, packet)
 
     def _check_room(self, session: Session[Any]) -> None:

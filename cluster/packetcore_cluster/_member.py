@@ -74,6 +74,7 @@ class Member(ABC, Generic[AnyPacket]):
         self.name = name
         self.worker = f"{called}-{os.getpid()}-{secrets.token_hex(4)}"
         """What this process is called in the cluster."""
+        self._settle_on(options)
         timing = Timing(lease=lease)
         limits = {"timeout": session_timeout, "max_sessions": max_sessions, "max_per_host": max_sessions_per_host}
         self._codec: PacketCodec[Any] = Packets() if codec is None else codec
@@ -88,6 +89,9 @@ class Member(ABC, Generic[AnyPacket]):
         self._has_begun = False
 
     # What a facade says.
+
+    def _settle_on(self, options: dict[str, Any]) -> None:
+        """Take from the options what a facade has of its own, before anything else is made."""
 
     @abstractmethod
     def _new_crossing(self) -> Crossing:

@@ -31,21 +31,24 @@ class Cluster(Sync[AnyPacket]):
         loop: what sessions will live on, where that is known before they come, as a driver's is.
     """
 
-    def __init__(self, *args: Any, loop: Any = None, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.sessions.runtime = loop
+    def _settle_on(self, options: dict[str, Any]) -> None:
+        self._loop = options.pop("loop", None)
 
     @property
     def _lock(self) -> AbstractContextManager[None]:
-        runtime = self.sessions.runtime
+        runtime = self._runtime
         return nullcontext() if runtime is None else runtime.lock
+
+    @property
+    def _runtime(self) -> Any:
+        return self.sessions.runtime or self._loop
 
     def _post(self, callback: Callable[[], object]) -> None:
         with self._lock:  # any thread may use sessions, and theirs may have nobody to serve it
             callback()
 
     def _new_pending(self) -> _Pending:
-        return _Pending(self.sessions.runtime)
+        return _Pending(self._runtime)
 
     async def _begin(self) -> int:
         atexit.register(self.stop)

@@ -30,12 +30,12 @@ class Cluster(Threaded[AnyPacket]):
         reactor: the global one by default.
     """
 
-    def __init__(self, *args: Any, reactor: Any = None, **options: Any) -> None:
+    def _settle_on(self, options: dict[str, Any]) -> None:
+        reactor = options.pop("reactor", None)
         if reactor is None:
             from twisted.internet import reactor  # not before: importing it is choosing it
         self._reactor = reactor
         self._trigger: Any = None
-        super().__init__(*args, **options)
 
     async def __aenter__(self) -> Cluster[AnyPacket]:
         """See `start`."""

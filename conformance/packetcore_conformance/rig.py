@@ -143,10 +143,8 @@ class Rig:
     def cluster(self, url: str, name: str, **options: Any) -> Any:
         """A worker's part of a cluster, which it has entered."""
         assert self.new_cluster is not None
-        # As what a driver tells the adapter's own functions: on which reactor, for one.
-        where: dict[str, Any] = getattr(self.driver, "where", dict)()
-        takes = inspect.signature(self.new_cluster).parameters
-        options |= {key: value for key, value in where.items() if key in takes}
+        # What a driver tells the adapter's own functions, a cluster is told too: on which reactor, for one.
+        options |= getattr(self.driver, "where", dict)()
         cluster = self.call(partial(self.new_cluster, url, name, **options))
         self.call(cluster.start)
         self._clusters.append(cluster)
