@@ -207,6 +207,7 @@ def test_a_cluster_is_entered_once_and_before_sessions_bind() -> None:
                 place = cluster.find("meter 7")
                 assert place is not None
                 assert place.session == id
+            assert not cluster.is_connected
             with pytest.raises(LocalProtocolError, match="make another Cluster"):
                 await cluster.__aenter__()
             with pytest.raises(ValueError, match=r"name='a\.b' must be"):

@@ -136,12 +136,13 @@ class Member(ABC, Generic[AnyPacket]):
         self._is_entered = True
         thread = await self._begin()
         try:
+            await self._ask(self._node.prepare)
+            self._home.open(thread)
             await self._ask(self._node.open, self._connect_timeout)
         except BaseException:
             await self._end()
             raise
         self._has_begun = True
-        self._home.open(thread)
 
     async def stop(self) -> None:
         """Give up what sessions here still hold, say goodbye, and disconnect. Close servers before. Idempotent."""
@@ -158,7 +159,7 @@ class Member(ABC, Generic[AnyPacket]):
     @property
     def is_connected(self) -> bool:
         """Whether the broker can be reached."""
-        return self._node.register.is_connected
+        return self._has_begun and self._node.register.is_connected
 
     @property
     def stats(self) -> ClusterStats:
@@ -168,7 +169,7 @@ class Member(ABC, Generic[AnyPacket]):
         both = {field.name: getattr(home, field.name) + getattr(node, field.name) for field in fields(ClusterStats)}
         return replace(
             ClusterStats(**both),
-            is_connected=register.is_connected,
+            is_connected=self.is_connected,
             workers=len(register.presence),
             identities=len(register.directory),
             claims=register.claims,

@@ -95,7 +95,6 @@ class Node:
         self._home = home
         self._crossing = crossing
         self._root = f"packetcore.{name}"
-        self._groups: set[str] = set()
         self._heard = 0  # the number of the last claim
         self._calls: Counter[str] = Counter()  # that wait, by worker
         self._loop: asyncio.AbstractEventLoop
@@ -108,16 +107,11 @@ class Node:
         """Messages that came while too many waited. On any thread."""
         return self._broker.dropped if self._is_open else 0
 
-    async def open(self, timeout: float) -> None:
-        """Reach the broker, and read the directory; once.
-
-        Raises:
-            BrokerAway: that took longer than `timeout` seconds.
-        """
+    async def prepare(self) -> None:
+        """Be ready for what the home tells, on the loop that runs this; once."""
         self._loop = asyncio.get_running_loop()
-        since = self._loop.time()
         about = f"{socket.gethostname()} pid {os.getpid()}"
-        self.register = Register(self._worker, self._timing, since, about)
+        self.register = Register(self._worker, self._timing, self._loop.time(), about)
         self._broker = Broker(
             self._servers,
             f"packetcore-{self._name}",
@@ -128,7 +122,15 @@ class Node:
             options={"name": self._worker, **self._options},
         )
         self._is_open = True
-        self.listen(self._groups)
+        self.listen(set())
+
+    async def open(self, timeout: float) -> None:
+        """Reach the broker, and read the directory.
+
+        Raises:
+            BrokerAway: that took longer than `timeout` seconds.
+        """
+        since = self._loop.time()
         await self._broker.open(timeout)
         try:
             await self._wait(timeout - (self._loop.time() - since), lambda: self.register.is_synced)
@@ -174,7 +176,6 @@ class Node:
 
     def listen(self, groups: set[str], /) -> None:
         """Hear what is for these groups, for all and for this worker."""
-        self._groups = groups
         wanted: dict[str, Callable[[Msg], Any]] = {f"{self._root}.worker.{self._worker}": self._called}
         for group in (None, *groups):
             wanted[self._subject(group)] = partial(self._cast, group)

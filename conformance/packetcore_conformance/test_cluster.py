@@ -399,6 +399,7 @@ def test_a_worker_that_stops_says_goodbye(two: tuple[Worker, Worker]) -> None:
     first.rig.until(lambda: WorkerLeft(second.name) in first.events, "it has said goodbye")
     assert first.where() == set()
     second.ask("stop")  # which does nothing more
+    assert (first.cluster.is_connected, second.cluster.is_connected) == (True, False)
 
 
 def test_a_broker_that_is_not_there_is_said_with_its_url(rig: Rig, worker: Callable[..., Worker]) -> None:
