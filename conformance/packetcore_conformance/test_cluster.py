@@ -9,6 +9,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
@@ -245,6 +246,23 @@ def test_of_two_claims_at_the_same_instant_exactly_one_is_left(worker: Callable[
     assert told == sorted(((name, reason) for name in {*names} - known_in_time), key=str)
     if type == BIND_OR_GO:
         assert Refused in {event.__class__ for each in two for event in each.events} or known_in_time
+
+
+def test_hundreds_of_moves_leave_one_holder_of_each_identity(worker: Callable[..., Worker]) -> None:
+    two = [worker(name, Config(close_timeout=0.2)) for name in ("one", "two")]
+    random = Random(7)
+    names = [f"meter {number}" for number in range(10)]
+    for name in names + [random.choice(names) for _ in range(300)]:
+        random.choice(two).device(name)
+    two[0].rig.until(lambda: sum(len(each.cluster.sessions) for each in two) == len(names), "the others have ended")
+    for each in two:
+        each.ask("settled", 5.0)
+    for name in names:
+        held = [each for each in two if each.cluster.sessions.find(name) is not None]
+        assert len(held) == 1
+        for each in two:
+            each.knows(name, held[0])
+    assert {*two[0].handler.values("disconnected"), *two[1].handler.values("disconnected")} == {CloseReason.REPLACED}
 
 
 def test_identities_that_are_let_go_in_a_hurry_are_held_by_nobody(two: tuple[Worker, Worker]) -> None:
