@@ -12,6 +12,7 @@ from contextlib import suppress
 import packetcore
 from packetcore_cli._arguments import hex_or_file, packet_of
 from packetcore_cli._demo import demo
+from packetcore_cli._dissector import dissector
 from packetcore_cli._drivers import list_transports
 from packetcore_cli._dump import dump, list_events
 from packetcore_cli._failure import Failure, reason_of
@@ -83,6 +84,8 @@ def _run(argv: Sequence[str] | None) -> int:
             return _encode(args, out)
         case "decode":
             return _decode(args, out)
+        case "dissector":
+            return dissector(args, out)
         case "replay":
             return replay(args, out, Terminal(sys.stderr))
     return list_transports(out)

@@ -13,10 +13,9 @@ from itertools import groupby
 from typing import NamedTuple
 
 from packetcore import Decoder, Malformed, Packet, Reason
+from packetcore_cli._wire import ESCAPE, ESCAPED, FIELDS, FLAG
 
-FLAG = 0xFE
-ESCAPE = 0xFD
-_ESCAPED = {b"\xfd\x01": b"\xfe", b"\xfd\x02": b"\xfd"}
+_STANDS_FOR = {sent: bytes([byte]) for byte, sent in ESCAPED.items()}
 
 
 class Part(enum.Enum):
@@ -34,7 +33,7 @@ class Part(enum.Enum):
     BROKEN = "broken"
 
 
-HEADER = (Part.ID,) * 2 + (Part.TYPE,) + (Part.COUNT,) * 2 + (Part.LENGTH,) * 4
+HEADER = tuple(part for name, (_, size) in FIELDS.items() for part in (Part(name),) * size)
 """The part that each byte of a header belongs to."""
 
 
@@ -111,7 +110,7 @@ def _units(data: bytes, start: int, stop: int) -> Iterator[Mark]:
         size = 2 if data[start] == ESCAPE and start + 1 < stop else 1
         sent = data[start : start + size]
         if sent[0] == ESCAPE:
-            yield Mark(start, start + size, Part.ESCAPE, field, _ESCAPED.get(sent, b""))
+            yield Mark(start, start + size, Part.ESCAPE, field, _STANDS_FOR.get(sent, b""))
         else:
             yield Mark(start, start + size, field, field, sent)
         start += size

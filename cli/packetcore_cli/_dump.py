@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 
 from packetcore import Malformed, Reason
 from packetcore.framings import Framing
-from packetcore_cli._annotate import ESCAPE, HEADER, Mark, Part, Span, marks, spans
+from packetcore_cli._annotate import HEADER, Mark, Part, Span, marks, spans
 from packetcore_cli._framed import frame_spans
 from packetcore_cli._lines import Line
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, content_text, counted, malformed_text
+from packetcore_cli._wire import ESCAPE
 
 DUMPED = 4096
 """Bytes told apart one by one: some screens full. The list of packets has no such limit."""

@@ -167,6 +167,11 @@ def new_parser() -> Parser:
     replay.add_argument("--tls", action="store_true", help="with --to: speak TLS")
     replay.add_argument("--tls-ca", metavar="FILE", help="with --to: trust the certificates in this PEM file")
 
+    dissector = command("dissector", "print a dissector of packets for Wireshark, in Lua")
+    text = 'be for this port of TCP and UDP; may be given again; without it, Wireshark\'s "Decode As" says where'
+    dissector.add_argument("--port", type=port, action="append", metavar="N", help=text)
+    _add_max_payload(dissector)
+
     _add_tap_options(command("tap", "stand between clients and a server, show what passes, and misbehave as told"))
 
     command("transports", "list the installed adapters and what each can do")
