@@ -109,11 +109,12 @@ def test_events_are_lines_of_json(run: Run, file: Path) -> None:
     code, lines, _ = run(file, "--json", "--only", "1")
     assert code == 0
     packet = {"id": 16, "type": 0, "count": 1, "payload": b"hello".hex()}
+    about = {"conversation": 1, "protocol": "tcp", "client": "10.0.0.1:4001", "server": "10.0.0.2:5000"}
     assert [json.loads(line) for line in lines] == [
-        {"conversation": 1, "from": "client", "time": "1790000000.003000000", "packet": packet},
-        {"conversation": 1, "from": "server", "time": "1790000000.004000000", "packet": packet},
-        {"conversation": 1, "from": "client", "time": "1790000000.004000000", "end": True},
-        {"conversation": 1, "from": "server", "time": "1790000000.004000000", "end": True},
+        {**about, "from": "client", "time": "1790000000.003000000", "packet": packet},
+        {**about, "from": "server", "time": "1790000000.004000000", "packet": packet},
+        {**about, "from": "client", "time": "1790000000.004000000", "end": True},
+        {**about, "from": "server", "time": "1790000000.004000000", "end": True},
     ]
 
 

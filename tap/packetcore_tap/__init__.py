@@ -1,16 +1,27 @@
 """What stands on the line between two ends.
 
 Links that misbehave, as state machines without a socket or a clock: `Impairments`, `StreamLink`,
-`DatagramLink`. Captures as Wireshark reads them, without a file: `CaptureWriter`, `Side`; and read, with `hear` or
-`Conversations`: a `Chunk`, a `Gap`, an `Ended` or a `Reset` of a `Conversation`. What sessions say, in files:
-`Recorder`; what others say: `Recording`. What a recording comes to: `Events`, `events`, `Told`, `as_json`,
-`differences`, `Difference`, `Shrinking`, `shortest`, `capture_of`. A proxy of two links for each
-connection, on a thread of its own: `Tap`.
+`DatagramLink`. Captures as Wireshark reads them, without a file: `CaptureWriter`, `Side`; and read, with `hear` (of a
+`Readable`; `is_capture` knows one) or `Conversations`: a `Chunk`, a `Gap`, an `Ended` or a `Reset` of a
+`Conversation`. What sessions say, in files: `Recorder`; what others say: `Recording`. What a recording comes to:
+`Events`, `events`, `Told`, `as_json`, `event_fields`, `differences`, `Difference`, `Shrinking`, `shortest`,
+`capture_of`. A proxy of two links for each connection, on a thread of its own: `Tap`.
 """
 
 from packetcore_tap._capture import CaptureWriter, Side
 from packetcore_tap._connection import Ending, Fault, Passed, TapConnection, TapObserver
-from packetcore_tap._conversations import Chunk, Conversation, Conversations, Ended, Gap, Heard, Reset, hear
+from packetcore_tap._conversations import (
+    Chunk,
+    Conversation,
+    Conversations,
+    Ended,
+    Gap,
+    Heard,
+    Readable,
+    Reset,
+    hear,
+    is_capture,
+)
 from packetcore_tap._errors import CaptureError
 from packetcore_tap._impairments import Impairments
 from packetcore_tap._link import DatagramLink, StreamLink
@@ -25,6 +36,7 @@ from packetcore_tap._replay import (
     as_json,
     capture_of,
     differences,
+    event_fields,
     events,
     shortest,
 )
@@ -51,6 +63,7 @@ __all__ = [
     "Heard",
     "Impairments",
     "Passed",
+    "Readable",
     "Recorder",
     "Recording",
     "Reset",
@@ -65,7 +78,9 @@ __all__ = [
     "as_json",
     "capture_of",
     "differences",
+    "event_fields",
     "events",
     "hear",
+    "is_capture",
     "shortest",
 ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import BinaryIO, Literal
+from typing import Literal, Protocol
 
 from packetcore_tap._capture import CLIENT_INTERFACE, INTERFACES, Side
 from packetcore_tap._errors import CaptureError
@@ -293,11 +293,18 @@ def _sender(record: Record, segment: Segment) -> Side:
     return Side.CLIENT if is_client else Side.SERVER
 
 
-def hear(file: BinaryIO, conversations: Conversations | None = None) -> Iterator[Heard]:
+class Readable(Protocol):
+    """A file, or what is read like one."""
+
+    def read(self, size: int, /) -> bytes:
+        """Some bytes, at most so many; none at the end."""
+
+
+def hear(file: Readable, conversations: Conversations | None = None) -> Iterator[Heard]:
     """All that a capture tells, pcapng or pcap.
 
     Args:
-        file: the capture, opened for reading bytes.
+        file: the capture, opened for reading bytes. What it does not give yet may be waited for in its `read`.
         conversations: takes the packets, for who wants to know its numbers afterwards.
 
     Raises:
@@ -316,7 +323,18 @@ def hear(file: BinaryIO, conversations: Conversations | None = None) -> Iterator
         raise error
 
 
-def _records(file: BinaryIO) -> Iterator[Record]:
+def is_capture(head: bytes, *, so_far: bool = False) -> bool:
+    """Whether a file begins as a capture does.
+
+    Args:
+        head: its first 4 bytes.
+        so_far: whether it may have fewer yet, and be one all the same.
+    """
+    starts = [SECTION_HEADER.to_bytes(4, "little"), *MAGIC]
+    return any(start.startswith(head) for start in starts) if so_far else head in starts
+
+
+def _records(file: Readable) -> Iterator[Record]:
     data = file.read(READ_SIZE)
     while 0 < len(data) < 4 and (more := file.read(READ_SIZE)):
         data += more

@@ -86,18 +86,23 @@ def events(heard: Iterable[Heard], framing: Framing | None = None, max_payload: 
 
 
 def as_json(told: Told) -> str:
-    """An event as one line of JSON: `conversation`, `from` and `time`, and one of `packet`, `frame`, `malformed`,
-    `missing`, `end` and `reset`. Bytes are in hex, times in seconds since the beginning of 1970 as text."""
+    """An event as one line of JSON: `conversation`, what it is over and between whom (`protocol`, `client`, `server`),
+    `from` and `time`, and what `event_fields` gives. Times are in seconds since the beginning of 1970, as text."""
     seconds, nanoseconds = divmod(told.time, 1_000_000_000)
+    conversation = told.conversation
     about = {
-        "conversation": told.conversation.number,
+        "conversation": conversation.number,
+        "protocol": conversation.kind,
+        "client": str(conversation.client),
+        "server": str(conversation.server),
         "from": told.sender.value,
         "time": f"{seconds}.{nanoseconds:09}",
     }
-    return json.dumps(about | _fields(told.what))
+    return json.dumps(about | event_fields(told.what))
 
 
-def _fields(what: object) -> dict[str, object]:
+def event_fields(what: Packet | bytes | Malformed | Gap | Ended | Reset) -> dict[str, object]:
+    """What happened, for JSON: one of `packet`, `frame`, `malformed`, `missing`, `end` and `reset`; bytes in hex."""
     match what:
         case Packet(id, payload, type, count):
             return {"packet": {"id": id, "type": type, "count": count, "payload": payload.hex()}}
@@ -109,7 +114,6 @@ def _fields(what: object) -> dict[str, object]:
             return {"end": True}
         case Reset():
             return {"reset": True}
-    assert isinstance(what, bytes)
     return {"frame": what.hex()}
 
 
@@ -130,7 +134,7 @@ class Difference:
 
 def differences(one: Iterable[str], other: Iterable[str]) -> list[Difference]:
     """Where the events of two recordings, or of one recording in two versions, part: the first place in each
-    direction of each conversation. Times may differ.
+    direction of each conversation. Times and addresses may differ.
 
     Args:
         one: lines as of `as_json`.
@@ -164,7 +168,8 @@ def _by_direction(lines: Iterable[str]) -> Mapping[tuple[int, str], list[str]]:
         try:
             fields = json.loads(line)
             key = int(fields.pop("conversation")), str(fields.pop("from"))
-            fields.pop("time", None)
+            for may_differ in ("time", "protocol", "client", "server"):
+                fields.pop(may_differ, None)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(f"line {number} is no event") from None
         found.setdefault(key, []).append(json.dumps(fields, sort_keys=True))
