@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import packetcore
-from packetcore_cli._arguments import hex_or_file, packet_of
+from packetcore_cli._arguments import packet_of
+from packetcore_cli._decode import decode
 from packetcore_cli._demo import demo
 from packetcore_cli._dissector import dissector
 from packetcore_cli._drivers import list_transports
-from packetcore_cli._dump import dump, list_events
 from packetcore_cli._failure import Failure, reason_of
-from packetcore_cli._framings import check_limit
 from packetcore_cli._parser import new_parser
 from packetcore_cli._replay import replay
 from packetcore_cli._send import send
@@ -83,7 +82,7 @@ def _run(argv: Sequence[str] | None) -> int:
         case "encode":
             return _encode(args, out)
         case "decode":
-            return _decode(args, out)
+            return decode(args, out, Terminal(sys.stderr))
         case "dissector":
             return dissector(args, out)
         case "replay":
@@ -97,19 +96,6 @@ def _encode(args: argparse.Namespace, out: Terminal) -> int:
         sys.stdout.buffer.write(frame)
     else:
         out.line(frame.hex())
-    return 0
-
-
-def _decode(args: argparse.Namespace, out: Terminal) -> int:
-    check_limit(args.framing, args.max_payload)
-    data = hex_or_file(args.source)
-    try:
-        dump(out, data, max_payload=args.max_payload, framing=args.framing)
-        if data:
-            out.line()
-        list_events(out, data, max_payload=args.max_payload, framing=args.framing)
-    except ValueError as error:
-        raise Failure(str(error)) from None
     return 0
 
 

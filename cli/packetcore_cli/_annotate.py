@@ -8,7 +8,7 @@ alone say which bytes they speak for. Only what stands inside a frame is told ap
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -61,24 +61,53 @@ class Mark(NamedTuple):
     """What they stand for once unescaped; nothing for a flag and for a bad escape."""
 
 
-def spans(data: bytes, max_payload: int) -> Iterator[Span]:
-    """The events of a stream, each with its place, and the flags between them."""
-    decoder = Decoder(max_payload=max_payload)
-    start = 0
-    while start < len(data):
-        flag = data.find(FLAG, start)
-        run = data[start:] if flag < 0 else data[start : flag + 1]
-        events: list[Packet | Malformed] = [*decoder.feed(run)]
-        if flag < 0:
-            flag = len(data)
-            events += decoder.feed_eof()
-        for event in events:
-            stop = start + event.size if isinstance(event, Malformed) else flag
-            yield Span(start, stop, event)
+class Spans:
+    """The events of a stream, each with its place, and the flags between them, as its bytes come.
+
+    Args:
+        max_payload: the longest payload, in bytes.
+
+    Raises:
+        ValueError: it is out of its range.
+    """
+
+    def __init__(self, max_payload: int) -> None:
+        self._decoder = Decoder(max_payload=max_payload)
+        self._fed = 0
+        self._start = 0  # the first byte that nothing given speaks for
+
+    def feed(self, data: bytes) -> Iterator[Span]:
+        """Take the next bytes, and give what they complete."""
+        start = 0
+        while start < len(data):
+            flag = data.find(FLAG, start)
+            stop = len(data) if flag < 0 else flag + 1
+            events = self._decoder.feed(data[start:stop])
+            self._fed += stop - start
             start = stop
-        if flag < len(data):
-            yield Span(flag, flag + 1, None)
-        start = flag + 1
+            if flag < 0:
+                yield from self._placed(events, self._fed)
+            else:
+                yield from self._placed(events, self._fed - 1)
+                self._start = self._fed
+                yield Span(self._fed - 1, self._fed, None)
+
+    def feed_eof(self) -> Iterator[Span]:
+        """Give what is left at the end."""
+        yield from self._placed(self._decoder.feed_eof(), self._fed)
+
+    def _placed(self, events: Sequence[Packet | Malformed], end: int) -> Iterator[Span]:
+        for event in events:
+            start = self._start
+            self._start = start + event.size if isinstance(event, Malformed) else end
+            yield Span(start, self._start, event)
+
+
+def spans(data: bytes, max_payload: int) -> Iterator[Span]:
+    """Those of a whole stream."""
+    found = Spans(max_payload)
+    yield from found.feed(data)
+    yield from found.feed_eof()
 
 
 def marks(data: bytes, span: Span) -> Iterator[Mark]:

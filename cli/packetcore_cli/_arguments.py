@@ -161,17 +161,21 @@ def file_bytes(name: str) -> bytes:
         raise Failure(f"cannot read {_shortened(name)}: {reason_of(error)}") from None
 
 
-def hex_or_file(words: list[str]) -> bytes:
-    """The bytes that `decode` is asked about: hex, or a file that holds bytes or hex."""
+def hex_or_path(words: list[str]) -> bytes | str:
+    """What `decode` is asked about: bytes where the words are hex, else the path of a file; `-` is standard input.
+
+    Raises:
+        Failure: the words are neither.
+    """
     if words in ([], ["-"]):
-        return _bytes_or_hex(file_bytes("-"))
+        return "-"
     text = " ".join(words)
     try:
         return parse_hex(text)
     except ValueError as error:
         if not os.path.exists(text):  # pathlib's raises where the name is too long
             raise Failure(f"{_shortened(text)} is neither a file nor hex: {error}") from None
-    return _bytes_or_hex(file_bytes(text))
+    return text
 
 
 def refuse_with_udp(args: argparse.Namespace, *options: str) -> None:
@@ -214,13 +218,6 @@ def packet_of(args: argparse.Namespace) -> Packet:
         return Packet(args.id, payload, type=args.type or 0, count=1 if args.count is None else args.count)
     except ValueError as error:
         raise Failure(str(error)) from None
-
-
-def _bytes_or_hex(content: bytes) -> bytes:
-    try:
-        return parse_hex(content.decode("ascii"))
-    except ValueError:
-        return content
 
 
 def _shortened(text: str, limit: int = 60) -> str:

@@ -36,7 +36,15 @@ _STYLES = {
 _SHOWN_AS_TEXT = frozenset({Part.PAYLOAD, Part.NOISE, Part.FRAME, Part.BROKEN})
 
 
-def dump(out: Terminal, data: bytes, *, max_payload: int, framing: Framing | None = None, indent: str = "") -> None:
+def dump(
+    out: Terminal,
+    data: bytes,
+    *,
+    max_payload: int,
+    framing: Framing | None = None,
+    size: int | None = None,
+    indent: str = "",
+) -> None:
     """Print a line for each run of bytes that are the same thing, up to `DUMPED` bytes.
 
     Args:
@@ -44,16 +52,19 @@ def dump(out: Terminal, data: bytes, *, max_payload: int, framing: Framing | Non
         data: the stream.
         max_payload: the longest payload, or the longest frame where there is a framing.
         framing: of its frames; `None` for packets, in which header and payload are told apart.
+        size: how long the stream is, where `data` is only the beginning of it, and longer than `DUMPED`.
         indent: what stands in front of each line.
 
     Raises:
         ValueError: `max_payload` is out of its range.
     """
-    for line in dump_lines(data, max_payload=max_payload, framing=framing):
+    for line in dump_lines(data, max_payload=max_payload, framing=framing, size=size):
         out.line(indent, *line)
 
 
-def dump_lines(data: bytes, *, max_payload: int, framing: Framing | None = None) -> Iterator[Line]:
+def dump_lines(
+    data: bytes, *, max_payload: int, framing: Framing | None = None, size: int | None = None
+) -> Iterator[Line]:
     """The lines of `dump`.
 
     Raises:
@@ -67,8 +78,9 @@ def dump_lines(data: bytes, *, max_payload: int, framing: Framing | None = None)
             break
         shown.append(span)
     yield from _lines(data, shown, limit)
-    if len(data) > limit:
-        yield ((f"... the dump ends here: {limit} of {len(data)} bytes", "dim"),)
+    size = len(data) if size is None else size
+    if size > limit:
+        yield ((f"... the dump ends here: {limit} of {size} bytes", "dim"),)
 
 
 def malformed_lines(malformed: Malformed, *, framing: Framing | None = None) -> Iterator[Line]:
@@ -95,25 +107,61 @@ def _lines(data: bytes, shown: Sequence[Span], limit: int) -> Iterator[Line]:
             yield "      ", (f"^ {reason.name}: {reason.value}", "bold red")
 
 
+class EventList:
+    """Prints a line for each packet or frame and each malformed run, and counts them.
+
+    Args:
+        out: where to.
+        framing: of the frames; `None` for packets.
+        indent: what stands in front of each line.
+    """
+
+    def __init__(self, out: Terminal, framing: Framing | None = None, indent: str = "") -> None:
+        self.malformed = 0
+        """Malformed runs until now."""
+        self._out = out
+        self._noun = "packet" if framing is None else "frame"
+        self._indent = indent
+        self._found = 0
+        self._size = 0
+
+    def put(self, span: Span) -> None:
+        """Print what a span is, unless it is a flag."""
+        self._size = span.stop
+        place = self._indent, (f"{span.start:04x}", "dim"), "  "
+        match span.event:
+            case None:
+                pass
+            case Malformed():
+                self.malformed += 1
+                self._out.line(*place, ("malformed", "red"), "  ", malformed_text(span.event))
+            case _:
+                self._found += 1
+                label = (f"{self._noun:<9}", "green")
+                self._out.line(*place, label, "  ", content_text(span.event, PREVIEW))
+
+    def finish(self) -> None:
+        """Print how many there were."""
+        counts = counted(self._found, self._noun), f"{self.malformed} malformed", counted(self._size, "byte")
+        self._out.line(self._indent, (", ".join(counts), "bold"))
+
+
 def list_events(
     out: Terminal, data: bytes, *, max_payload: int, framing: Framing | None = None, indent: str = ""
-) -> None:
-    """Print a line for each packet or frame and each malformed run, then how many there were.
+) -> int:
+    """Print all events of a stream, and how many there were.
+
+    Returns:
+        How many of them are malformed.
 
     Raises:
         ValueError: `max_payload` is out of its range.
     """
-    noun = "packet" if framing is None else "frame"
-    found = malformed = 0
-    for start, _, event, _ in _spans(data, max_payload, framing):
-        if isinstance(event, Malformed):
-            malformed += 1
-            out.line(indent, (f"{start:04x}", "dim"), "  ", ("malformed", "red"), "  ", malformed_text(event))
-        elif event is not None:
-            found += 1
-            label = (f"{noun:<9}", "green")
-            out.line(indent, (f"{start:04x}", "dim"), "  ", label, "  ", content_text(event, PREVIEW))
-    out.line(indent, (f"{counted(found, noun)}, {malformed} malformed, {counted(len(data), 'byte')}", "bold"))
+    events = EventList(out, framing, indent)
+    for span in _spans(data, max_payload, framing):
+        events.put(span)
+    events.finish()
+    return events.malformed
 
 
 def _spans(data: bytes, max_payload: int, framing: Framing | None) -> Iterator[Span]:

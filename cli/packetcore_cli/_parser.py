@@ -136,11 +136,18 @@ def new_parser() -> Parser:
     add_packet_options(encode)
     encode.add_argument("--raw", action="store_true", help="write its bytes as they are")
 
-    decode = command("decode", "show what each byte of a stream is, and the packets or frames in it")
-    text = "hex, or a file that holds bytes or hex; - or nothing reads standard input"
+    decode = command("decode", "show what each byte of a stream is, and the packets or frames in it or in a capture")
+    text = "hex, or a file that holds bytes, hex or a capture (pcap, pcapng); - or nothing reads standard input"
     decode.add_argument("source", nargs="*", metavar="HEX|FILE|-", help=text)
     _add_framing(decode)
     _add_max_payload(decode)
+    text = "print each packet, frame or malformed run as a line of JSON"
+    decode.add_argument("--json", action="store_true", help=text)
+    text = "go on with what is added to FILE, or comes by standard input, until Ctrl-C or its end; without the dump"
+    decode.add_argument("--follow", action="store_true", help=text)
+    decode.add_argument("--check", action="store_true", help="exit with 1 where something is malformed")
+    text = "of a capture only this conversation, by its number in the list; may be given again"
+    decode.add_argument("--only", type=number, action="append", metavar="N", help=text)
 
     replay = command("replay", "show what a recording holds, compare it, shrink it, or play it to a live server")
     text = "a capture of serve --record, tcpdump or Wireshark, pcapng or pcap; - is standard input"

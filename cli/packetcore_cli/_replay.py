@@ -6,37 +6,19 @@ import argparse
 import os
 import shlex
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
-from packetcore import Malformed, Packet
-from packetcore_cli._dump import dump
+from packetcore import Malformed
+from packetcore_cli._capture import Capture, opened, show
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
 from packetcore_cli._framings import check_limit
 from packetcore_cli._playing import Play, play
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import counted
-from packetcore_cli._told import ARROWS, event_cells
-from packetcore_tap import (
-    CaptureError,
-    Chunk,
-    Conversation,
-    Conversations,
-    Difference,
-    Heard,
-    Shrinking,
-    Side,
-    Told,
-    as_json,
-    capture_of,
-    differences,
-    events,
-    hear,
-)
+from packetcore_tap import Chunk, Difference, Heard, Shrinking, as_json, capture_of, differences, events
 
 SHOWN = 10
 """Differences that are shown."""
@@ -52,7 +34,7 @@ def replay(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
         Failure: the file cannot be read, or is damaged; then what is whole was used.
     """
     _check(args)
-    recording = _Recording(args)
+    recording = Capture(args, args.file, partial(opened, args.file))
     try:
         if args.shrink is not None:
             code = _shrink(recording, args, out, err)
@@ -65,7 +47,8 @@ def replay(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
                 out.line(as_json(told))
             code = 0
         else:
-            code = _show(recording, args, out)
+            show(recording, out, with_dump=args.dump)
+            code = 0
     except ValueError as error:
         raise Failure(str(error)) from None
     if recording.error is not None:
@@ -82,96 +65,8 @@ def _check(args: argparse.Namespace) -> None:
     check_limit(args.framing, args.max_payload)
 
 
-class _Recording:
-    """What a capture holds, read while one goes through it; of some conversations alone where that was asked for."""
-
-    def __init__(self, args: argparse.Namespace, path: str | None = None) -> None:
-        self.error: CaptureError | None = None
-        """What is wrong with the file, once all before that was given."""
-        self.conversations = Conversations()
-        self.path = args.file if path is None else path
-        self._args = args
-
-    def __iter__(self) -> Iterator[Heard]:
-        self.conversations = Conversations()
-        count = 0
-        with _opened(self.path) as file:
-            try:
-                for heard in hear(file, self.conversations):
-                    count += 1
-                    if self._args.only is None or heard.conversation.number in self._args.only:
-                        yield heard
-            except CaptureError as error:
-                if not count:
-                    raise Failure(f"cannot replay {self.path!r}: {error}") from None
-                self.error = CaptureError(f"{self.path!r} is damaged: {error}")
-            except OSError as error:
-                raise Failure(f"cannot read {self.path!r}: {reason_of(error)}") from None
-
-    def events(self) -> Iterator[Told]:
-        """What it comes to."""
-        return events(self, self._args.framing, self._args.max_payload)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
-    if path == "-" and sys.stdin is None:
-        raise Failure("standard input is closed")
-    with ExitStack() as opened:
-        try:
-            file = sys.stdin.buffer if path == "-" else opened.enter_context(Path(path).open("rb"))
-        except (OSError, ValueError) as error:
-            raise Failure(f"cannot read {path!r}: {reason_of(error)}") from None
-        yield file
-
-
-def _show(recording: _Recording, args: argparse.Namespace, out: Terminal) -> int:
-    said: dict[tuple[Conversation, Side], bytearray] = {}
-
-    def noted() -> Iterator[Heard]:
-        for heard in recording:
-            if isinstance(heard, Chunk):
-                if args.dump:
-                    said.setdefault((heard.conversation, heard.sender), bytearray()).extend(heard.data)
-                sizes[heard.conversation] = sizes.get(heard.conversation, 0) + len(heard.data)
-            else:
-                sizes.setdefault(heard.conversation, 0)
-            yield heard
-
-    sizes: dict[Conversation, int] = {}
-    shown: set[Conversation] = set()
-    found = malformed = 0
-    for told in events(noted(), args.framing, args.max_payload):
-        if told.conversation not in shown:
-            shown.add(told.conversation)
-            _introduce(out, told.conversation)
-        found += isinstance(told.what, (Packet, bytes))
-        malformed += isinstance(told.what, Malformed)
-        out.line(*event_cells(told))
-    for conversation in sizes:
-        if conversation not in shown:  # nothing was whole
-            _introduce(out, conversation)
-    for (conversation, side), data in said.items():
-        out.line()
-        out.line((f"{conversation.number} {ARROWS[side][0]}  ", "bold"), f"what the {side.value} sent")
-        dump(out, bytes(data), max_payload=args.max_payload, framing=args.framing)
-    noun = "packet" if args.framing is None else "frame"
-    counts = [counted(len(sizes), "conversation"), counted(found, noun), f"{malformed} malformed"]
-    passed_over = recording.conversations.passed_over
-    if passed_over:
-        counts.append(f"{counted(passed_over, 'packet')} of the network passed over, neither TCP nor UDP or cut up")
-    out.line((", ".join([*counts, counted(sum(sizes.values()), "byte")]), "bold"))
-    return 0
-
-
-def _introduce(out: Terminal, conversation: Conversation) -> None:
-    comment = f"  {'; '.join(' '.join(conversation.comments).split(chr(10)))}" if conversation.comments else ""
-    began = "" if conversation.kind == "udp" or conversation.has_beginning else "  (its beginning is not there)"
-    out.line((f"{conversation.number}  {conversation}", "bold"), (comment, "dim"), (began, "yellow"))
-
-
-def _compare(recording: _Recording, args: argparse.Namespace, out: Terminal) -> int:
-    with _opened(args.compare) as file:
+def _compare(recording: Capture, args: argparse.Namespace, out: Terminal) -> int:
+    with opened(args.compare) as file:
         is_text = file.read(1) == b"{"
     if is_text:
         theirs: Iterable[str] = Path(args.compare).read_text(encoding="utf-8").splitlines()
@@ -180,13 +75,13 @@ def _compare(recording: _Recording, args: argparse.Namespace, out: Terminal) -> 
         except ValueError as error:
             raise Failure(f"{args.compare!r} has no events: {error}") from None
     else:
-        other = _Recording(args, args.compare)
+        other = Capture(args, args.compare, partial(opened, args.compare))
         theirs = list(map(as_json, other.events()))
         if other.error is not None:
             raise Failure(str(other.error))
     ours = list(map(as_json, recording.events()))
     found = differences(theirs, ours)
-    _show_differences(found, out, args.compare, recording.path)
+    _show_differences(found, out, args.compare, recording.name)
     if not found:
         out.line((f"the same {counted(len(ours), 'event')} in both", "green"))
     return 1 if found else 0
@@ -201,12 +96,12 @@ def _show_differences(found: Sequence[Difference], out: Terminal, one: str, othe
         out.line(f"and {len(found) - SHOWN} more")
 
 
-def _shrink(recording: _Recording, args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
+def _shrink(recording: Capture, args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     heard = list(recording)
     fails = _malformed_as(heard, args) if args.fails is None else _command(args.fails)
     if not fails(heard):
         what = "nothing in it is malformed" if args.fails is None else f"{args.fails!r} exits with 0"
-        raise Failure(f"{recording.path!r} does not fail: {what}")
+        raise Failure(f"{recording.name!r} does not fail: {what}")
     shrinking = Shrinking(heard, fails)
     _write(args.shrink, heard)  # what cannot be written is known before hours have passed
     is_cut_short = False

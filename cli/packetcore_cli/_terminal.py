@@ -69,6 +69,19 @@ class Terminal:
         except BrokenPipeError:
             raise NobodyReads from None
 
+    def check_reader(self) -> None:
+        """See that there is still somebody to print for, as far as the system tells.
+
+        Raises:
+            NobodyReads: the other end of the pipe is closed.
+        """
+        if self._descriptor is None or not hasattr(select, "poll"):
+            return
+        poller = select.poll()
+        poller.register(self._descriptor, 0)
+        if any(event & select.POLLERR for _, event in poller.poll(0)):
+            raise NobodyReads
+
     def is_same_file(self, other: Terminal) -> bool:
         """Whether both write to one terminal, pipe or file, as far as the system tells."""
         one, two = self._descriptor, other._descriptor
