@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import packetcore
 from packetcore_cli._arguments import packet_of
+from packetcore_cli._bench import bench
 from packetcore_cli._decode import decode
 from packetcore_cli._demo import demo
 from packetcore_cli._dissector import dissector
@@ -83,6 +84,8 @@ def _run(argv: Sequence[str] | None) -> int:
             return _encode(args, out)
         case "decode":
             return decode(args, out, Terminal(sys.stderr))
+        case "bench":
+            return bench(args, out)
         case "dissector":
             return dissector(args, out)
         case "replay":

@@ -197,6 +197,11 @@ def add_packet_options(parser: argparse.ArgumentParser, *, or_frame: bool = Fals
     parser.add_argument("--id", type=number, required=not or_frame, metavar="N", help=text)
     parser.add_argument("--type", type=number, metavar="N", help="0 to 255 (default 0)")
     parser.add_argument("--count", type=number, metavar="N", help="packets in its message (default 1)")
+    add_payload_options(parser)
+
+
+def add_payload_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what a payload is, of which there may be one."""
     payload = parser.add_mutually_exclusive_group()
     payload.add_argument("--data", type=text_bytes, metavar="TEXT", help="the payload as text")
     payload.add_argument("--hex", type=hex_bytes, metavar="HEX", help="the payload in hex")

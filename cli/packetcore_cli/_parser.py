@@ -12,6 +12,7 @@ from packetcore_cli._arguments import (
     Parser,
     RawHelp,
     add_packet_options,
+    add_payload_options,
     direction,
     host_and_port,
     network,
@@ -20,6 +21,7 @@ from packetcore_cli._arguments import (
     seconds,
     speed,
 )
+from packetcore_cli._bench import CONNECTIONS, IN_FLIGHT, SECONDS, SIZE
 from packetcore_cli._drivers import DEFAULT
 from packetcore_cli._framings import DEFAULT as DEFAULT_FRAMING
 from packetcore_cli._framings import NAMES, framing_named
@@ -179,6 +181,10 @@ def new_parser() -> Parser:
     dissector.add_argument("--port", type=port, action="append", metavar="N", help=text)
     _add_max_payload(dissector)
 
+    _add_bench_options(
+        command("bench", "load a server that replies, and print how many packets and how long they take")
+    )
+
     _add_tap_options(command("tap", "stand between clients and a server, show what passes, and misbehave as told"))
 
     command("transports", "list the installed adapters and what each can do")
@@ -191,6 +197,13 @@ SERVE_EXAMPLES = """examples:
   packetcore serve --port 7000 --app gateway:Gateway --workers 4 --metrics-port 9100
   packetcore serve --port 7000 --app company.devices:handle --transport blocking --framing u16"""
 
+BENCH_EXAMPLES = """examples:
+  packetcore bench 127.0.0.1 7000                a server of serve --echo, or of yours
+  packetcore bench 127.0.0.1 7000 --connections 50 --in-flight 32 --seconds 10
+  packetcore bench 127.0.0.1 7000 --rate 20000   latencies at a rate that it can carry
+  packetcore bench gateway.example 7000 --tls --id 7 --hex 0102 --packets 1000 --json
+  packetcore bench 127.0.0.1 7000 --udp --connections 50"""
+
 TAP_EXAMPLES = """examples:
   packetcore tap 7001 7000                       show what clients of port 7001 and the server on 7000 say
   packetcore tap 7001 gateway.example:7000 --latency 0.2 --jitter 0.1 --bandwidth 2000
@@ -200,6 +213,36 @@ TAP_EXAMPLES = """examples:
   packetcore tap 7001 7000 --black-hole-after 30s
   packetcore tap 7001 7000 --udp --loss 0.1 --duplication 0.05 --jitter 0.2
   packetcore tap 7001 7000 --interactive         then: stall, resume, reset, latency 0.5, help ..."""
+
+
+def _add_bench_options(bench: Parser) -> None:
+    bench.epilog, bench.formatter_class = BENCH_EXAMPLES, RawHelp
+    bench.add_argument("server", metavar="HOST", help="where the server is")
+    bench.add_argument("port", type=port, metavar="PORT", help="its port")
+    text = f"how many at a time (default {CONNECTIONS})"
+    bench.add_argument("--connections", type=number, default=CONNECTIONS, metavar="N", help=text)
+    text = f"packets on each connection that wait for a reply, before another is sent (default {IN_FLIGHT})"
+    bench.add_argument("--in-flight", type=number, metavar="N", help=text)
+    text = (
+        "send so many packets a second on all connections together, each at its time whatever comes back; latencies "
+        "are then from when a packet was due"
+    )
+    bench.add_argument("--rate", type=float, metavar="N", help=text)
+    text = f"how long, in seconds (default {SECONDS:g}, and with --packets until all are sent)"
+    bench.add_argument("--seconds", type=float, metavar="S", help=text)
+    bench.add_argument("--packets", type=number, metavar="N", help="end after so many packets")
+    bench.add_argument("--id", type=number, metavar="N", help="of the packets, 0 to 65535; 0x.. is hex (default 1)")
+    bench.add_argument("--type", type=number, metavar="N", help="of the packets, 0 to 255 (default 0)")
+    bench.add_argument("--size", type=number, metavar="N", help=f"bytes of payload, made up (default {SIZE})")
+    add_payload_options(bench)
+    _add_framing(bench)
+    bench.add_argument("--udp", action="store_true", help="load over UDP, each datagram by itself")
+    bench.add_argument("--tls", action="store_true", help="speak TLS")
+    bench.add_argument("--tls-ca", metavar="FILE", help="speak TLS and trust the certificates in this PEM file")
+    text = "give the server up when no reply comes for so long, and over UDP a packet, in seconds (default 2)"
+    bench.add_argument("--timeout", type=seconds("timeout"), default=2.0, metavar="S", help=text)
+    bench.add_argument("--json", action="store_true", help="print one line of JSON")
+    _add_max_payload(bench)
 
 
 def _add_tap_options(tap: Parser) -> None:
