@@ -12,6 +12,7 @@ from contextlib import suppress
 import packetcore
 from packetcore_cli._arguments import packet_of
 from packetcore_cli._bench import bench
+from packetcore_cli._completion import complete
 from packetcore_cli._decode import decode
 from packetcore_cli._demo import demo
 from packetcore_cli._dissector import dissector
@@ -86,6 +87,8 @@ def _run(argv: Sequence[str] | None) -> int:
             return decode(args, out, Terminal(sys.stderr))
         case "bench":
             return bench(args, out)
+        case "completion":
+            return complete(args.shell, out)
         case "dissector":
             return dissector(args, out)
         case "replay":

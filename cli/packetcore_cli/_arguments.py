@@ -44,6 +44,15 @@ class Parser(argparse.ArgumentParser):
         defaults: dict[str, Any] = {"allow_abbrev": False, "formatter_class": _Help}
         super().__init__(**defaults | kwargs)
 
+    def actions(self) -> list[argparse.Action]:
+        """Its options and positional arguments."""
+        return list(self._actions)
+
+    def commands(self) -> dict[str, Parser]:
+        """Its commands by name; none, where it is of a command."""
+        choices = [action.choices for action in self._actions if action.nargs == argparse.PARSER]
+        return dict(*choices)
+
     def error(self, message: str) -> NoReturn:
         raise WrongUsage(f"{message} (see {self.prog} --help)")
 

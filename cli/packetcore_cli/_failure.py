@@ -7,6 +7,15 @@ import re
 import socket
 import ssl
 
+EXIT_CODES = {
+    0: "It is done, or nobody reads any more what is printed.",
+    1: "It could not be done. Also: something differs from what it was compared with (replay), is malformed (decode "
+    "--check), was not replied to (bench), or sessions were cut off by a second signal (serve, tap).",
+    2: "The command line makes no sense.",
+    130: "It was interrupted with Ctrl-C.",
+}
+"""What the exit codes of all commands mean. With 1 and 2, one line on standard error says what was wrong."""
+
 
 class Failure(Exception):
     """The command ends with this message; nothing else is printed."""

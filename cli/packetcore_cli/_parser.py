@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import textwrap
 
 import packetcore
 from packetcore import Config
@@ -23,6 +24,8 @@ from packetcore_cli._arguments import (
 )
 from packetcore_cli._bench import CONNECTIONS, IN_FLIGHT, SECONDS, SIZE
 from packetcore_cli._drivers import DEFAULT
+from packetcore_cli._examples import EXAMPLES
+from packetcore_cli._failure import EXIT_CODES
 from packetcore_cli._framings import DEFAULT as DEFAULT_FRAMING
 from packetcore_cli._framings import NAMES, framing_named
 from packetcore_cli._log import LOG_FORMS
@@ -34,10 +37,25 @@ from packetcore_tap import MIN_BYTES
 
 DEFAULTS = Config()
 
+SHELLS = ("bash", "zsh", "fish")
+"""Those for which there is completion."""
+
+
+def exit_codes() -> str:
+    """What the exit codes mean, as a paragraph for each."""
+    lines = [f"{code:<5}{text}" for code, text in EXIT_CODES.items()]
+    texts = [textwrap.fill(line, 78, initial_indent="  ", subsequent_indent=" " * 7) for line in lines]
+    return "\n".join(["exit codes:", *texts])
+
 
 def new_parser() -> Parser:
     """The commands and their options."""
-    parser = Parser(prog="packetcore", description="Serve, send, encode and decode packets.")
+    parser = Parser(
+        prog="packetcore",
+        description="Serve, send, encode and decode packets.",
+        epilog=exit_codes(),
+        formatter_class=RawHelp,
+    )
     codec = "C" if packetcore.speedups else "Python"
     versions = (
         f"packetcore-cli {__version__}, packetcore {packetcore.__version__} with the codec in {codec}, "
@@ -47,13 +65,16 @@ def new_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(name: str, help: str) -> Parser:
-        return commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        text = textwrap.fill(help[0].upper() + help[1:] + ".", 78)
+        return commands.add_parser(
+            name, help=help, description=text, epilog=EXAMPLES.get(name), formatter_class=RawHelp
+        )
 
     demo = command("demo", "show packets, a server and its pool at work, in a few seconds")
     _add_transport(demo)
 
     serve = command("serve", "serve over TCP or UDP and print, or echo, what comes in")
-    serve.epilog, serve.formatter_class = SERVE_EXAMPLES, RawHelp
+    serve.epilog = SERVE_EXAMPLES
     text = (
         "serve what you have written: a packetcore.Handler, its class, a function without parameters that gives one, "
         "or a function over a stream; the current directory is looked in first"
@@ -188,6 +209,9 @@ def new_parser() -> Parser:
     _add_tap_options(command("tap", "stand between clients and a server, show what passes, and misbehave as told"))
 
     command("transports", "list the installed adapters and what each can do")
+
+    completion = command("completion", "print what completes commands and options in a shell")
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=f"one of {', '.join(SHELLS)}")
     return parser
 
 
@@ -196,13 +220,6 @@ SERVE_EXAMPLES = """examples:
   packetcore serve --port 7000 --app gateway:Gateway
   packetcore serve --port 7000 --app gateway:Gateway --workers 4 --metrics-port 9100
   packetcore serve --port 7000 --app company.devices:handle --transport blocking --framing u16"""
-
-BENCH_EXAMPLES = """examples:
-  packetcore bench 127.0.0.1 7000                a server of serve --echo, or of yours
-  packetcore bench 127.0.0.1 7000 --connections 50 --in-flight 32 --seconds 10
-  packetcore bench 127.0.0.1 7000 --rate 20000   latencies at a rate that it can carry
-  packetcore bench gateway.example 7000 --tls --id 7 --hex 0102 --packets 1000 --json
-  packetcore bench 127.0.0.1 7000 --udp --connections 50"""
 
 TAP_EXAMPLES = """examples:
   packetcore tap 7001 7000                       show what clients of port 7001 and the server on 7000 say
@@ -216,7 +233,6 @@ TAP_EXAMPLES = """examples:
 
 
 def _add_bench_options(bench: Parser) -> None:
-    bench.epilog, bench.formatter_class = BENCH_EXAMPLES, RawHelp
     bench.add_argument("server", metavar="HOST", help="where the server is")
     bench.add_argument("port", type=port, metavar="PORT", help="its port")
     text = f"how many at a time (default {CONNECTIONS})"
@@ -246,7 +262,7 @@ def _add_bench_options(bench: Parser) -> None:
 
 
 def _add_tap_options(tap: Parser) -> None:
-    tap.epilog, tap.formatter_class = TAP_EXAMPLES, RawHelp
+    tap.epilog = TAP_EXAMPLES
     text = "where clients connect to: PORT, HOST:PORT or [HOST]:PORT; port 0 takes a free one"
     tap.add_argument("listen", type=address, metavar="LISTEN", help=text)
     tap.add_argument("target", type=address, metavar="TARGET", help="where the server is, in the same way")
