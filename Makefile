@@ -12,7 +12,7 @@ SPREAD := -n 4 --dist loadfile
 ALL := . transports/sockets $(ADAPTERS:%=transports/%) tap cluster cli conformance examples/trio_adapter examples/tornado_adapter
 
 .PHONY: demo test lint types conformance mutants mutants-adapters coverage mutation bench bench-quick bench-behaviour \
-    bench-guard serial-damage cluster-seeds cluster-brokers soak sanitize fuzz simulate wheels release-check \
+    bench-guard serial-damage cluster-seeds cluster-brokers soak sanitize fuzz simulate manual wheels release-check \
     version clean
 
 demo: .venv/installed
@@ -108,6 +108,10 @@ fuzz: .venv/fuzz
 SEEDS ?= 1000
 simulate: .venv/ready
 	$(BIN)/python -m packetcore_conformance.simulation --seeds $(SEEDS)
+
+# The manual page of the command, from what its parser takes.
+manual: .venv/ready
+	$(BIN)/python cli/manual.py
 
 # What a release needs. The core comes as a wheel with the extension for this platform, as one
 # without it for all others, and as source. On Linux the first gets the tag that its symbols
