@@ -126,10 +126,12 @@ def show(capture: Capture, out: Terminal, *, with_dump: bool = False) -> int:
     for conversation in sizes:
         if conversation not in shown:  # nothing was whole
             _introduce(out, conversation)
-    for (conversation, side), those in said.items():
+    for (conversation, side), those in sorted(said.items(), key=lambda item: item[0][0].number):
         out.line()
         out.line((f"{conversation.number} {ARROWS[side][0]}  ", "bold"), f"what the {side.value} sent")
         dump(out, bytes(those.data), max_payload=max_payload, framing=framing, size=those.size)
+    if said:
+        out.line()
     noun = "packet" if framing is None else "frame"
     counts = [counted(len(sizes), "conversation"), counted(found, noun), f"{malformed} malformed"]
     passed_over = capture.conversations.passed_over
