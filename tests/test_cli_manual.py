@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from packetcore_cli import __version__
 from packetcore_cli._arguments import Parser
 from packetcore_cli._completion import FILES, completion
 from packetcore_cli._failure import EXIT_CODES
@@ -51,8 +52,9 @@ def test_the_manual_page_has_each_option_of_each_command(name: str) -> None:
     assert told == {option for option in options(COMMANDS[name]) if option not in ("-h", "--help")}
 
 
-def test_the_manual_page_has_the_exit_codes_and_the_examples() -> None:
+def test_the_manual_page_has_the_version_the_exit_codes_and_the_examples() -> None:
     page = text_of_page()
+    assert f'"packetcore {__version__}"' in page.splitlines()[0]
     status = page[page.index(".SH EXIT STATUS") :]
     for code, text in EXIT_CODES.items():
         assert f".TP\n{code}\n{text}\n" in status
