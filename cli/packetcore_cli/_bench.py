@@ -23,7 +23,8 @@ from packetcore_cli._arguments import payload_of, refuse_with_udp
 from packetcore_cli._drivers import checked
 from packetcore_cli._failure import Failure, WrongUsage
 from packetcore_cli._framings import check_limit, refuse_with_framing
-from packetcore_cli._load import Decoding, Histogram, Load, Measured, Run
+from packetcore_cli._load import Run
+from packetcore_cli._measured import Decoding, Histogram, Load, Measured
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import address_text, counted
 
