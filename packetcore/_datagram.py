@@ -444,9 +444,12 @@ class DatagramEndpoint(Endpoint[AnyPacket]):
     def _admit(self, data: bytes, addr: Address, now: float, host: DatagramHost | None) -> _Peer[AnyPacket] | None:
         """Open a session for a stranger, if what it sent is worth one."""
         events = self._framing.feed(data)
-        holds_packet = any(not isinstance(event, Malformed) for event in events)
+        malformed = [event for event in events if isinstance(event, Malformed)]
+        holds_packet = len(malformed) < len(events)
         if not (holds_packet or self._framing.may_begin(data, events)):
-            self._stats.total.malformed.update(event.reason for event in events if isinstance(event, Malformed))
+            for event in malformed:
+                self._stats.total.malformed[event.reason] += 1
+                self.malformed(event, addr)
         elif (refusal := self._refusal(addr)) is not None:
             self.refused(addr, refusal)
         else:

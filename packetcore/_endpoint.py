@@ -12,6 +12,7 @@ from packetcore._carrier import Address
 from packetcore._codec import Codec
 from packetcore._config import Config
 from packetcore._errors import LocalProtocolError, SessionClosed
+from packetcore._events import Malformed
 from packetcore._frames import FrameCodec, PacketCodec
 from packetcore._handler import Handler
 from packetcore._paced import PacedSession
@@ -96,6 +97,9 @@ class Endpoint(Generic[AnyPacket]):
         """Called with each session once its handler has heard of it."""
         self.on_finished: Callable[[Session[AnyPacket]], object] | None = None
         """Called with each session that is over."""
+        self.on_malformed: Callable[[Malformed, Address, Session[AnyPacket] | None], object] | None = None
+        """Called with what is malformed before a handler hears of it, whose it is, and the session; `None` for
+        a stranger's (UDP), of which no handler hears."""
         self._stats = EndpointStats()
         self.codec: Codec[AnyPacket] | None = None
         """Another framing in place of this format."""
@@ -166,16 +170,21 @@ class Endpoint(Generic[AnyPacket]):
     @property
     def stats(self) -> EndpointStats:
         """What it has seen until now. Costs time in proportion to the sessions that are open."""
+        stats = self.past
+        for session in self.own_sessions():
+            session.add_to(stats.total)
+            stats.outstanding += session.outstanding
+        return stats
+
+    @property
+    def past(self) -> EndpointStats:
+        """The same without what the sessions that are open have counted: `total` is of those that are over, and
+        `outstanding` 0. Costs the same however many are open."""
         counted = self._stats
         total = Stats()
         total.add(counted.total)
-        outstanding = 0
-        for session in self.own_sessions():
-            session.add_to(total)
-            outstanding += session.outstanding
         return replace(
             counted,
-            outstanding=outstanding,
             total=total,
             refusals=counted.refusals.copy(),
             silent=counted.silent.copy(),
@@ -290,6 +299,11 @@ class Endpoint(Generic[AnyPacket]):
         about = {"session": 0, "peer": peer, "identity": None}
         what = refusal.value if why is None else f"{refusal.value}: {why}"
         logger.info("a session with %s was refused: %s", peer, what, extra=about)
+
+    def malformed(self, malformed: Malformed, peer: Address, session: Session[AnyPacket] | None = None) -> None:
+        """Something malformed came of a session, or of a stranger."""
+        if self.on_malformed is not None:
+            self.on_malformed(malformed, peer, session)
 
     def left(self, session: Session[AnyPacket]) -> None:
         """A session is over: take it from the pool, and keep what it has counted."""

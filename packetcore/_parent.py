@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from packetcore._carrier import Address
 from packetcore._codec import Codec
 from packetcore._config import Config
+from packetcore._events import Malformed
 from packetcore._listener import Listener
 from packetcore._packet import AnyPacket
 from packetcore._pool import SessionPool
@@ -83,6 +84,9 @@ class Parent(Protocol[S, AnyPacket]):
 
     def refused(self, peer: Address, refusal: Refusal, /) -> None:
         """A peer was turned away."""
+
+    def malformed(self, malformed: Malformed, peer: Address, session: S, /) -> None:
+        """Something malformed came of a session, and its handler will hear of it."""
 
     def left(self, session: S, /) -> None:
         """A session is over."""

@@ -595,6 +595,7 @@ class Session(Pump, Generic[AnyPacket]):
     def _deliver(self, event: Event[AnyPacket]) -> None:
         match event:
             case Malformed():
+                self._endpoint.malformed(event, self.peer, self)
                 self._handler.malformed(self, event)
                 if self._endpoint.config.on_malformed == "close" or self._endpoint.ends_on_malformed:
                     self._close(CloseReason.PROTOCOL_ERROR)
