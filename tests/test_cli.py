@@ -168,7 +168,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_1(
         ("serve --idle-timeout soon", "argument --idle-timeout: 'soon' is not a number of seconds"),
         ("serve --tls-key key.pem", "--tls-key needs --tls-cert (see packetcore serve --help)"),
         ("serve --metrics-host ::1", "--metrics-host needs --metrics-port (see packetcore serve --help)"),
-        ("serve --log xml", "argument --log: invalid choice: 'xml'"),
+        ("serve --log xml", "argument --log/--log-format: invalid choice: 'xml'"),
         ("serve --udp --tls-cert cert.pem", "argument --tls-cert: not allowed with argument --udp"),
         ("serve --udp --tls-key key.pem", "argument --tls-key: not allowed with argument --udp"),
         ("send 127.0.0.1 1 --id 1 --udp --tls", "argument --tls: not allowed with argument --udp"),

@@ -128,7 +128,13 @@ def new_parser() -> Parser:
     text = "how long sessions may take to finish after SIGINT or SIGTERM, in seconds (default 5)"
     serve.add_argument("--grace", type=seconds("grace"), default=5.0, metavar="S", help=text)
     text = "log one record a line for machines: logfmt, the default with --log, or json"
-    serve.add_argument("--log", nargs="?", choices=LOG_FORMS, const=LOG_FORMS[0], metavar="FORM", help=text)
+    serve.add_argument(
+        "--log", "--log-format", nargs="?", choices=LOG_FORMS, const=LOG_FORMS[0], metavar="FORM", help=text
+    )
+    text = "plain lines in a terminal too, where else a table of the sessions stays below them"
+    serve.add_argument("--plain", action="store_true", help=text)
+    text = "serve a page on this port of this machine, or of HOST, that shows sessions, sends to them and closes them"
+    serve.add_argument("--console", type=address, metavar="[HOST:]PORT", help=text)
     text = "log also who connects and goes without sending a byte, as load balancers do"
     serve.add_argument("--verbose", action="store_true", help=text)
     text = "serve metrics for Prometheus on this port; 0 takes a free one"
@@ -217,7 +223,7 @@ def new_parser() -> Parser:
 
 SERVE_EXAMPLES = """examples:
   packetcore serve --port 7000                   print what comes in
-  packetcore serve --port 7000 --app gateway:Gateway
+  packetcore serve --port 7000 --app gateway:Gateway --console 8080
   packetcore serve --port 7000 --app gateway:Gateway --workers 4 --metrics-port 9100
   packetcore serve --port 7000 --app company.devices:handle --transport blocking --framing u16"""
 

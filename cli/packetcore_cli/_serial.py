@@ -37,6 +37,7 @@ _OF_NETWORKS = (
         "--metrics-host",
         "--websocket",
         "--workers",
+        "--console",
     ),
 )
 

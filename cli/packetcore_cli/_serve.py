@@ -30,6 +30,7 @@ from packetcore_cli._reload import TLS_OPTIONS, reload, tls_of
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, Content, address_text, content_text, counted
 from packetcore_cli._watchdog import watched
+from packetcore_cli._watching import live_terminal, watched_by_people
 from packetcore_cli._worker import Tell, Worker
 from packetcore_sockets import Notifier
 
@@ -147,6 +148,8 @@ def _serve(
     )
     signals: SimpleQueue[int] = SimpleQueue()
     with ExitStack() as told:
+        if (live := live_terminal(args, out, told)) is not None:
+            out, err = live, live if out.is_same_file(err) else err
         to_out, to_err = told.enter_context(writers(out, err))
         index = None if worker is None else worker.index
         told.enter_context(log_to(err, to_err, args.log, verbose=args.verbose, sessions=app is not None, worker=index))
@@ -173,6 +176,7 @@ def _serve(
                     if args.metrics_port is not None:
                         beside.enter_context(metrics_told(args, lambda: {"": read()}))
                     printed.put("listening on ", (where, "bold"))
+                beside.enter_context(watched_by_people(args, server, live, printed))
                 beside.enter_context(watched(notifier, server))
                 notifier.ready(f"listening on {where}")
                 _wait(signals, partial(reload, driver, server, args, notifier))

@@ -26,10 +26,16 @@ class Terminal:
     """
 
     def __init__(self, file: TextIO | None) -> None:
-        self._file = file
+        self.file = file
+        """Where it writes."""
         self._console = _Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._is_terminal = self._console.is_terminal
         self._descriptor = _descriptor_of(file)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody looks at it, and lines can be drawn anew there."""
+        return self._is_terminal and self._descriptor is not None and not self._console.is_dumb_terminal
 
     def line(self, *cells: Cell) -> None:
         """Print the cells as one line, at once; without any, an empty line.
@@ -38,14 +44,14 @@ class Terminal:
             NobodyReads: the other end of the pipe is closed.
             OSError: the disk is full.
         """
-        if self._file is None:
+        if self.file is None:
             return
         try:
             if self._is_terminal:
                 self._console.print(Text.assemble(*cells))
             else:
-                self._file.write(_plain(cells))
-                self._file.flush()
+                self.file.write(_plain(cells))
+                self.file.flush()
         except BrokenPipeError:
             raise NobodyReads from None
 
@@ -59,13 +65,13 @@ class Terminal:
             NobodyReads: the other end of the pipe is closed.
             OSError: the disk is full.
         """
-        if self._file is None or self._descriptor is None:
+        if self.file is None or self._descriptor is None:
             for cells in lines:
                 self.line(*cells)
             return
         text = "".join(self._styled(cells) if self._is_terminal else _plain(cells) for cells in lines)
         try:
-            _write_all(self._descriptor, text.encode(self._file.encoding, self._file.errors or "strict"))
+            write_all(self._descriptor, text.encode(self.file.encoding, self.file.errors or "strict"))
         except BrokenPipeError:
             raise NobodyReads from None
 
@@ -120,7 +126,8 @@ def _descriptor_of(file: TextIO | None) -> int | None:
         return None
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write bytes, however long that takes."""
     rest = memoryview(data)
     while rest:
         try:

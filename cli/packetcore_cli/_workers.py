@@ -33,6 +33,7 @@ from packetcore_cli._ports import sockets_of_workers
 from packetcore_cli._serve import LOOPBACK, Impatient, heard, log_stopped, metrics_told
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import address_text, counted
+from packetcore_cli._watching import refuse_without_one_process
 from packetcore_cli._worker import Ask, Tell, Told, worker_text
 from packetcore_sockets import Notifier, as_address
 
@@ -487,6 +488,7 @@ def serve_workers(args: argparse.Namespace, command_line: Sequence[str], out: Te
         raise Failure(f"workers={args.workers} must be at least 1")
     if args.record is not None:
         raise WrongUsage("argument --workers: not allowed with argument --record (see packetcore serve --help)")
+    refuse_without_one_process(args)
     if args.metrics_host is not None and args.metrics_port is None:
         raise WrongUsage("--metrics-host needs --metrics-port (see packetcore serve --help)")
     signals = Signals()

@@ -1,0 +1,506 @@
+"""What a server does, looked at from a thread of its own: its sessions with their rates, and how it went lately.
+
+The runtime is asked for a slice of the sessions at a time, by `call_soon`, and reads a few counters there; all else
+is done here. Who asks and who answers take no more than `SHARE` of a core together, however many sessions there
+are: with more of them each is looked at less often. Nothing is wrapped, and no packet passes through here.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+from packetcore import (
+    Address,
+    CloseReason,
+    Endpoint,
+    EndpointStats,
+    LocalProtocolError,
+    Malformed,
+    Session,
+    Stats,
+)
+from packetcore_cli._text import address_text
+
+SHARE = 0.05
+"""Of a core, what sampling may take. Reading and counting one session take 3 µs: up to some 15,000 sessions each
+is looked at once a second, and 100,000 take 6 s."""
+
+PERIOD = 1.0
+"""Seconds from one look at a session to the next, at least, and from one point of the history to the next."""
+
+SLICE = 250
+"""Sessions read in one call on the runtime's thread: under half a millisecond."""
+
+POINTS = 300
+"""Points of the history that are kept: five minutes."""
+
+MALFORMED_KEPT = 50
+"""Malformed runs that are kept, the latest."""
+
+IDENTITY_SHOWN = 100
+"""Characters of an identity that are kept to be shown."""
+
+HEARING = 0.2
+"""Seconds between two moments in which the end is heard for certain."""
+
+RATES = ("packets_in", "packets_out", "bytes_in", "bytes_out")
+"""What there are rates of, each a second."""
+
+
+Four = tuple[int, int, int, int]
+
+
+class Row:
+    """One session as it was when it was last looked at. Rates are those since the time before."""
+
+    __slots__ = (
+        *RATES,
+        "at",
+        "counts",
+        "identity",
+        "name",
+        "opened",
+        "outstanding",
+        "peer",
+        "session",
+    )
+
+    def __init__(self, session: Session[Any], opened: float | None, now: float) -> None:
+        self.session = session
+        self.peer = address_text(session.peer)
+        self.opened = opened
+        """When it came, by `time.monotonic`; `None` of one that was there before the sampler."""
+        self.at = now
+        """When it was looked at last, in the same way; infinite if it was not, and was there before."""
+        self.identity: Hashable = None
+        self.name = ""
+        """The identity as text."""
+        self.counts: Four = (0, 0, 0, 0)
+        """Of `RATES`, what was counted until now."""
+        self.outstanding = 0
+        self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0.0
+
+    @property
+    def id(self) -> int:
+        """The session's."""
+        return self.session.id
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A second of the history."""
+
+    time: float
+    """By `time.time`."""
+
+    sessions: int
+    outstanding: int
+    rates: tuple[float, float, float, float]
+    """See `RATES`."""
+
+    closed: dict[str, int]
+    """Sessions that ended, by close reason."""
+
+    malformed: int
+    refused: int
+
+
+class Noted(NamedTuple):
+    """Something malformed."""
+
+    number: int
+    """Counts up from 1."""
+
+    time: float
+    """By `time.time`."""
+
+    session: int
+    """0 for a stranger's, over UDP."""
+
+    peer: Address
+    identity: Hashable
+    malformed: Malformed
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the server has seen, as last read."""
+
+    sessions: int = 0
+    """That are open."""
+
+    opened: int = 0
+    outstanding: int = 0
+    counts: Four = (0, 0, 0, 0)
+    """Of `RATES`, all that was counted."""
+
+    rates: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    closed: Counter[CloseReason] = field(default_factory=Counter)
+    refused: int = 0
+    malformed: int = 0
+    """Since the sampler began."""
+
+    age: float = 0.0
+    """Seconds that the last look at all sessions took: how old the figures of one may be."""
+
+    is_answering: bool = True
+    """Whether the runtime does."""
+
+
+class View(NamedTuple):
+    """A part of the list of sessions."""
+
+    rows: list[Row]
+    matched: int
+    """How many there are that match the search."""
+
+
+class _Reading(NamedTuple):
+    """What the runtime's thread told."""
+
+    past: EndpointStats
+    came: list[tuple[Session[Any], float]]
+    left: list[int]
+    values: list[tuple[int, int, int, int, int, Hashable] | None]
+    took: float
+
+
+SORTS: dict[str, Callable[[Row], Any]] = {
+    "id": lambda row: row.id,
+    "identity": lambda row: (not row.name, row.name),
+    "peer": lambda row: row.peer,
+    "packets_in": lambda row: row.packets_in,
+    "packets_out": lambda row: row.packets_out,
+    "bytes_in": lambda row: row.bytes_in,
+    "bytes_out": lambda row: row.bytes_out,
+    "packets": lambda row: row.packets_in + row.packets_out,
+    "outstanding": lambda row: row.outstanding,
+    "age": lambda row: -row.id,
+}
+"""What the list can be sorted by. Ids count up: the youngest session has the highest."""
+
+
+class Sampler:
+    """Looks at the sessions of a server until `close`. Make it anywhere; on the runtime's thread too.
+
+    Args:
+        endpoint: what the server's sessions share, `server.endpoint`.
+        share: see `SHARE`.
+    """
+
+    def __init__(self, endpoint: Endpoint[Any], *, share: float = SHARE) -> None:
+        self.endpoint = endpoint
+        self._share = share
+        self._lock = threading.Lock()
+        self._rows: dict[int, Row] = {}
+        self._totals = Totals()
+        self._history: deque[Point] = deque(maxlen=POINTS)
+        self._came: deque[tuple[Session[Any], float]] = deque()
+        self._left: deque[int] = deque()
+        self._malformed: deque[Noted] = deque(maxlen=MALFORMED_KEPT)
+        self._noted = 0
+        self._sums = [0, 0, 0, 0]
+        self._outstanding = 0
+        self._past = EndpointStats()
+        self._point_at = time.monotonic()
+        self._point: Totals | None = None
+        self._earlier = [0, 0, 0, 0]
+        self._age = 0.0
+        self._is_answering = True
+        self._scratch = Stats()
+        self._ending = threading.Event()
+        self._turn = 0
+        self._hook()
+        self._thread = threading.Thread(target=self._run, name="packetcore-sampler", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more, and keep what was seen last. Waits for nobody. Where the server is closed already, the
+        totals are its last."""
+        self._ending.set()
+        self._unhook()
+        with self._lock, suppress(RuntimeError):  # another thread counts on
+            self._merge((), _Reading(self.endpoint.past, _taken(self._came), _taken(self._left), [], 0.0), 0.0)
+            self._settle(time.monotonic())
+
+    def __enter__(self) -> Sampler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What others ask, from any thread.
+
+    @property
+    def totals(self) -> Totals:
+        """What the server has seen until now."""
+        with self._lock:
+            return self._totals
+
+    @property
+    def history(self) -> list[Point]:
+        """The last `POINTS` seconds, the oldest first."""
+        with self._lock:
+            return list(self._history)
+
+    @property
+    def malformed(self) -> list[Noted]:
+        """What was malformed lately, the latest first."""
+        return list(self._malformed.copy())[::-1]
+
+    def view(self, search: str = "", sort: str = "id", *, descending: bool = False, start: int = 0, stop: int) -> View:
+        """A part of the list of sessions. Costs time in proportion to how many there are.
+
+        Args:
+            search: in the identity, the peer's address or the id; in any case of letters.
+            sort: one of `SORTS`.
+            descending: whether the greatest come first.
+            start: how many to leave out.
+            stop: where to end.
+        """
+        with self._lock:
+            rows = list(self._rows.values())
+        if search:
+            wanted = search.casefold()
+            rows = [row for row in rows if wanted in f"{row.id} {row.peer} {row.name}".casefold()]
+        first = heapq.nlargest if descending else heapq.nsmallest
+        return View(first(stop, rows, key=SORTS[sort])[start:], len(rows))
+
+    @property
+    def turn(self) -> int:
+        """Goes up with each point of the history."""
+        return self._turn
+
+    # On the runtime's thread.
+
+    def _hook(self) -> None:
+        endpoint, came, left = self.endpoint, self._came, self._left
+        self._before = before = endpoint.on_admitted, endpoint.on_finished, endpoint.on_malformed
+
+        def admitted(session: Session[Any]) -> None:
+            if before[0] is not None:
+                before[0](session)
+            came.append((session, time.monotonic()))
+
+        def finished(session: Session[Any]) -> None:
+            if before[1] is not None:
+                before[1](session)
+            left.append(session.id)
+
+        def malformed(what: Malformed, peer: Address, session: Session[Any] | None) -> None:
+            if before[2] is not None:
+                before[2](what, peer, session)
+            self._note(what, peer, session)
+
+        self._hooks = admitted, finished, malformed
+        endpoint.on_admitted, endpoint.on_finished, endpoint.on_malformed = self._hooks
+
+    def _unhook(self) -> None:
+        endpoint = self.endpoint
+        if (endpoint.on_admitted, endpoint.on_finished, endpoint.on_malformed) == self._hooks:
+            endpoint.on_admitted, endpoint.on_finished, endpoint.on_malformed = self._before
+
+    def _note(self, malformed: Malformed, peer: Address, session: Session[Any] | None) -> None:
+        self._noted += 1
+        id, identity = (0, None) if session is None else (session.id, session.identity)
+        self._malformed.append(Noted(self._noted, time.time(), id, peer, identity, malformed))
+
+    def _read(self, sessions: Sequence[Session[Any]], done: Future[_Reading]) -> None:
+        begun = time.perf_counter()
+        scratch = self._scratch
+        values: list[tuple[int, int, int, int, int, Hashable] | None] = []
+        try:
+            for session in sessions:
+                if session.is_over:
+                    values.append(None)
+                    continue
+                scratch.packets_received = scratch.packets_sent = scratch.bytes_received = scratch.bytes_sent = 0
+                session.add_to(scratch)
+                values.append(
+                    (
+                        scratch.packets_received,
+                        scratch.packets_sent,
+                        scratch.bytes_received,
+                        scratch.bytes_sent,
+                        session.outstanding,
+                        session.identity,
+                    )
+                )
+            came, left = _taken(self._came), _taken(self._left)
+            done.set_result(_Reading(self.endpoint.past, came, left, values, time.perf_counter() - begun))
+        except BaseException as error:
+            done.set_exception(error)
+
+    def _own(self, done: Future[list[Session[Any]]]) -> None:
+        done.set_result(self.endpoint.own_sessions())
+
+    # On the sampler's.
+
+    def _run(self) -> None:
+        try:
+            there = self._asked(self._own)
+            with self._lock:
+                for session in there or ():
+                    self._rows.setdefault(session.id, Row(session, None, float("inf")))
+            while there is not None and self._sweep():
+                pass
+        except (RuntimeError, OSError, LocalProtocolError):  # the runtime has ended
+            pass
+        with self._lock:
+            self._is_answering = self._ending.is_set()
+            self._settle(time.monotonic())
+
+    def _sweep(self) -> bool:
+        """Look at every session once. Returns whether to go on."""
+        begun = time.monotonic()
+        rows = iter(list(self._rows.values()))
+        while True:
+            chunk = list(islice(rows, SLICE))
+            sessions = [row.session for row in chunk]
+            asked = time.monotonic()
+            reading = self._asked(lambda done, sessions=sessions: self._read(sessions, done))  # type: ignore[misc]
+            if reading is None:
+                return False
+            at = time.perf_counter()
+            with self._lock:
+                self._merge(chunk, reading, asked)
+                self._settle(time.monotonic())
+            took = reading.took + time.perf_counter() - at
+            is_last = len(chunk) < SLICE
+            if is_last:
+                self._age = time.monotonic() - begun
+            pause = took / self._share - took
+            if is_last:
+                pause = max(pause, begun + PERIOD - time.monotonic())
+            if self._ending.wait(max(pause, 0.0)):
+                return False
+            if is_last:
+                return True
+
+    def _asked(self, function: Callable[[Future[Any]], object]) -> Any:
+        """What a function gives on the runtime's thread; `None` once that is not wanted any more."""
+        done: Future[Any] = Future()
+        self.endpoint.call_soon(function, done)
+        patience = time.monotonic() + PERIOD
+        while not self._ending.is_set():
+            if wait([done], HEARING).done:
+                return done.result()
+            if time.monotonic() >= patience:
+                with self._lock:
+                    self._is_answering = False
+                    self._settle(time.monotonic())
+        return None
+
+    def _merge(self, chunk: Sequence[Row], reading: _Reading, now: float) -> None:
+        self._is_answering = True
+        rows = self._rows
+        for session, opened in reading.came:
+            rows.setdefault(session.id, Row(session, opened, opened)).opened = opened
+        for id in reading.left:
+            if (gone := rows.pop(id, None)) is not None:
+                self._forget(gone)
+        for row, values in zip(chunk, reading.values, strict=True):
+            if rows.get(row.session.id) is not row:
+                continue
+            if values is None:
+                self._forget(rows.pop(row.session.id))
+            else:
+                self._update(row, values, now)
+        self._past = reading.past
+
+    def _forget(self, row: Row) -> None:
+        self._outstanding -= row.outstanding
+        for place, count in enumerate(row.counts):
+            self._sums[place] -= count
+
+    def _update(self, row: Row, values: tuple[int, int, int, int, int, Hashable], now: float) -> None:
+        *_, outstanding, identity = values
+        counts, before, sums = values[:4], row.counts, self._sums
+        if counts != before:
+            for place in range(4):
+                sums[place] += counts[place] - before[place]
+                if row.at > now:  # that was before anybody looked
+                    self._earlier[place] += counts[place]
+            row.counts = counts
+            if row.at > now:
+                before = counts
+        passed = max(now - row.at, PERIOD / 2)
+        row.packets_in = (counts[0] - before[0]) / passed
+        row.packets_out = (counts[1] - before[1]) / passed
+        row.bytes_in = (counts[2] - before[2]) / passed
+        row.bytes_out = (counts[3] - before[3]) / passed
+        row.at = now
+        self._outstanding += outstanding - row.outstanding
+        row.outstanding = outstanding
+        if identity is not row.identity:
+            row.identity, row.name = identity, name_of(identity)
+
+    def _settle(self, now: float) -> None:
+        """Say what is known now, and once in a `PERIOD` add a point to the history."""
+        past, total, sums = self._past, self._past.total, self._sums
+        counts = (
+            total.packets_received + sums[0],
+            total.packets_sent + sums[1],
+            total.bytes_received + sums[2],
+            total.bytes_sent + sums[3],
+        )
+        rates, before, passed = self._totals.rates, self._point, now - self._point_at
+        is_point = before is not None and passed >= PERIOD * 0.9
+        if before is not None and is_point:
+            new = zip(counts, before.counts, self._earlier, strict=True)
+            a, b, c, d = ((one - other - earlier) / passed for one, other, earlier in new)
+            rates = (a, b, c, d)
+        self._totals = Totals(
+            sessions=past.sessions,
+            opened=past.opened,
+            outstanding=self._outstanding,
+            counts=counts,
+            rates=rates,
+            closed=past.closed,
+            refused=past.refused,
+            malformed=self._noted,
+            age=self._age,
+            is_answering=self._is_answering,
+        )
+        if before is None:
+            self._point, self._point_at = self._totals, now
+        elif is_point:
+            closed = {reason.name: n for reason, n in (past.closed - before.closed).items()}
+            malformed, refused = self._noted - before.malformed, past.refused - before.refused
+            point = Point(time.time(), past.sessions, self._outstanding, rates, closed, malformed, refused)
+            self._history.append(point)
+            self._point, self._point_at = self._totals, now
+            self._earlier = [0, 0, 0, 0]
+            self._turn += 1
+
+
+_T = TypeVar("_T")
+
+
+def _taken(queue: deque[_T]) -> list[_T]:
+    """All that is in a queue, which others add to."""
+    return [queue.popleft() for _ in range(len(queue))]
+
+
+def name_of(identity: Hashable) -> str:
+    """An identity as text to be shown, cut to `IDENTITY_SHOWN` characters; nothing for none. It is an object of the
+    application's, or of a stranger's making: whatever its `str` does, this gives text, and what cannot be printed is
+    U+FFFD in it."""
+    if identity is None:
+        return ""
+    try:
+        text = str(identity)
+    except Exception as error:
+        text = f"({type(identity).__name__} without text: {type(error).__name__})"
+    if len(text) > IDENTITY_SHOWN:
+        text = text[: IDENTITY_SHOWN - 1] + "…"
+    return text if text.isprintable() else "".join(each if each.isprintable() else "\ufffd" for each in text)

@@ -1,0 +1,82 @@
+"""What people look at while `packetcore serve` runs: the table in a terminal, and the console in a browser."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from packetcore import ServerBase
+from packetcore_cli._failure import Failure, WrongUsage, reason_of
+from packetcore_cli._lines import Lines
+from packetcore_cli._live import LiveTerminal
+from packetcore_cli._log import log_event
+from packetcore_cli._sampler import Sampler
+from packetcore_cli._terminal import Terminal
+from packetcore_cli._text import address_text
+
+
+def refuse_without_one_process(args: argparse.Namespace) -> None:
+    """See that a console is asked for of one process alone.
+
+    Raises:
+        WrongUsage: of several, of which each knows its own sessions and no other's.
+    """
+    if args.console is not None:
+        text = "argument --workers: not allowed with argument --console, which shows the sessions of one process"
+        raise WrongUsage(f"{text} (see packetcore serve --help)")
+
+
+def live_terminal(args: argparse.Namespace, out: Terminal, told: ExitStack) -> LiveTerminal | None:
+    """Standard output with a table below its lines, which stays there in the end of a stack; `None` where somebody
+    wants plain lines, or where no person looks at it."""
+    wants_lines = args.plain or args.log is not None or args.as_worker is not None
+    if wants_lines or not out.is_terminal or out.file is None:
+        return None
+    live = LiveTerminal(out.file)
+    told.callback(live.stop)
+    return live
+
+
+@contextmanager
+def watched_by_people(
+    args: argparse.Namespace, server: ServerBase[Any], live: LiveTerminal | None, printed: Lines
+) -> Iterator[None]:
+    """Show a server to whom it may concern until the end of the block.
+
+    Raises:
+        Failure: aiohttp is missing, or the address of the console cannot be listened on.
+    """
+    if live is None and args.console is None:
+        yield
+        return
+    with ExitStack() as shown:
+        sampler = shown.enter_context(Sampler(server.endpoint))
+        if args.console is not None:
+            shown.enter_context(_console(args, server, sampler, printed))
+        if live is not None:
+            live.show(sampler, ", ".join(map(address_text, server.addresses)))
+        yield
+
+
+@contextmanager
+def _console(args: argparse.Namespace, server: ServerBase[Any], sampler: Sampler, printed: Lines) -> Iterator[None]:
+    try:
+        from packetcore_cli.console import Console
+    except ImportError:
+        raise Failure("--console needs aiohttp: pip install 'packetcore-cli[console]'") from None
+    host, port = args.console
+    try:
+        console = Console(server, port, host=host, sampler=sampler)
+    except (OSError, UnicodeError) as error:
+        raise Failure(f"cannot serve a console on {address_text((host, port))}: {reason_of(error)}") from None
+    with console:
+        # On standard output and not in the log, which others read: who has the token can send to devices.
+        printed.put("console on ", (console.url, "bold"))
+        if not console.is_on_loopback:
+            where = address_text(console.address)
+            text = f"the console on {where} is not encrypted: whoever sees its traffic can use it"
+            log_event("console", text, logging.WARNING, address=where)
+        yield
