@@ -195,11 +195,13 @@ class Sampler:
     Args:
         endpoint: what the server's sessions share, `server.endpoint`.
         share: see `SHARE`.
+        period: see `PERIOD`.
     """
 
-    def __init__(self, endpoint: Endpoint[Any], *, share: float = SHARE) -> None:
+    def __init__(self, endpoint: Endpoint[Any], *, share: float = SHARE, period: float = PERIOD) -> None:
         self.endpoint = endpoint
         self._share = share
+        self._period = period
         self._lock = threading.Lock()
         self._rows: dict[int, Row] = {}
         self._totals = Totals()
@@ -380,7 +382,7 @@ class Sampler:
                 self._age = time.monotonic() - begun
             pause = took / self._share - took
             if is_last:
-                pause = max(pause, begun + PERIOD - time.monotonic())
+                pause = max(pause, begun + self._period - time.monotonic())
             if self._ending.wait(max(pause, 0.0)):
                 return False
             if is_last:
@@ -390,7 +392,7 @@ class Sampler:
         """What a function gives on the runtime's thread; `None` once that is not wanted any more."""
         done: Future[Any] = Future()
         self.endpoint.call_soon(function, done)
-        patience = time.monotonic() + PERIOD
+        patience = time.monotonic() + self._period
         while not self._ending.is_set():
             if wait([done], HEARING).done:
                 return done.result()
@@ -433,7 +435,7 @@ class Sampler:
             row.counts = counts
             if row.at > now:
                 before = counts
-        passed = max(now - row.at, PERIOD / 2)
+        passed = max(now - row.at, self._period / 2)
         row.packets_in = (counts[0] - before[0]) / passed
         row.packets_out = (counts[1] - before[1]) / passed
         row.bytes_in = (counts[2] - before[2]) / passed
@@ -454,7 +456,7 @@ class Sampler:
             total.bytes_sent + sums[3],
         )
         rates, before, passed = self._totals.rates, self._point, now - self._point_at
-        is_point = before is not None and passed >= PERIOD * 0.9
+        is_point = before is not None and passed >= self._period * 0.9
         if before is not None and is_point:
             new = zip(counts, before.counts, self._earlier, strict=True)
             a, b, c, d = ((one - other - earlier) / passed for one, other, earlier in new)

@@ -83,7 +83,7 @@ class Console:
         self._socket = socket.create_server((str(address[0]), port), family=family)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         """Where the page is served, as `(host, port)`."""
-        self._guard = Guard([host, *names])
+        self._guard = Guard(f"packetcore-console-{self.address[1]}", [host, *names])
         self._own_sampler = Sampler(self._endpoint) if sampler is None else None
         self._sampler = sampler or self._own_sampler
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -10,8 +10,6 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-COOKIE = "packetcore-console"
-
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -39,13 +37,15 @@ class Guard:
     request, as `Authorization: Bearer`. What changes something has to come from the console's own page.
 
     Args:
+        cookie: the name of its cookie, of which each console of a host has one: cookies know no ports.
         names: by which names the console may be called, beside "localhost" and any address in numbers. Another
             name could be that of a stranger's site, which has had it point here (DNS rebinding).
     """
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
+    def __init__(self, cookie: str, names: Iterable[str] = ()) -> None:
         self.token = secrets.token_urlsafe(32)
         """What the address is printed with."""
+        self._name = cookie
         self._cookie = secrets.token_urlsafe(32)
         self._names = {"localhost", *(name.lower().rstrip(".") for name in names)}
 
@@ -58,11 +58,11 @@ class Guard:
             if not _same(given, self.token):
                 raise web.HTTPForbidden(text=NO_TOKEN)
             seen = web.HTTPSeeOther("/")  # so that the address bar shows no token any more
-            seen.set_cookie(COOKIE, self._cookie, httponly=True, samesite="Strict", path="/")
+            seen.set_cookie(self._name, self._cookie, httponly=True, samesite="Strict", path="/")
             raise seen
         kind, _, given = request.headers.get("Authorization", "").partition(" ")
         by_header = kind.lower() == "bearer" and _same(given, self.token)
-        if not (by_header or _same(request.cookies.get(COOKIE, ""), self._cookie)):
+        if not (by_header or _same(request.cookies.get(self._name, ""), self._cookie)):
             raise web.HTTPForbidden(text=NO_TOKEN)
         if request.method not in ("GET", "HEAD") and not self._is_own(request, by_header=by_header):
             raise web.HTTPForbidden(text="This was not asked for by the console's own page.\n")
