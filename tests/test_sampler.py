@@ -105,15 +105,17 @@ def test_sums_never_go_down_and_are_right_in_the_end(monkeypatch: pytest.MonkeyP
         assert {row.id for row in sampler.view(stop=1000).rows} == {session.id for session in there}
 
 
-def test_what_was_there_before_is_no_burst_and_has_no_age() -> None:
+def test_what_was_there_before_is_no_burst_and_has_no_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sampler, "SLICE", 1)  # so that one is looked at first, and the others later
     rig = Rig()
-    old = rig.open(1)
-    old.received(encode(Packet(1, bytes(100))) * 1000, 0.0)
+    old, *_ = there = [rig.open(number) for number in range(3)]
+    for session in there:
+        session.received(encode(Packet(1, bytes(100))) * 1000, 0.0)
     with Sampler(rig.endpoint, period=PERIOD) as sampler:
-        rig.until(lambda: sampler.totals.counts[0] == 1000)
-        new = rig.open(2)
+        rig.until(lambda: sampler.totals.counts[0] == 3000)
+        new = rig.open(4)
         turn = sampler.turn
-        rig.until(lambda: sampler.turn > turn + 1 and sampler.view(stop=9).matched == 2)
+        rig.until(lambda: sampler.turn > turn + 1 and sampler.view(stop=9).matched == 4)
         assert max(point.rates[0] for point in sampler.history) == 0.0
         rows = {row.id: row for row in sampler.view(stop=9).rows}
         assert rows[old.id].opened is None
