@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
+
+DEADLINE = 40.0
+"""Seconds that a page may take for what is expected of it."""
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -21,6 +24,8 @@ OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+expect.set_options(timeout=DEADLINE * 1000)
 
 
 @contextmanager

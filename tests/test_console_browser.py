@@ -14,12 +14,9 @@ from playwright.sync_api import Browser, Page, expect
 from packetcore import CloseReason, Decoder, Driver, Handler, Packet, Session, encode, load_driver
 from packetcore_cli._sampler import Sampler
 from packetcore_cli.console import Console
-from tests.browsers import running_browser
+from tests.browsers import DEADLINE, running_browser
 
-DEADLINE = 30.0
 HOSTILE = "<script>document.title='owned'</script>"
-
-expect.set_options(timeout=DEADLINE * 1000)
 
 
 class Gateway(Handler):

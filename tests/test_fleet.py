@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +17,12 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from playwright.sync_api import expect
 
 from packetcore import CloseReason, Packet, Session
 from packetcore.testing import FakeSession
 from packetcore_cluster.local import nats_server
-from tests.test_browser import BROWSERS, opened
+from tests.browsers import running_browser
 
 pytest.importorskip("aiohttp", reason="the fleet's web service needs it")
 from examples.fleet.gateway import Gateway  # behind the check
@@ -174,19 +174,19 @@ def test_devices_are_found_wherever_they_are_and_nothing_is_left_behind(tmp_path
         assert [*tmp_path.iterdir()] == []
 
 
-def test_the_page_shows_the_fleet_and_its_replies_as_text(tmp_path: Path) -> None:
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"there is no browser to open the page in: none of {', '.join(BROWSERS)} is installed")
-    with running() as fleet, opened(browser, fleet.url, tmp_path) as tab:
-        tab.shows("the broker is here")
-        tab.shows(f"Online: {DEVICES}")
-        tab.shows("gateway-2: ")
-        tab.evaluate("[...document.querySelectorAll('td button')].find((each) => each.innerText === 'meter 2').click()")
-        tab.evaluate("document.querySelector('#command').elements.text.value = '<img src=x>'")
-        tab.evaluate("document.querySelector('#command').requestSubmit()")
-        tab.shows("meter 2 knows status, on, off and restart, and not '<img src=x>'")
-        assert tab.evaluate("document.querySelectorAll('img').length") == 0
+def test_the_page_shows_the_fleet_and_its_replies_as_text() -> None:
+    with running_browser() as browser, running() as fleet:
+        page = browser.new_page()
+        page.goto(fleet.url)
+        body = page.locator("body")
+        expect(body).to_contain_text("the broker is here")
+        expect(body).to_contain_text(f"Online: {DEVICES}")
+        expect(body).to_contain_text("gateway-2: ")
+        page.locator("td").get_by_role("button", name="meter 2", exact=True).click()
+        page.locator("#command [name=text]").fill("<img src=x>")
+        page.locator("#command [name=text]").press("Enter")
+        expect(body).to_contain_text("meter 2 knows status, on, off and restart, and not '<img src=x>'")
+        assert page.locator("img").count() == 0
 
 
 class Groups:
