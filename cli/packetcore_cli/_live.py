@@ -160,15 +160,28 @@ def _headline(totals: Totals, where: str) -> Text:
     return line
 
 
+NARROW = 26
+"""Columns of text that the narrowest table takes beside the identities, and those between them."""
+
+MIDDLING = 58
+"""The same with the bytes, what is unsent, and the age."""
+
+PEER = 23
+"""The same of the peer's address."""
+
+LEAST = 18
+"""Columns of text that an identity has at least, where something else could be left out."""
+
+
 def _table(rows: Sequence[Row], width: int) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, expand=False, header_style="dim")
-    is_wide, is_middling = width >= 100, width >= 64
+    is_middling = width >= MIDDLING + LEAST
+    is_wide = width >= MIDDLING + PEER + LEAST
+    left = max(1, width - (MIDDLING if is_middling else NARROW) - (PEER if is_wide else 0))
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("session", justify="right", no_wrap=True)
+    table.add_column("identity" if is_wide else "identity or peer", no_wrap=True, max_width=left)
     if is_wide:
-        table.add_column("identity", no_wrap=True, max_width=32)
-        table.add_column("peer", no_wrap=True)
-    else:
-        table.add_column("identity or peer", no_wrap=True, ratio=None)
+        table.add_column("peer", no_wrap=True, max_width=PEER - 2)
     table.add_column("in/s", justify="right", no_wrap=True)
     table.add_column("out/s", justify="right", no_wrap=True)
     if is_middling:
