@@ -22,8 +22,10 @@ import pytest
 from rich.console import Console
 
 from packetcore import CloseReason, Endpoint, Handler, Packet, Session, encode
-from packetcore_cli._live import table_of
+from packetcore_cli._lines import Lines, Writer
+from packetcore_cli._live import prints_to, table_of
 from packetcore_cli._sampler import Row, Sampler
+from packetcore_cli._terminal import Terminal
 from tests.made_up_host import MadeUpHost
 
 DEADLINE = 30.0
@@ -167,3 +169,18 @@ def test_it_says_who_ended_and_how() -> None:
         with console.capture() as capture:
             console.print(table_of(sampler, "127.0.0.1:7000", 80, 24))
     assert capture.get().splitlines()[-1].strip() == "3 sessions until now, closed: IDLE_TIMEOUT 3"
+
+
+def test_what_an_application_prints_is_put_as_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    put: list[tuple[object, ...]] = []
+    before = sys.stdout
+    lines = Lines(Writer(), Terminal(None))
+    monkeypatch.setattr(lines, "put", lambda *cells: put.append(cells))
+    with prints_to(lines, "stdout"):
+        print("one", "line", flush=True)
+        print("begun, ", end="")
+        assert put == [("one line",)]
+        sys.stdout.writelines(["two\n", "three\nnot ended"])
+        assert sys.stdout.encoding == before.encoding
+    assert put == [("one line",), ("begun, two",), ("three",), ("not ended",)]
+    assert sys.stdout is before

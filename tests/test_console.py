@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPMessage, HTTPResponse
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -495,3 +497,21 @@ def test_what_cannot_be_is_one_line(capsys: pytest.CaptureFixture[str], monkeypa
         assert said("--console", port) == (1, f"cannot serve a console on 127.0.0.1:{port}: Address already in use")
     monkeypatch.setitem(sys.modules, "packetcore_cli.console", None)  # as where it finds no aiohttp
     assert said("--console", "0") == (1, "--console needs aiohttp: pip install 'packetcore-cli[console]'")
+
+
+def test_the_application_on_the_page_runs() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "console.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert "5000" in program
+    assert "8080" in program
+    program = program.replace("5000", "0").replace("8080", "0").replace(".url)", ".url, flush=True)")
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = urlsplit(process.stdout.readline().strip())
+            connection = HTTPConnection("127.0.0.1", url.port or 0, timeout=DEADLINE)
+            connection.request("GET", f"/?{url.query}")
+            assert connection.getresponse().status == 303
+            connection.close()
+        finally:
+            process.kill()

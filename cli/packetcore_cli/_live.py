@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from typing import IO, TextIO, cast
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import IO, Any, TextIO, cast
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -14,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from packetcore_cli._lines import FLUSH_TIMEOUT
+from packetcore_cli._lines import FLUSH_TIMEOUT, Lines
 from packetcore_cli._sampler import Row, Sampler, Totals
 from packetcore_cli._terminal import Cell, NobodyReads, Terminal, write_all
 from packetcore_cli._text import counted
@@ -51,7 +52,15 @@ class LiveTerminal(Terminal):
         def draw() -> RenderableType:
             return table_of(sampler, where, console.width, console.height)
 
-        live = Live(get_renderable=draw, console=console, auto_refresh=False, vertical_overflow="crop")
+        # What an application prints does not go by way of `Live`, which would draw the table for each line.
+        live = Live(
+            get_renderable=draw,
+            console=console,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="crop",
+        )
         with self._lock:
             live.start()
             self._live = live
@@ -93,6 +102,59 @@ class LiveTerminal(Terminal):
             if live is not None:
                 with suppress(OSError):
                     live.stop()
+
+
+class Printed:
+    """What `print` writes to while there is a table: lines are put, and whoever prints waits for nobody.
+
+    Args:
+        lines: where to.
+        file: what it stands for, and has all else.
+    """
+
+    def __init__(self, lines: Lines, file: TextIO) -> None:
+        self._lines = lines
+        self._file = file
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        """Put what ends with a line, and keep what does not."""
+        *whole, self._begun = (self._begun + text).split("\n")
+        for line in whole:
+            self._lines.put(line)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each."""
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Nothing: whole lines are on their way."""
+
+    def end(self) -> None:
+        """Put what was begun."""
+        if self._begun:
+            self.write("\n")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@contextmanager
+def prints_to(lines: Lines, *names: str) -> Iterator[None]:
+    """Put the lines that an application prints until the end of the block.
+
+    Args:
+        lines: where to.
+        names: "stdout", "stderr".
+    """
+    with ExitStack() as redirected:
+        for name in names:
+            printed = Printed(lines, getattr(sys, name))
+            redirected.callback(printed.end)
+            redirected.callback(setattr, sys, name, getattr(sys, name))
+            setattr(sys, name, printed)
+        yield
 
 
 class _Console(Console):

@@ -176,7 +176,7 @@ def _serve(
                     if args.metrics_port is not None:
                         beside.enter_context(metrics_told(args, lambda: {"": read()}))
                     printed.put("listening on ", (where, "bold"))
-                beside.enter_context(watched_by_people(args, server, live, printed))
+                beside.enter_context(watched_by_people(args, server, live, printed, err))
                 beside.enter_context(watched(notifier, server))
                 notifier.ready(f"listening on {where}")
                 _wait(signals, partial(reload, driver, server, args, notifier))

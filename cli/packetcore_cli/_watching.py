@@ -11,7 +11,7 @@ from typing import Any
 from packetcore import ServerBase
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
 from packetcore_cli._lines import Lines
-from packetcore_cli._live import LiveTerminal
+from packetcore_cli._live import LiveTerminal, prints_to
 from packetcore_cli._log import log_event
 from packetcore_cli._sampler import Sampler
 from packetcore_cli._terminal import Terminal
@@ -42,9 +42,16 @@ def live_terminal(args: argparse.Namespace, out: Terminal, told: ExitStack) -> L
 
 @contextmanager
 def watched_by_people(
-    args: argparse.Namespace, server: ServerBase[Any], live: LiveTerminal | None, printed: Lines
+    args: argparse.Namespace, server: ServerBase[Any], live: LiveTerminal | None, printed: Lines, err: Terminal
 ) -> Iterator[None]:
     """Show a server to whom it may concern until the end of the block.
+
+    Args:
+        args: the command line.
+        server: listens.
+        live: what `live_terminal` gave.
+        printed: standard output.
+        err: standard error, which may be the same terminal.
 
     Raises:
         Failure: aiohttp is missing, or the address of the console cannot be listened on.
@@ -57,6 +64,8 @@ def watched_by_people(
         if args.console is not None:
             shown.enter_context(_console(args, server, sampler, printed))
         if live is not None:
+            names = ("stdout", "stderr") if err is live else ("stdout",)
+            shown.enter_context(prints_to(printed, *names))
             live.show(sampler, ", ".join(map(address_text, server.addresses)))
         yield
 
