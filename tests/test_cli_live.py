@@ -24,7 +24,8 @@ from rich.console import Console
 from packetcore import CloseReason, Endpoint, Handler, Packet, Session, encode
 from packetcore_cli._lines import Lines, Writer
 from packetcore_cli._live import prints_to, table_of
-from packetcore_cli._sampler import Row, Sampler
+from packetcore_cli._sampler import Sampler
+from packetcore_cli._seen import Row
 from packetcore_cli._terminal import Terminal
 from tests.made_up_host import MadeUpHost
 
@@ -174,11 +175,12 @@ def test_it_says_who_ended_and_how() -> None:
 def test_what_an_application_prints_is_put_as_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     put: list[tuple[object, ...]] = []
     before = sys.stdout
-    lines = Lines(Writer(), Terminal(None))
+    with Writer() as writer:
+        lines = Lines(writer, Terminal(None))
     monkeypatch.setattr(lines, "put", lambda *cells: put.append(cells))
     with prints_to(lines, "stdout"):
-        print("one", "line", flush=True)
-        print("begun, ", end="")
+        print("one", "line", flush=True)  # noqa: T201
+        print("begun, ", end="")  # noqa: T201
         assert put == [("one line",)]
         sys.stdout.writelines(["two\n", "three\nnot ended"])
         assert sys.stdout.encoding == before.encoding

@@ -27,7 +27,8 @@ from packetcore import (
     load_driver,
 )
 from packetcore_cli import _sampler
-from packetcore_cli._sampler import Row, Sampler, View, name_of
+from packetcore_cli._sampler import Sampler
+from packetcore_cli._seen import Row, View, name_of
 from tests.made_up_host import MadeUpHost
 
 DEADLINE = 30.0

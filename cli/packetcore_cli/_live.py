@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from packetcore_cli._lines import FLUSH_TIMEOUT, Lines
-from packetcore_cli._sampler import Row, Sampler, Totals
+from packetcore_cli._sampler import Sampler
+from packetcore_cli._seen import Row, Totals
 from packetcore_cli._terminal import Cell, NobodyReads, Terminal, write_all
 from packetcore_cli._text import counted
 

@@ -16,7 +16,8 @@ from typing import Any
 from aiohttp import web
 
 from packetcore import Endpoint, ServerBase
-from packetcore_cli._sampler import SHARE, SORTS, Sampler
+from packetcore_cli._sampler import SHARE, Sampler
+from packetcore_cli._seen import SORTS
 from packetcore_cli._text import address_text
 from packetcore_cli.console._actions import Failed, Refused, close, send
 from packetcore_cli.console._guard import Guard

@@ -8,7 +8,7 @@ from typing import Any
 from packetcore import Message, Packet
 from packetcore.framings import COBS
 from packetcore_cli._dump import malformed_lines
-from packetcore_cli._sampler import Noted, Point, Row, Totals, name_of
+from packetcore_cli._seen import Noted, Point, Row, Totals, name_of
 from packetcore_cli._text import address_text, counted
 
 SHOWN = 4096
