@@ -484,7 +484,9 @@ def test_serve_prints_its_address_once_and_on_standard_output_alone() -> None:
 def test_what_cannot_be_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def said(*options: str) -> tuple[int, str]:
         code = main(["serve", *options])
-        return code, capsys.readouterr().err.removeprefix("packetcore: ").rstrip()
+        out, err = capsys.readouterr()
+        assert out == ""
+        return code, err.removeprefix("packetcore: ").rstrip()
 
     hint = "(see packetcore serve --help)"
     assert said("--console", "0", "--workers", "2") == (

@@ -175,8 +175,10 @@ def _serve(
                 else:
                     if args.metrics_port is not None:
                         beside.enter_context(metrics_told(args, lambda: {"": read()}))
+                    url = beside.enter_context(watched_by_people(args, server, live, printed, err))
                     printed.put("listening on ", (where, "bold"))
-                beside.enter_context(watched_by_people(args, server, live, printed, err))
+                    if url is not None:
+                        printed.put("console on ", (url, "bold"))
                 beside.enter_context(watched(notifier, server))
                 notifier.ready(f"listening on {where}")
                 _wait(signals, partial(reload, driver, server, args, notifier))

@@ -43,7 +43,7 @@ def live_terminal(args: argparse.Namespace, out: Terminal, told: ExitStack) -> L
 @contextmanager
 def watched_by_people(
     args: argparse.Namespace, server: ServerBase[Any], live: LiveTerminal | None, printed: Lines, err: Terminal
-) -> Iterator[None]:
+) -> Iterator[str | None]:
     """Show a server to whom it may concern until the end of the block.
 
     Args:
@@ -53,39 +53,38 @@ def watched_by_people(
         printed: standard output.
         err: standard error, which may be the same terminal.
 
+    Returns:
+        The URL of the console, if there is one. It belongs on standard output and not into the log, which others
+        read: who has it can send to devices.
+
     Raises:
         Failure: aiohttp is missing, or the address of the console cannot be listened on.
     """
     if live is None and args.console is None:
-        yield
+        yield None
         return
     with ExitStack() as shown:
         sampler = shown.enter_context(Sampler(server.endpoint))
-        if args.console is not None:
-            shown.enter_context(_console(args, server, sampler, printed))
+        url = None if args.console is None else _console(args, server, sampler, shown)
         if live is not None:
             names = ("stdout", "stderr") if err is live else ("stdout",)
             shown.enter_context(prints_to(printed, *names))
             live.show(sampler, ", ".join(map(address_text, server.addresses)))
-        yield
+        yield url
 
 
-@contextmanager
-def _console(args: argparse.Namespace, server: ServerBase[Any], sampler: Sampler, printed: Lines) -> Iterator[None]:
+def _console(args: argparse.Namespace, server: ServerBase[Any], sampler: Sampler, shown: ExitStack) -> str:
     try:
         from packetcore_cli.console import Console
     except ImportError:
         raise Failure("--console needs aiohttp: pip install 'packetcore-cli[console]'") from None
     host, port = args.console
     try:
-        console = Console(server, port, host=host, sampler=sampler)
+        console = shown.enter_context(Console(server, port, host=host, sampler=sampler))
     except (OSError, UnicodeError) as error:
         raise Failure(f"cannot serve a console on {address_text((host, port))}: {reason_of(error)}") from None
-    with console:
-        # On standard output and not in the log, which others read: who has the token can send to devices.
-        printed.put("console on ", (console.url, "bold"))
-        if not console.is_on_loopback:
-            where = address_text(console.address)
-            text = f"the console on {where} is not encrypted: whoever sees its traffic can use it"
-            log_event("console", text, logging.WARNING, address=where)
-        yield
+    if not console.is_on_loopback:
+        where = address_text(console.address)
+        text = f"the console on {where} is not encrypted: whoever sees its traffic can use it"
+        log_event("console", text, logging.WARNING, address=where)
+    return console.url
