@@ -18,6 +18,11 @@ ALL := . transports/sockets $(ADAPTERS:%=transports/%) tap cluster cli conforman
 demo: .venv/installed
 	$(BIN)/packetcore demo
 
+# A device gateway with its page and a few devices: examples/gateway.
+.PHONY: gateway
+gateway: .venv/gateway
+	$(BIN)/python -m examples.gateway
+
 # Two gateways over NATS, devices that move between them, and a page to watch and command them: examples/fleet.
 .PHONY: fleet
 fleet: .venv/ready
@@ -144,6 +149,10 @@ clean:
 
 .venv/installed: .venv/bin/pip $(DEMO:%=%/pyproject.toml) setup.py packetcore/_speedups.c $(wildcard packetcore/_c/*.h)
 	$(BIN)/pip install --quiet $(DEMO:%=-e %)
+	touch $@
+
+.venv/gateway: .venv/installed examples/gateway/requirements.txt
+	$(BIN)/pip install --quiet -r examples/gateway/requirements.txt
 	touch $@
 
 .venv/ready: .venv/bin/pip $(ALL:%=%/pyproject.toml) setup.py packetcore/_speedups.c $(wildcard packetcore/_c/*.h) requirements-dev.txt
