@@ -29,6 +29,7 @@ class Program:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.lines: list[str] = []
+        """What it printed."""
         self._came = threading.Condition()
         self._complaints: list[str] = []
         self._readers = [
@@ -39,11 +40,11 @@ class Program:
             reader.start()
 
     def says(self, pattern: str) -> re.Match[str]:
-        """Wait until it prints a line with this in it, a regular expression."""
+        """Wait until it prints, or logs, a line with this in it, a regular expression."""
         found: list[re.Match[str]] = []
 
         def look() -> bool:
-            found.extend(filter(None, (re.search(pattern, line) for line in self.lines)))
+            found.extend(filter(None, (re.search(pattern, line) for line in self.lines + self._complaints)))
             return bool(found) or self.process.poll() is not None
 
         with self._came:

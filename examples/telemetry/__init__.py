@@ -1,0 +1,1 @@
+"""Telemetry from a serial line into a database: noise, gaps, batches, backpressure, restarts."""
