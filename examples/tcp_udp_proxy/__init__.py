@@ -1,0 +1,1 @@
+"""A proxy between devices that speak UDP and a server that speaks TCP."""
