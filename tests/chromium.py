@@ -84,7 +84,9 @@ def opened(browser: str, url: str, folder: Path) -> Iterator[Tab]:
         try:
             listening = next(line for line in running.stderr if line.startswith("DevTools listening on "))
             with connect(target_of(url, listening.split()[-1]), max_size=None) as socket:
-                yield Tab(socket)
+                tab = Tab(socket)
+                until(lambda: tab.evaluate("document.readyState") == "complete", "its scripts have run")
+                yield tab
         finally:
             running.terminate()
             running.stderr.close()
