@@ -34,12 +34,15 @@ RETRY = 2.0
 async def play(name: str, host: str, port: int) -> None:
     """Play until cancelled, whether or not the room is there."""
     while True:
-        with suppress(SessionClosed, OSError):
+        try:
             async with await connect_udp(host, port, config=CLIENT) as room:
                 try:
                     await _play(room, name)
                 finally:
-                    room.session.send(Packet(LEAVE))
+                    with suppress(SessionClosed):
+                        room.session.send(Packet(LEAVE))
+        except (SessionClosed, OSError) as error:
+            print(f"{name} looks for the room: {error}", flush=True)
         await asyncio.sleep(RETRY)
 
 
