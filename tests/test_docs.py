@@ -30,6 +30,8 @@ PAGES = sorted(
         *ROOT.glob("tap/*.md"),
         *ROOT.glob("cluster/*.md"),
         *ROOT.glob("transports/*/*.md"),
+        *ROOT.glob("examples/*.md"),
+        *ROOT.glob("examples/*/*.md"),
     ]
 )
 FINITE = [ROOT / "README.md", *sorted(ROOT.glob("transports/*/README.md"))]

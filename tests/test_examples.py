@@ -19,6 +19,17 @@ METER = """
         session 1 left: PEER, sum 64
     """
 
+ECHO = """
+        server: connected to 127.0.0.1
+        client: connected to 127.0.0.1
+        client: sent 16 bytes
+        server: received b'hello' with id 0x10
+        server: sent 16 bytes
+        client: received b'hello' with id 0x10
+        server: disconnected, PEER: the peer closed it
+        client: disconnected, LOCAL: this side closed it
+    """
+
 EXPECTED = {
     "any_transport.py asyncio": METER,
     "any_transport.py blocking": METER,
@@ -29,15 +40,13 @@ EXPECTED = {
         opened 2, used again 8 times, waited for 8 times
         changed its mind, with a reply on its way: 1 closed, 1 idle
     """,
-    "echo_asyncio.py": """
-        server: connected to 127.0.0.1
-        client: connected to 127.0.0.1
-        client: sent 16 bytes
-        server: received b'hello' with id 0x10
-        server: sent 16 bytes
-        client: received b'hello' with id 0x10
-        server: disconnected, PEER: the peer closed it
-        client: disconnected, LOCAL: this side closed it
+    "echo_asyncio.py": ECHO,
+    "echo_blocking.py": ECHO,
+    "echo_gevent.py": ECHO,
+    "echo_twisted.py": ECHO,
+    "fuzzing_a_handler.py": """
+        the gateway stands every stream
+        one that trusts its peers does not
     """,
     "identity.py": """
         gateway: meter 7 is session 1, over TCP
@@ -148,7 +157,11 @@ def by_side(output: str) -> dict[str, list[str]]:
 
 
 def test_no_example_is_forgotten() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {command.split()[0] for command in EXPECTED}
+    files = {path.name for path in EXAMPLES.glob("*.py")}
+    folders = {path.parent.name for path in EXAMPLES.glob("*/README.md")} | {"browser"}
+    assert files == {command.split()[0] for command in EXPECTED}
+    listed = re.findall(r"^\| \[`(.*?)/?`\]", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(files | folders)
 
 
 @pytest.mark.parametrize("command", sorted(EXPECTED))
