@@ -107,23 +107,42 @@ def test_a_slow_store_holds_the_line_back_and_nothing_is_lost() -> None:
     asyncio.run(asyncio.wait_for(_hold_back(), 30))
 
 
-async def _fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("examples.telemetry.collector.RETRY", 0.01)
+async def _fail(retry: float) -> None:
     store = Memory()
-    store.failures = 2
+    store.failures = 3
     collector = Collector(store)
+    session = FakeSession(collector, **LINE)
+    begun = asyncio.get_running_loop().time()
     writing = asyncio.create_task(collector.write())
-    FakeSession(collector, **LINE).feed(*(Reading(id, 1, 0) for id in range(10)))
-    while collector.stored < 10:
-        await asyncio.sleep(0.005)
+    fed = 0
+    while not collector.stored:
+        session.feed(Reading(fed, 1, 0))  # what comes meanwhile does not make it ask sooner
+        fed += 1
+        await asyncio.sleep(0)
+    assert asyncio.get_running_loop().time() - begun > 3 * retry * 0.9
     collector.stop()
     await writing
-    assert store.batches == [10, 10, 10]
-    assert len(store.rows) == 10
+    assert [id for _, id in sorted(store.rows)] == list(range(fed))
+    assert collector.stored == fed
 
 
-def test_a_store_that_fails_is_asked_again_with_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    asyncio.run(asyncio.wait_for(_fail(monkeypatch), 30))
+def test_a_store_that_fails_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("examples.telemetry.collector.RETRY", 0.02)
+    asyncio.run(asyncio.wait_for(_fail(0.02), 30))
+
+
+async def _give_up() -> None:
+    store = Memory()
+    store.failures = 1
+    collector = Collector(store)
+    FakeSession(collector, **LINE).feed(Reading(0, 1, 0), Reading(1, 1, 0))
+    collector.stop()
+    await collector.write()
+
+
+def test_at_the_end_a_store_that_fails_is_told_of() -> None:
+    with pytest.raises(StoreError, match="2 readings are not stored: the answer was lost"):
+        asyncio.run(_give_up())
 
 
 def test_a_store_keeps_what_it_was_given_once(where: str) -> None:

@@ -52,8 +52,8 @@ class Collector(Handler[Reading]):
         self._last = store.last_id()
         self._session: Session[Reading] | None = None
         self._is_held_back = False
-        self._wake = asyncio.Event()
-        self._is_stopping = False
+        self._has_batch = asyncio.Event()
+        self._is_stopping = asyncio.Event()
 
     def connected(self, session: Session[Reading]) -> None:
         self._session = session
@@ -66,7 +66,7 @@ class Collector(Handler[Reading]):
             self._count(reading.id)
             self.waiting.append(Row(now, reading.id, reading.channel, reading.value / 1000))
         if len(self.waiting) >= BATCH:
-            self._wake.set()
+            self._has_batch.set()
         if len(self.waiting) >= FULL:
             self._is_held_back = True
             session.pause()  # what the sensor sends now waits in the system, then in the sensor, or is lost
@@ -80,19 +80,20 @@ class Collector(Handler[Reading]):
         Raises:
             StoreError: the rest could not be stored.
         """
-        while self.waiting or not self._is_stopping:
-            if len(self.waiting) < BATCH and not self._is_stopping:
-                await self._woken(INTERVAL)
+        while self.waiting or not self._is_stopping.is_set():
+            if len(self.waiting) < BATCH and not self._is_stopping.is_set():
+                self._has_batch.clear()
+                await _within(INTERVAL, self._has_batch)
             batch = self.waiting[:BATCH]
             if not batch:
                 continue
             try:
                 await asyncio.to_thread(self._store.append, batch)
             except StoreError as error:
-                if self._is_stopping:
-                    raise
+                if self._is_stopping.is_set():
+                    raise StoreError(f"{len(self.waiting)} readings are not stored: {error}") from error
                 logger.warning("%d readings wait: %s", len(self.waiting), error)
-                await self._woken(RETRY)
+                await _within(RETRY, self._is_stopping)
                 continue
             self.stored += len(batch)
             del self.waiting[: len(batch)]
@@ -103,8 +104,8 @@ class Collector(Handler[Reading]):
 
     def stop(self) -> None:
         """Let `write` end."""
-        self._is_stopping = True
-        self._wake.set()
+        self._is_stopping.set()
+        self._has_batch.set()
 
     def _count(self, id: int) -> None:
         missing = 0 if self._last is None else missing_between(self._last, id)
@@ -114,7 +115,8 @@ class Collector(Handler[Reading]):
             self.missing += missing
         self._last = id
 
-    async def _woken(self, timeout: float) -> None:
-        self._wake.clear()
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), timeout)
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for an event, so long at most."""
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
