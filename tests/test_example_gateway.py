@@ -7,6 +7,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -109,6 +110,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("certificates")
 
 
+def port_of(program: Program) -> int:
+    """Where devices connect to."""
+    return int(program.says(r"devices connect to 127\.0\.0\.1:(\d+)")[1])
+
+
 @pytest.fixture(scope="module")
 def gateway_program(folder: Path) -> Iterator[Running]:
     options = ["--port", 0, "--page-port", 0, "--certificates", folder, "--simulate", 2]
@@ -140,7 +146,7 @@ def test_no_other_page_may_read_or_command(gateway_program: Running) -> None:
 
 
 def test_who_has_no_certificate_is_turned_away(gateway_program: Running) -> None:
-    port = int(gateway_program.program.says(r"devices connect to 127\.0\.0\.1:(\d+)")[1])
+    port = port_of(gateway_program.program)
     context = ssl.create_default_context(cafile=gateway_program.folder / certificates.AUTHORITY)
     with (
         socket.create_connection(("127.0.0.1", port), timeout=30) as sock,
@@ -153,7 +159,7 @@ def test_who_has_no_certificate_is_turned_away(gateway_program: Running) -> None
 
 
 def test_a_device_of_its_own_process_comes_and_goes(gateway_program: Running) -> None:
-    port = gateway_program.program.says(r"devices connect to 127\.0\.0\.1:(\d+)")[1]
+    port = port_of(gateway_program.program)
     with running("gateway.device", "visitor", "--certificates", gateway_program.folder, "--port", port) as device:
         until(lambda: "visitor" in gateway_program.devices(), "the device is here")
         device.process.send_signal(signal.SIGINT)
@@ -181,7 +187,18 @@ def test_what_it_cannot_start_with_is_one_line(gateway_program: Running, folder:
     assert (status, "nobody.pem" in said) == (1, True)
 
 
-def test_the_example_ends_as_a_service_does(tmp_path: Path) -> None:
-    with running("gateway", "--port", 0, "--page-port", 0) as program:
-        program.says("Ctrl-C ends all")
+def test_at_the_end_a_command_under_way_gets_its_answer(folder: Path, gateway_program: Running) -> None:
+    context = certificates.device_context(folder, "visitor")
+    with (
+        running("gateway", "--port", 0, "--page-port", 0, "--certificates", folder) as program,
+        ThreadPoolExecutor(1) as other,
+        socket.create_connection(("127.0.0.1", port_of(program)), timeout=30) as sock,
+        context.wrap_socket(sock, server_hostname="localhost") as device,
+    ):
+        started = Running(program, folder, program.says(r"http://127\.0\.0\.1:\d+/")[0])
+        until(lambda: "visitor" in started.devices(), "the device is here")
+        asked = other.submit(started.ask, "POST", "/devices/visitor/command", {"text": "status"})
+        assert b"status" in device.recv(1000)  # and it does not answer
+        program.process.send_signal(signal.SIGTERM)
+        assert asked.result(30) == (502, {"detail": "visitor went away before it answered"})
         program.stop(signal.SIGTERM)

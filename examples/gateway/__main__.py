@@ -13,7 +13,8 @@ import signal
 import socket
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -45,7 +46,6 @@ def main() -> None:
     parser.add_argument("--simulate", type=int, metavar="N", help="how many of the devices (3 without FOLDER, else 0)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
         with ExitStack() as ending:
             folder = arguments.certificates or Path(ending.enter_context(tempfile.TemporaryDirectory()))
@@ -63,25 +63,42 @@ def main() -> None:
 
 
 async def run(host: str, port: int, page_port: int, folder: Path, simulated: list[str]) -> None:
-    """Serve devices and the page, until interrupted."""
+    """Serve devices and the page until SIGINT or SIGTERM. Then the devices go first, so that commands under way get
+    their answer, and the page with them."""
+    loop, interrupted = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(interrupted.set))
     gateway = Gateway()
     server = await serve(gateway, host, port, ssl=certificates.gateway_context(folder), config=GATEWAY)
-    devices: list[asyncio.Task[None]] = []
-    try:
-        with socket.create_server(("127.0.0.1", page_port)) as listener:
-            print(f"devices connect to {server.address[0]}:{server.address[1]}, with a certificate of {folder}")
-            print(f"the page is at http://127.0.0.1:{listener.getsockname()[1]}/ (Ctrl-C ends all)", flush=True)
-            for name in simulated:
-                context = certificates.device_context(folder, name)
-                device = Device(random.Random(name))
-                devices.append(asyncio.create_task(device.run("127.0.0.1", server.address[1], context)))
-            config = uvicorn.Config(new_page(gateway, server), log_config=None, timeout_graceful_shutdown=1)
-            await uvicorn.Server(config).serve(sockets=[listener])
-    finally:
-        for task in devices:
-            task.cancel()
+    async with AsyncExitStack() as ending:
+        ending.push_async_callback(server.close, grace=1.0)
+        listener = ending.enter_context(socket.create_server(("127.0.0.1", page_port)))
+        page = Page(uvicorn.Config(new_page(gateway, server), log_config=None, timeout_graceful_shutdown=1))
+        serving = asyncio.create_task(page.serve(sockets=[listener]))
+        serving.add_done_callback(lambda _: interrupted.set())
+        print(f"devices connect to {server.address[0]}:{server.address[1]}, with a certificate of {folder}")
+        print(f"the page is at http://127.0.0.1:{listener.getsockname()[1]}/ (Ctrl-C ends all)", flush=True)
+        devices = [asyncio.create_task(simulate(name, server.address[1], folder)) for name in simulated]
+        await interrupted.wait()
+        for device in devices:
+            device.cancel()
         await asyncio.gather(*devices, return_exceptions=True)
         await server.close(grace=1.0)
+        page.should_exit = True
+        await serving
+
+
+async def simulate(name: str, port: int, folder: Path) -> None:
+    """Be a device, until cancelled."""
+    await Device(random.Random(name)).run("127.0.0.1", port, certificates.device_context(folder, name))
+
+
+class Page(uvicorn.Server):
+    """uvicorn's server, without its hold on Ctrl-C, which is the program's."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def new_page(gateway: Gateway, server: Server) -> FastAPI:
             "devices": [asdict(device) | {"why": device.why and device.why.name} for device in known],
         }
 
-    @app.post("/devices/{name}/command", dependencies=[Depends(_of_this_page)])
+    @app.post("/devices/{name:path}/command", dependencies=[Depends(_of_this_page)])
     async def send(name: str, told: Command) -> dict[str, str]:
         try:
             return {"reply": await command(server.sessions, name, told.text)}
