@@ -167,6 +167,19 @@ def test_the_example_runs_with_nothing_at_hand() -> None:
         assert int(counted[1]) >= 30
 
 
+def test_a_server_that_never_ends_does_not_hold_up_the_end() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as deaf,
+        running("tcp_udp_proxy", "127.0.0.1:0", f"127.0.0.1:{deaf.getsockname()[1]}") as program,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device,
+    ):
+        device.connect(("127.0.0.1", int(program.says(r"UDP \S+ port (\d+)")[1])))
+        device.send(encode(Packet(1, b"a")))
+        with deaf.accept()[0]:
+            program.stop()
+        program.says("1 packets up, 0 down")
+
+
 def test_what_it_cannot_start_with_is_one_line() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))

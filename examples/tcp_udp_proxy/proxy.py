@@ -57,12 +57,13 @@ class Proxy:
             self.counts.unreachable += 1
             await asyncio.sleep(HOLD_OFF)
             return
-        async with server:
-            down = asyncio.create_task(self._down(server, device))
-            try:
-                await self._up(device, server)
-            finally:
-                down.cancel()
+        down = asyncio.create_task(self._down(server, device))
+        try:
+            await self._up(device, server)
+            await server.close()
+        finally:
+            down.cancel()
+            server.session.abort()  # where even closing was cut short; else it is over, and this does nothing
 
     async def _up(self, device: Stream, server: Stream) -> None:
         """What the device says, until its session is over. Where the server does not take it, the device waits here,
