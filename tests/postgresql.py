@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -32,6 +31,8 @@ def postgresql() -> Iterator[str]:
     by: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         if os.getuid() == 0:
+            import pwd
+
             by = {"user": NOBODY}
             os.chown(folder, pwd.getpwnam(NOBODY).pw_uid, -1)
         data, settings = f"{folder}/data", f"-c listen_addresses= -c unix_socket_directories={folder} -F"

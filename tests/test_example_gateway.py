@@ -179,6 +179,13 @@ def test_the_page_shows_them_and_what_they_say_is_text(gateway_program: Running,
         assert tab.evaluate("document.querySelectorAll('img').length") == 0
 
 
+def test_the_keys_it_makes_are_for_its_user_alone(tmp_path: Path) -> None:
+    certificates.make(tmp_path / "pki", ["truck-7"])
+    assert certificates.device_names(tmp_path / "pki") == ["truck-7"]
+    for folder in (tmp_path / "pki", tmp_path / "pki" / certificates.DEVICES):
+        assert folder.stat().st_mode & 0o077 == 0
+
+
 def test_what_it_cannot_start_with_is_one_line(gateway_program: Running, folder: Path) -> None:
     port = gateway_program.url.rstrip("/").rpartition(":")[2]
     status, said = refused("gateway", "--port", 0, "--page-port", port, "--certificates", folder)

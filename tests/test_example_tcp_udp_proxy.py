@@ -138,7 +138,7 @@ def test_what_fits_no_datagram_is_counted_and_costs_nothing_else() -> None:
 
 
 def test_a_server_that_is_away_is_not_asked_for_each_datagram(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("examples.tcp_udp_proxy.proxy.HOLD_OFF", 0.2)
+    monkeypatch.setattr("examples.tcp_udp_proxy.proxy.HOLD_OFF", 0.5)
 
     async def test() -> None:
         with socket.create_server(("127.0.0.1", 0)) as gone:

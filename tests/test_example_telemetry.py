@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from packetcore.testing import FakeSession
 from packetcore_conformance.serial_peer import SerialPeer
 from tests.example_program import refused, running, until
 from tests.postgresql import postgresql
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no serial lines on Windows")
 
 LINE: dict[str, Any] = {"framing": FRAMING, "codec": CODEC}
 

@@ -24,7 +24,8 @@ def make(folder: Path, devices: Iterable[str]) -> None:
     import trustme
 
     authority = trustme.CA(organization_name="packetcore gateway example")
-    (folder / DEVICES).mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in (folder, folder / DEVICES):  # the keys in it are nobody else's
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority.cert_pem.write_to_path(str(folder / AUTHORITY))
     gateway = authority.issue_cert("localhost", "127.0.0.1", "::1")
     gateway.private_key_and_cert_chain_pem.write_to_path(str(folder / GATEWAY))
