@@ -1,4 +1,4 @@
-"""Which hosts a server listens on, and what is looked up for each."""
+"""Which hosts a server listens on, what is looked up for each, and which numbers are ports."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from packetcore_sockets._open import AddressInfo
 
 Hosts = str | Sequence[str] | None
 """A name or an address, or several; `None` or "" for every address of this machine."""
+
+MAX_PORT = 0xFFFF
+"""Ports have 16 bits (RFC 9293, section 3.1; RFC 768)."""
 
 
 def hosts_of(host: Hosts) -> list[str]:
@@ -27,6 +30,16 @@ def hosts_of(host: Hosts) -> list[str]:
         if not isinstance(each, str):
             raise TypeError(f"host={host!r}: {each!r} is no name and no address")
     return hosts
+
+
+def check_port(port: int) -> None:
+    """See that a number is one of a port: a system's look-up may take its lowest 16 bits for it.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not 0 <= port <= MAX_PORT:
+        raise ValueError(f"port={port} is out of range 0 to {MAX_PORT}")
 
 
 def names_of(host: str) -> list[str | None]:

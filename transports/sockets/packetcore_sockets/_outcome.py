@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from packetcore import Handle, Session
+from packetcore_sockets._hosts import check_port
 from packetcore_sockets._look_up import Found
 from packetcore_sockets._open import AddressInfo
 from packetcore_sockets._runtime import Runtime
@@ -42,7 +43,13 @@ async def outcome(runtime: Runtime, begin: Callable[[Callable[[T | Exception], o
 async def addresses_of(
     runtime: Runtime, host: str | None, port: int, kind: socket.SocketKind, flags: int = 0
 ) -> list[AddressInfo]:
-    """The addresses of a host; see `Network.look_up`."""
+    """The addresses of a host; see `Network.look_up`.
+
+    Raises:
+        OSError: it has none.
+        ValueError: the port is none.
+    """
+    check_port(port)
 
     def begin(done: Callable[[Found], object]) -> None:
         runtime.look_up(done, host, port, kind, flags)

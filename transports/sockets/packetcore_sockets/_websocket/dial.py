@@ -8,6 +8,7 @@ from typing import Any
 
 from packetcore import Dial
 from packetcore_sockets._attempts import ATTEMPT_DELAY
+from packetcore_sockets._hosts import check_port
 from packetcore_sockets._network import Network
 from packetcore_sockets._websocket.options import WebSocketURL, is_url, need_wsproto
 
@@ -24,8 +25,10 @@ def dialler_to(network: Network, host: str, port: int | None, **options: Any) ->
     Raises:
         ImportError: `wsproto` is not installed.
         TypeError: an option is none, or there is no port.
-        ValueError: the URL is none, or an option is out of its range.
+        ValueError: the URL is none, or the port or an option is out of its range.
     """
+    if port is not None:
+        check_port(port)
     if is_url(host):
         return websocket_dialler(network, host, port, **options)
     if port is None:
