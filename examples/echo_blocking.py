@@ -16,17 +16,20 @@ class Printer(Handler):
     def __init__(self, name: str) -> None:
         self.name = name
 
+    def say(self, what: str) -> None:
+        print(f"{self.name}: {what}\n", end="")  # in one piece: two threads print
+
     def connected(self, session: Session) -> None:
-        print(f"{self.name}: connected to {session.peer[0]}")
+        self.say(f"connected to {session.peer[0]}")
 
     def packet_received(self, session: Session, packet: Packet) -> None:
-        print(f"{self.name}: received {packet.payload!r} with id {packet.id:#x}")
+        self.say(f"received {packet.payload!r} with id {packet.id:#x}")
 
     def sent(self, session: Session, nbytes: int) -> None:
-        print(f"{self.name}: sent {nbytes} bytes")
+        self.say(f"sent {nbytes} bytes")
 
     def disconnected(self, session: Session, reason: CloseReason) -> None:
-        print(f"{self.name}: disconnected, {reason.name}: {reason.value}")
+        self.say(f"disconnected, {reason.name}: {reason.value}")
 
 
 class EchoServer(Printer):
