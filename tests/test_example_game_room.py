@@ -6,9 +6,9 @@ import random
 import signal
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from examples.game_room import protocol
 from examples.game_room.__main__ import BY_UDP, BY_WEBSOCKET
@@ -17,7 +17,7 @@ from examples.game_room.protocol import LEAVE, NAMES, NO_TICKET, STATE, TICKET, 
 from examples.game_room.room import HEIGHT, MARGIN, MAX_PLAYERS, WIDTH, Full, Room
 from packetcore import CloseReason, Packet, decode, encode
 from packetcore.testing import FakeDatagramEndpoint, FakeDatagramSession, FakeEndpoint, FakeSession
-from tests.chromium import find_browser, opened
+from tests.browsers import running_browser
 from tests.example_program import Program, refused, running, until
 
 Session = FakeSession | FakeDatagramSession
@@ -152,24 +152,25 @@ def url_of(program: Program) -> str:
 
 
 @pytest.mark.timeout(120)
-def test_two_people_play_in_their_browsers(program: Program, tmp_path: Path) -> None:
-    browser, url = find_browser(), url_of(program)
-    with opened(browser, url, tmp_path / "ada") as ada, opened(browser, url, tmp_path / "bob") as bob:
-        for tab, name in ((ada, "Ada"), (bob, "Bob<i>")):
-            tab.evaluate(f"form.elements.name.value = '{name}'; form.requestSubmit()")
-            tab.shows("in, as number")
-        for tab in (ada, bob):
+def test_two_people_play_in_their_browsers(program: Program) -> None:
+    with running_browser() as browser:
+        ada, bob = browser.new_page(), browser.new_page()
+        for page, name in ((ada, "Ada"), (bob, "Bob<i>")):
+            page.goto(url_of(program))
+            page.get_by_label("your name").fill(name)
+            page.get_by_role("button", name="Come in").click()
+            expect(page.locator("#state")).to_contain_text("in, as number")
+        for page in (ada, bob):
             for name in ("Ada: ", "Bob<i>: ", "bot 1: "):
-                tab.shows(name)
+                expect(page.locator("#scores")).to_contain_text(name)
         number = ada.evaluate("me")
-        dot = f"arena.dots.find((dot) => dot.number === {number}).x"
-        begun = bob.evaluate(dot)
-        key = "ArrowRight" if begun < WIDTH / 2 else "KeyA"
-        ada.evaluate(f"dispatchEvent(new KeyboardEvent('keydown', {{ code: '{key}' }}))")
-        until(lambda: abs(bob.evaluate(dot) - begun) > 50, "Bob sees Ada run")
+        dot = f"arena.dots.find((dot) => dot.number === {number})"
+        begun = bob.evaluate(f"{dot}.x")
+        ada.keyboard.down("ArrowRight" if begun < WIDTH / 2 else "KeyA")
+        bob.wait_for_function(f"Math.abs({dot}.x - {begun}) > 50")
         ada.evaluate("room.close()")
-        until(lambda: bob.evaluate(f"arena.dots.some((dot) => dot.number === {number})") is False, "Ada is gone")
-        ada.shows("in, as number")  # again
+        bob.wait_for_function(f"{dot} === undefined")
+        expect(ada.locator("#state")).to_contain_text("in, as number")  # again
 
 
 def test_a_bot_of_its_own_process_says_goodbye(program: Program) -> None:
