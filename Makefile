@@ -12,7 +12,7 @@ SPREAD := -n 4 --dist loadfile
 ALL := . transports/sockets $(ADAPTERS:%=transports/%) tap cluster cli conformance examples/trio_adapter examples/tornado_adapter
 
 .PHONY: demo test lint types conformance mutants mutants-adapters coverage mutation bench bench-quick bench-behaviour \
-    bench-guard serial-damage cluster-seeds cluster-brokers soak sanitize fuzz simulate manual wheels release-check \
+    bench-guard serial-damage cluster-seeds cluster-brokers soak sanitize fuzz simulate docs manual wheels release-check \
     version clean
 
 demo: .venv/installed
@@ -118,6 +118,11 @@ simulate: .venv/ready
 manual: .venv/ready
 	$(BIN)/python cli/manual.py
 
+# The site, in build/docs/index.html: no warning, every link within it checked. Those that lead out are listed.
+docs: .venv/docs
+	$(BIN)/sphinx-build -c docs -n -W --keep-going -q -j auto . build/docs
+	@echo "build/docs/index.html; links that lead out, not checked: build/external-links.txt"
+
 # What a release needs. The core comes as a wheel with the extension for this platform, as one
 # without it for all others, and as source. On Linux the first gets the tag that its symbols
 # allow, and neither symbols nor a path to look for libraries in, which some builds of Python ask of
@@ -161,6 +166,10 @@ clean:
 
 .venv/release: .venv/ready requirements-release.txt
 	$(BIN)/pip install --quiet -r requirements-release.txt
+	touch $@
+
+.venv/docs: .venv/ready requirements-docs.txt
+	$(BIN)/pip install --quiet -r requirements-docs.txt
 	touch $@
 
 .venv/fuzz: .venv/ready requirements-fuzz.txt
