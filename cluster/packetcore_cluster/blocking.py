@@ -26,9 +26,11 @@ _LONGEST_WAIT = 1.0 if sys.platform == "win32" else threading.TIMEOUT_MAX
 class Cluster(Sync[AnyPacket]):
     """The sessions of many workers and machines as one register, over NATS with JetStream, on blocking sockets.
 
-    Args: see `packetcore_cluster.Cluster`. `on_event` is called on a thread of the cluster's own, with the lock of
-    the sessions, and must not block.
-        loop: what sessions will live on, where that is known before they come, as a driver's is.
+    `on_event` is called on a thread of the cluster's own, with the lock of the sessions, and must not block.
+
+    Args:
+        loop: what sessions will live on, where that is known before they come, as a driver's is. The others are
+            those of `packetcore_cluster.Cluster`.
     """
 
     def _settle_on(self, options: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ _start_new_thread: Callable[..., int] = get_original("_thread", "start_new_threa
 class Cluster(Sync[AnyPacket]):
     """The sessions of many workers and machines as one register, over NATS with JetStream, on gevent.
 
-    Args: see `packetcore_cluster.Cluster`. `on_event` is called in the hub, and must not block.
+    Its arguments are those of `packetcore_cluster.Cluster`. `on_event` is called in the hub, and must not block.
     """
 
     def _start_thread(self, function: Callable[[], None]) -> None:

@@ -26,8 +26,10 @@ from packetcore_cluster._threaded import Threaded
 class Cluster(Threaded[AnyPacket]):
     """The sessions of many workers and machines as one register, over NATS with JetStream, on Twisted.
 
-    Args: see `packetcore_cluster.Cluster`. `on_event` is called on the reactor's thread.
-        reactor: the global one by default.
+    `on_event` is called on the reactor's thread.
+
+    Args:
+        reactor: the global one by default. The others are those of `packetcore_cluster.Cluster`.
     """
 
     def _settle_on(self, options: dict[str, Any]) -> None:
