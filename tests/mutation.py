@@ -1,122 +1,453 @@
-"""Change one thing at a time in the sources and see whether a test notices, by mutmut.
+"""Change one thing at a time in the sources and see whether a test notices.
 
     python tests/mutation.py core [NAME ...]     packetcore/
     python tests/mutation.py sockets [NAME ...]  packetcore_sockets/
 
-A NAME is one of a mutant, `*` allowed: `packetcore._pool.*`. Without any, those are tried that have no result yet,
-so that a run may be stopped and gone on with. It is all done in `build/mutation`; in the end the survivors are in
-`build/mutation/PART/survivors.diff`, and the numbers of each module are printed. What became of the survivors is in
-docs/testing.md.
+A NAME is one of a mutant, `*` allowed: `packetcore._pool.*`; of those the survivors are tried again. Without any, those
+are tried that have no result yet, so that a run may be stopped and gone on with. The survivors, each as a diff, are in
+`build/mutation/PART.diff`; what became of them is in docs/testing.md.
+
+mutmut says what to change. Its own runner took seconds for each mutant: it lays a wrapper round every function, and
+collects the tests anew each time. Here one process imports and collects everything once; for each mutant it forks, the
+child puts the changed code in the place of the function's, and runs the tests that go through the changed line, the
+quickest first, up to the first that fails.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import difflib
+import fnmatch
+import gc
+import hashlib
+import importlib.machinery
+import json
+import mmap
 import os
 import resource
 import shutil
-import subprocess
+import signal
 import sys
-from collections import Counter
+import time
+import types
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
+# The extension, behind which no mutant would be seen, is off; the same examples each time.
+os.environ.update(PACKETCORE_PURE="1", HYPOTHESIS_PROFILE="mutation")
+
+import coverage
+import libcst as cst
+import pytest
+from libcst.metadata import MetadataWrapper, PositionProvider
+from mutmut.mutation.file_mutation import MutationVisitor
+from mutmut.mutation.mutators import mutation_operators
+from mutmut.mutation.pragma_handling import IgnoredCode
+
 ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "mutation"
+PARTS = {"core": ROOT / "packetcore", "sockets": ROOT / "transports/sockets/packetcore_sockets"}
+
+CHILDREN = int(os.environ.get("MUTATION_CHILDREN", "2"))
 MEMORY = 4 << 30
-"""Bytes that a process may have: what loops for ever may also hoard."""
+"""Bytes that a child may have: what loops for ever may also hoard."""
+QUICK = 1.0
+"""Seconds: a test that takes longer is not asked."""
+DOUBT = 2.0
+"""Seconds after which a failure may be the machine's, which had something else to do. Then the test is asked again."""
+PATIENCE = float(os.environ.get("MUTATION_PATIENCE", "10"))
+"""Seconds of tests for one mutant. Where more go through a line, the slowest are not asked."""
 
-SLOW = (
-    "linear_time 100_000 goes_round again_and_again costs_the_same takes_as_long expiry_costs 32_bits c_does of_twisted"
+NO_MUTANT = 3
+"""What a child ends with where the change is none, or no Python."""
+LIVE = ("survives", "no test")
+LOGS = {"debug", "info", "warning", "error", "exception", "warn"}
+ELSEWHERE = (
+    "asyncio browser c cli cluster docs examples fuzz gevent haproxy link mutants packaging pcapng rules speedups "
+    "surface twisted"
 )
-"""Words in the names of tests that take long, or much memory, for what they would notice here, or that cannot do with
-the wrappers that mutmut lays round functions."""
+"""Tests of `tests/` that are of other parts, or of the extension."""
 
 
-class Part(NamedTuple):
-    """What is changed, and what has to notice."""
+class Mutant(NamedTuple):
+    name: str
+    file: Path
+    begin: int
+    end: int
+    text: str
+    """What stands in the file from `begin` to `end` instead."""
+    statement: frozenset[int]
+    """The lines of the statement that is changed; of the default of a parameter none."""
+    function: range
+    """The lines of the function around it."""
 
-    sources: dict[str, str]
-    tests: list[str]
-
-
-def tests(names: str) -> list[str]:
-    return [f"tests/test_{name}.py" for name in names.split()]
-
-
-PARTS = {
-    "core": Part(
-        {"packetcore": "packetcore"},
-        tests(
-            "backoff client config connection connection_machine connection_pool datagram datagram_network "
-            "deadlines decoder decoder_laws driver framings free_ids items latch layout lending logging "
-            "messages packet pieces pool pool_machine prometheus reconnects requests sender session "
-            "session_faults stats streams turns vectors"
-        ),
-    ),
-    "sockets": Part(
-        {"src/packetcore_sockets": "transports/sockets/packetcore_sockets"},
-        tests("happy_eyeballs proxy_protocol serial_line sockets systemd timers tls_records websocket"),
-    ),
-}
+    def code(self) -> str:
+        source = self.file.read_text(encoding="utf-8")
+        return source[: self.begin] + self.text + source[self.end :]
 
 
-def prepare(part: Part, tree: Path) -> None:
-    """A folder as mutmut wants one: the sources as they are imported, and its settings. The extension in C, behind
-    which no mutant would be seen, is not there."""
-    for place, folder in {**part.sources, "tests": "tests"}.items():
-        shutil.rmtree(tree / place, ignore_errors=True)
-        for source in (ROOT / folder).rglob("*.py"):
-            link = tree / place / source.relative_to(ROOT / folder)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(source)
-    if (core := tree / "packetcore").is_dir():
-        (core / "_speedups.py").write_text("raise ModuleNotFoundError(__name__)\n")
-    quick = f"not ({SLOW.replace(' ', ' or ')})"
-    settings = (
-        "\n[tool.mutmut]\n"
-        f"source_paths = {list(part.sources)}\n"
-        f"pytest_add_cli_args_test_selection = {part.tests}\n"
-        f"pytest_add_cli_args = {['-p', 'no:xdist', '-p', 'no:cacheprovider', '-k', quick]}\n"
-        "timeout_multiplier = 3.0\n"
-        "timeout_constant = 2.0\n"
-        "track_dependencies = false\n"
-        "use_git_change_detection = false\n"
-    )
-    (tree / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text(encoding="utf-8") + settings)
+class Attempt(NamedTuple):
+    mutant: Mutant
+    tests: list[str] | None
+    """Those to ask, in this order; None: not chosen yet."""
+    suspect: str
+    """The first of them if it has failed once, else nothing."""
 
 
-def report(tree: Path) -> None:
-    os.chdir(tree)
-    from mutmut.mutation.data import SourceFileMutationData
-    from mutmut.mutation.diff_apply import get_diff_for_mutant
-    from mutmut.stats import status_by_exit_code
-    from mutmut.utils.file_utils import walk_mutatable_files
+class Changes(MutationVisitor):
+    """All that mutmut would change within functions, decorated ones too; the words of errors and log lines not."""
 
-    total: Counter[str] = Counter()
-    with (tree / "survivors.diff").open("w", encoding="utf-8") as survivors:
-        for path in sorted(walk_mutatable_files()):
-            data = SourceFileMutationData(path=path)
-            data.load()
-            count = Counter(status_by_exit_code[code] for code in data.exit_code_by_key.values())
-            if count:
-                print(f"{path}: {sum(count.values())}", *(f"{key} {number}" for key, number in sorted(count.items())))
-            total += count
-            for name, code in data.exit_code_by_key.items():
-                if status_by_exit_code[code] not in ("killed", "timeout", "not checked"):
-                    print(f"# {name}: {status_by_exit_code[code]}", file=survivors)
-                    print(get_diff_for_mutant(name, path=path), file=survivors)
-    print(f"all: {sum(total.values())}", *(f"{key} {number}" for key, number in sorted(total.items())))
+    def __init__(self) -> None:
+        super().__init__(mutation_operators, IgnoredCode(set(), set(), set()))
+        self.around: list[cst.CSTNode] = []
+        self.found: list[tuple[str, cst.FunctionDef, cst.CSTNode, cst.CSTNode, bool]] = []
+
+    def _skip_node_and_children(self, node: cst.CSTNode) -> bool:
+        if isinstance(node, cst.FunctionDef):
+            return any("overload" in cst.Module([]).code_for_node(each) for each in node.decorators)
+        return super()._skip_node_and_children(node)
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        deeper = super().on_visit(node)
+        self.around.append(node)
+        return deeper
+
+    def on_leave(self, original_node: cst.CSTNode) -> None:
+        super().on_leave(original_node)
+        self.around.pop()
+
+    def _create_mutations(self, node: cst.CSTNode) -> None:
+        place = [each for each in self.around if isinstance(each, (cst.FunctionDef, cst.ClassDef))]
+        functions = [each for each in place if isinstance(each, cst.FunctionDef)]
+        if not functions or (isinstance(node, cst.SimpleString) and (" " in node.value or self._is_told())):
+            return
+        name = ".".join(each.name.value for each in place)
+        default = any(isinstance(each, cst.Param) for each in self.around)
+        for kind, operator in self._operators:
+            if isinstance(node, kind):
+                self.found.extend((name, functions[0], node, changed, default) for changed in operator(node))
+
+    def _is_told(self) -> bool:
+        """Whether this is in an error or a log line."""
+        called = [each.func for each in self.around if isinstance(each, cst.Call)]
+        names = {each.attr.value for each in called if isinstance(each, cst.Attribute)}
+        return any(isinstance(each, cst.Raise) for each in self.around) or not names.isdisjoint(LOGS)
+
+
+def mutants(file: Path, module: str) -> Iterator[Mutant]:
+    source = file.read_text(encoding="utf-8")
+    wrapper = MetadataWrapper(cst.parse_module(source))
+    changes = Changes()
+    wrapper.visit(changes)
+    positions = wrapper.resolve(PositionProvider)
+    starts = [0]
+    for each in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(each))
+
+    def span(node: cst.CSTNode) -> tuple[int, int]:
+        place = positions[node]
+        return starts[place.start.line - 1] + place.start.column, starts[place.end.line - 1] + place.end.column
+
+    statements = sorted(headers(ast.parse(source)), key=len, reverse=True)
+    numbers: Counter[str] = Counter()
+    for name, function, node, changed, default in changes.found:
+        begin, end = span(node)
+        before, text = (cst.Module([]).code_for_node(each).strip() for each in (node, changed))
+        if before != source[begin:end]:  # of several lines, or in brackets
+            begin, end = 0, len(source)
+            text = cst.ensure_type(wrapper.module.deep_replace(node, changed), cst.Module).code
+        line = positions[node].start.line
+        statement = {line}.union(*[header for header in statements if line in header][-1:])
+        numbers[name] += 1
+        body = hashlib.sha1(source[slice(*span(function))].encode()).hexdigest()[:6]
+        place = positions[function]
+        yield Mutant(
+            f"{module}.{name}#{body}.{numbers[name]}",
+            file,
+            begin,
+            end,
+            text,
+            frozenset() if default else frozenset(statement),
+            range(place.start.line, place.end.line + 1),
+        )
+
+
+def headers(tree: ast.Module) -> Iterator[range]:
+    """The lines of each statement; of one with a body, those before it."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.stmt, ast.excepthandler)):
+            inner = [
+                each.lineno
+                for each in getattr(node, "body", []) or getattr(node, "cases", [])
+                if hasattr(each, "lineno")
+            ]
+            yield range(node.lineno, max(node.lineno + 1, inner[0]) if inner else (node.end_lineno or node.lineno) + 1)
+
+
+def change(mutant: Mutant, functions: list[types.FunctionType]) -> bool:
+    """Gives the functions, and modules that this process loads from now on, the code of the mutant.
+
+    Returns:
+        Whether it is other code for Python.
+    """
+    name = str(mutant.file)
+    code = compile(mutant.code(), name, "exec")
+    if code == compile(mutant.file.read_bytes(), name, "exec"):
+        return False
+    changed: dict[tuple[str, int], types.CodeType] = {}
+    waiting = [code]
+    while waiting:
+        each = waiting.pop()
+        changed[each.co_name, each.co_firstlineno] = each
+        waiting.extend(const for const in each.co_consts if isinstance(const, types.CodeType))
+    parameters: dict[int, ast.arguments] = {}
+    for node in ast.walk(ast.parse(mutant.code())) if not mutant.statement else ():
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            parameters[node.decorator_list[0].lineno if node.decorator_list else node.lineno] = node.args
+    for function in functions:
+        old = function.__code__
+        new = changed.get((old.co_name, old.co_firstlineno))
+        if new is not None and not new.co_freevars:  # `super` may have gone
+            new = new.replace(co_freevars=old.co_freevars)
+        if new is not None and new != old and len(new.co_freevars) == len(old.co_freevars):
+            function.__code__ = new
+        if given := parameters.get(old.co_firstlineno):
+
+            def value(node: ast.expr, function: types.FunctionType = function) -> object:
+                return eval(ast.unparse(node), function.__globals__)
+
+            function.__defaults__ = tuple(map(value, given.defaults)) or None
+            pairs = zip(given.kwonlyargs, given.kw_defaults, strict=True)
+            function.__kwdefaults__ = {key.arg: value(node) for key, node in pairs if node} or None
+    load = importlib.machinery.SourceFileLoader.get_code
+
+    def get_code(loader: importlib.machinery.SourceFileLoader, fullname: str) -> types.CodeType | None:
+        return code if loader.path == name else load(loader, fullname)
+
+    importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign,assignment]
+    return True
+
+
+class Run:
+    """The plugin of pytest that takes the place of its loop."""
+
+    def __init__(self, part: str, names: list[str]) -> None:
+        self.package = PARTS[part]
+        self.names = names
+        self.path = BUILD / f"{part}.json"
+        self.results: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        """By the name of a mutant: "killed", "timeout", "survives" or "no test"."""
+        self.killers: dict[str, Counter[str]] = defaultdict(Counter)
+        """By the name of a function, or a file: the tests that noticed something there. They are asked first."""
+        self.seconds: dict[str, float] = {}
+        self.file = Path()
+        self.outcomes: set[str] | None = None
+        """Of the test that is measured; in a child None: there the first failure is the end."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        self.items = {item.nodeid: item for item in session.items}
+        files = {
+            ".".join(file.relative_to(self.package.parent).with_suffix("").parts): file
+            for file in sorted(self.package.rglob("*.py"))
+        }
+        found = [mutant for module, file in files.items() for mutant in mutants(file, module)]
+        asked = [mutant for mutant in found if self.is_asked(mutant.name)]
+        print(f"{len(found)} mutants, {len(asked)} to try", flush=True)
+        self.measure()
+        self.functions: dict[str, list[types.FunctionType]] = defaultdict(list)
+        for each in gc.get_objects():
+            if isinstance(each, types.FunctionType):
+                self.functions[each.__code__.co_filename].append(each)
+        gc.freeze()  # so that a child copies little
+        try:
+            self.try_all(asked)
+        finally:
+            self.save()
+            self.tell(found)
+        return True
+
+    def is_asked(self, name: str) -> bool:
+        result = self.results.get(name)
+        if not self.names:
+            return result is None
+        named = any(fnmatch.fnmatchcase(name.partition("#")[0], each) for each in self.names)
+        return named and (result is None or result in LIVE)
+
+    def measure(self) -> None:
+        """Which lines each test goes through, and how long it takes; again for what changed since the last time."""
+        known, data = BUILD / "tests.json", BUILD / "lines"
+        sources = {file: file.read_bytes() for package in PARTS.values() for file in sorted(package.rglob("*.py"))}
+        state = hashlib.sha1(b"".join(sources.values())).hexdigest()
+        old = json.loads(known.read_text()) if known.exists() else {}
+        if old.get("state") != state:
+            old = {"state": state, "tests": {}}
+            data.unlink(missing_ok=True)
+        digests = {item.path: hashlib.sha1(item.path.read_bytes()).hexdigest() for item in self.items.values()}
+        new = [item for item in self.items.values() if old["tests"].get(item.nodeid, [""])[0] != digests[item.path]]
+        self.lines = coverage.Coverage(
+            data, branch=False, config_file=False, include=[f"{package}/*" for package in PARTS.values()]
+        )
+        if new and not (pid := os.fork()):
+            self.lines.load()
+            self.lines.start()
+            for item, following in zip_longest(new, new[1:]):
+                self.lines.switch_context(item.nodeid)
+                self.outcomes = set()
+                begin = time.perf_counter()
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                seconds = time.perf_counter() - begin if self.outcomes == {"passed"} else 1e9
+                old["tests"][item.nodeid] = digests[item.path], seconds
+            self.lines.stop()
+            self.lines.save()
+            known.write_text(json.dumps(old))
+            os._exit(0)
+        if new:
+            os.waitpid(pid, 0)
+        self.lines.load()
+        tests = json.loads(known.read_text())["tests"]
+        self.seconds = {nodeid: tests[nodeid][1] for nodeid in self.items if tests[nodeid][1] < QUICK}
+        print(
+            f"{len(self.seconds)} of {len(self.items)} tests are quick, {sum(self.seconds.values()):.0f} s", flush=True
+        )
+
+    def tests_of(self, mutant: Mutant) -> list[str]:
+        """Those to ask, in the order in which to ask them."""
+        if mutant.file != self.file:
+            self.file = mutant.file
+            self.by_line = self.lines.get_data().contexts_by_lineno(str(mutant.file))
+        here, around = self.killers[mutant.name.partition("#")[0]], self.killers[str(mutant.file)]
+        through = {test for line in mutant.statement for test in self.by_line.get(line, [])}
+        through = through or {test for line in mutant.function for test in self.by_line.get(line, [])}
+        through.intersection_update(self.seconds)
+        tests, spent = [], 0.0
+        for test in sorted(through, key=lambda test: (-here[test], -around[test], self.seconds[test])):
+            spent += self.seconds[test]
+            if spent > PATIENCE:
+                break
+            tests.append(test)
+        return tests
+
+    def try_all(self, asked: list[Mutant]) -> None:
+        waiting = [Attempt(mutant, None, "") for mutant in reversed(asked)]
+        running: dict[int, tuple[Attempt, mmap.mmap, float]] = {}
+        count: Counter[str] = Counter()
+        while waiting or running:
+            if waiting and len(running) < CHILDREN:
+                attempt = waiting.pop()
+                if attempt.tests is None:
+                    attempt = attempt._replace(tests=self.tests_of(attempt.mutant))
+                at = mmap.mmap(-1, 4)  # the number of the test that the child is at
+                if not (pid := os.fork()):
+                    self.child(attempt, at)
+                running[pid] = attempt, at, time.monotonic()
+                continue
+            pid, status = os.wait()
+            (mutant, tests, suspect), at, begun = running.pop(pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)  # what its tests have started
+            shutil.rmtree(BUILD / "tmp" / str(pid), ignore_errors=True)
+            assert tests is not None
+            here = int.from_bytes(at, "little")
+            if os.WIFEXITED(status) and os.WEXITSTATUS(status) == NO_MUTANT:
+                self.results[mutant.name] = "the same"
+                continue
+            if not status:
+                result = "survives" if tests else "no test"
+            elif os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF:
+                result = "timeout"
+            elif tests[here] != suspect and time.monotonic() - begun > DOUBT:  # that test once more, then the rest
+                waiting.append(Attempt(mutant, tests[here:], tests[here]))
+                continue
+            else:
+                result = "timeout" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM else "killed"
+                for place in (mutant.name.partition("#")[0], str(mutant.file)):
+                    self.killers[place][tests[here]] += 1
+            self.results[mutant.name] = result
+            count[result] += 1
+            if result in LIVE or not count.total() % 200:
+                print(time.strftime("%H:%M:%S"), mutant.name, result, dict(count), flush=True)
+                self.save()
+
+    def child(self, attempt: Attempt, at: mmap.mmap) -> None:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in range(3):
+            os.dup2(null, descriptor)
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(BUILD / "tmp" / str(os.getpid()))
+        (BUILD / "tmp" / str(os.getpid())).mkdir(parents=True)
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        tests = attempt.tests or []
+        items = [self.items[test] for test in tests]
+        self.outcomes = None
+        try:
+            if not change(attempt.mutant, self.functions[str(attempt.mutant.file)]):
+                os._exit(NO_MUTANT)
+        except (SyntaxError, ValueError):
+            os._exit(NO_MUTANT)
+        try:
+            for number, item in enumerate(items):
+                at[:] = number.to_bytes(4, "little")
+                seconds = self.seconds[item.nodeid]
+                signal.setitimer(signal.ITIMER_PROF, 1 + 10 * seconds)  # of the processor
+                signal.setitimer(signal.ITIMER_REAL, 15 + 10 * seconds)
+                following = items[number + 1] if number + 1 < len(items) else None
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
+        if self.outcomes is None and call.excinfo and not call.excinfo.errisinstance(pytest.skip.Exception):
+            os._exit(1)  # before a report is made, which takes longer than the test
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self.outcomes is not None:
+            self.outcomes.add(report.outcome)
+
+    def save(self) -> None:
+        new = self.path.with_suffix(".new")
+        new.write_text(json.dumps(self.results, indent=0))
+        new.replace(self.path)
+
+    def tell(self, found: list[Mutant]) -> None:
+        """The numbers of each module, as rows of the table in docs/testing.md, and the survivors."""
+        modules: dict[str, Counter[str]] = defaultdict(Counter)
+        with self.path.with_suffix(".diff").open("w", encoding="utf-8") as survivors:
+            for mutant in found:
+                result = self.results.get(mutant.name, "not tried")
+                if result == "the same":
+                    continue
+                modules[str(mutant.file.relative_to(self.package).with_suffix(""))][result] += 1
+                if result in LIVE:
+                    source = mutant.file.read_text(encoding="utf-8")
+                    lines = difflib.unified_diff(source.splitlines(), mutant.code().splitlines(), lineterm="", n=2)
+                    print(f"# {mutant.name}: {result}", *list(lines)[2:], "", sep="\n", file=survivors)
+        modules["together"] = sum(modules.values(), Counter())
+        for module, count in modules.items():
+            live = sum(count[result] for result in LIVE)
+            numbers = count.total(), count.total() - count["not tried"], count["killed"], count["timeout"], live
+            print(f"| `{module}` |", " | ".join(map(str, numbers)), "|")
 
 
 def main() -> None:
     part, *names = sys.argv[1:]
-    tree = ROOT / "build" / "mutation" / part
-    prepare(PARTS[part], tree)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    environment = {**os.environ, "PACKETCORE_PURE": "1", "HYPOTHESIS_PROFILE": "mutation"}
-    environment.pop("PYTHONPATH", None)
-    command = [sys.executable, "-m", "mutmut", "run", "--max-children", "2", *names]
-    subprocess.run(command, cwd=tree, env=environment, check=False)
-    report(tree)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    elsewhere = [f"test_{name}" for name in ELSEWHERE.split()]
+    files = [
+        str(file)
+        for file in sorted(ROOT.glob("tests/test_*.py"))
+        if not any(f"{file.stem}_".startswith(f"{name}_") for name in elsewhere)
+    ]
+    options = "-s -q -p no:xdist -p no:cacheprovider -o timeout=0 --transport blocking"
+    os.chdir(ROOT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what runs in the background
+    sys.exit(pytest.main([*options.split(), *files, "conformance/packetcore_conformance"], plugins=[Run(part, names)]))
 
 
 if __name__ == "__main__":
