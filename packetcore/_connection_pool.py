@@ -257,7 +257,7 @@ class ConnectionPool(Generic[T]):
         lease.state, lease.connection = LeaseState.OVER, None
         if state is LeaseState.WAITING:
             del self._waiting[lease]
-        elif state is LeaseState.OPENING or connection is None:
+        elif connection is None:  # it was to open one
             self.size -= 1
         elif is_kept:
             if self._waiting:

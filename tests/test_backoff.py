@@ -85,3 +85,10 @@ def test_the_waits_begin_anew_only_after_a_connection_has_stayed_up() -> None:
 def test_a_value_out_of_range_is_named(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{name}={value}"):
         Backoff(**{name: value})
+
+
+def test_any_connection_may_count_as_one_that_stayed_up() -> None:
+    redial = Redial(Backoff(initial=1, jitter=0, reset_after=0), lambda: 0.5)
+    assert [redial.lost(0), redial.lost(1)] == [1, 2]
+    redial.connected(3)
+    assert redial.lost(3) == 1

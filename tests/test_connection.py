@@ -269,6 +269,20 @@ def test_failing_reports_what_was_cut_short_and_closes_once() -> None:
     assert connection.handle_deadline(1e9) == []
 
 
+def test_what_was_cut_short_before_it_closed_is_not_reported_when_it_fails() -> None:
+    connection = Connection(now=0.0)
+    connection.receive_data(FRAME[:5], 0.0)
+    connection.close(0.0)
+    assert connection.fail(CloseReason.RESET, 0.0) == [Closed(CloseReason.LOCAL)]
+
+
+def test_all_that_was_cut_short_is_counted() -> None:
+    connection = Connection(Config(join_messages=True), now=0.0)
+    connection.receive_data(encode(Packet(1, b"a", count=2)) + encode(Packet(2, b"b", count=2)), 0.0)
+    connection.fail(CloseReason.RESET, 0.0)
+    assert connection.stats.malformed == {Reason.MESSAGE_INCOMPLETE: 2}
+
+
 def test_a_frame_cut_short_by_the_end_of_the_stream_is_truncated() -> None:
     connection = Connection(now=0.0)
     connection.receive_data(FRAME[:-1], 0.0)
@@ -518,6 +532,13 @@ def test_a_message_that_stays_incomplete_is_given_up_after_message_timeout() -> 
     assert connection.state is State.OPEN
 
 
+def test_no_more_messages_wait_to_be_whole_than_the_configuration_allows() -> None:
+    connection = Connection(replace(NO_TIMEOUTS, join_messages=True, max_pending_messages=1), now=0.0)
+    first, second = (encode(Packet(id, b"a", count=2)) for id in (1, 2))
+    assert connection.receive_data(first + second, 0.0) == [Malformed(Reason.MESSAGE_INCOMPLETE, 1, b"a")]
+    assert connection.next_deadline() is None
+
+
 def test_a_message_given_up_may_end_it_and_then_no_keepalive_is_sent() -> None:
     config = replace(
         NO_TIMEOUTS,
@@ -534,6 +555,23 @@ def test_a_message_given_up_may_end_it_and_then_no_keepalive_is_sent() -> None:
         Closed(CloseReason.PROTOCOL_ERROR),
     ]
     assert connection.bytes_to_send() == b""
+
+
+def test_the_first_of_several_deadlines_is_the_next() -> None:
+    config = Config(idle_timeout=3.0, frame_timeout=10.0, join_messages=True, message_timeout=20.0)
+    connection = Connection(config, now=0.0)
+    connection.receive_data(encode(Packet(1, b"a", count=2)) + FRAME[:5], 0.0)
+    assert connection.next_deadline() == 3.0
+
+
+def test_noise_and_a_message_may_be_given_up_at_once() -> None:
+    config = replace(NO_TIMEOUTS, frame_timeout=10.0, join_messages=True, message_timeout=10.0)
+    connection = Connection(config, now=0.0)
+    connection.receive_data(encode(Packet(1, b"a", count=2)) + b"\r\n", 0.0)
+    assert connection.handle_deadline(10.0) == [
+        Malformed(Reason.NOISE, 2, b"\r\n"),
+        Malformed(Reason.MESSAGE_INCOMPLETE, 1, b"a"),
+    ]
 
 
 def test_a_clock_that_steps_back_neither_ends_nor_prolongs_anything() -> None:

@@ -402,3 +402,25 @@ def test_one_too_old_is_not_handed_out_though_nobody_called_expire() -> None:
 def test_a_limit_that_is_too_small_is_named(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name}={value}"):
         ConnectionPool(nothing_to, **{name: value})  # type: ignore[arg-type]
+
+
+def test_what_it_is_without_arguments() -> None:
+    pool: ConnectionPool[str] = ConnectionPool(nothing_to)
+    leases = [pool.acquire(0, nothing) for _ in range(12)]
+    assert [lease.state for lease in leases] == [OPENING] * 10 + [WAITING] * 2
+    assert (pool.stats.size, pool.stats.idle, pool.stats.waiting) == (10, 0, 2)
+    leases[0].opened("a", 0)
+    for lease in leases[1:]:
+        lease.discard(0)
+    leases[0].release(0)
+    assert pool.next_deadline() == 60
+
+
+def test_nobody_need_be_allowed_to_wait() -> None:
+    pool: ConnectionPool[str] = ConnectionPool(nothing_to, max_size=1, max_waiting=0)
+    pool.acquire(0, nothing)
+    with pytest.raises(PoolFull, match="1 connections are in use and 0 wait"):
+        pool.acquire(0, nothing)
+    pool.close()
+    with pytest.raises(PoolClosed, match="closed"):
+        pool.acquire(0, nothing)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from errno import EAGAIN, ECONNREFUSED, EHOSTUNREACH, ENOBUFS
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -29,8 +29,10 @@ from packetcore import (
     Packet,
     PoolFull,
     Reason,
+    Refusal,
     Session,
     SessionClosed,
+    Wiretap,
     decode,
     encode,
 )
@@ -154,6 +156,79 @@ def nothing(session: Session) -> None:
     pass
 
 
+def test_a_stranger_who_is_refused_costs_no_session_and_no_handler() -> None:
+    made: list[Handler] = []
+
+    def handler() -> Handler:
+        made.append(Handler())
+        return made[-1]
+
+    endpoint = DatagramEndpoint(handler, Config(max_sessions_per_host=1), is_server=True)
+    endpoint.host = MadeUpHost()
+    endpoint.received(DATAGRAM, ("192.0.2.1", 1), 100)
+    endpoint.received(DATAGRAM, ("192.0.2.1", 2), 100)
+    with pytest.raises(PoolFull, match=r"192\.0\.2\.1"):
+        endpoint.open(("192.0.2.1", 3), 100)
+    endpoint.drain(101, lambda: None)
+    endpoint.received(DATAGRAM, B, 102)
+    assert len(made) == 1
+    assert endpoint.stats.refused == 2
+
+
+def test_what_a_stranger_is_told_at_once_leaves_by_the_socket_it_came_in_on() -> None:
+    unclaimed: list[Carrier] = []
+
+    class Tap:
+        def __getattr__(self, verb: str) -> Callable[..., None]:
+            return lambda *args: None
+
+        def unclaimed(self, endpoint: object, data: bytes, addr: Address, carrier: Carrier) -> None:
+            unclaimed.append(carrier)
+
+    class Other(MadeUpHost):
+        def carrier(self) -> Carrier:
+            return Carrier("other")
+
+    handler, one, other, tap = Recorder(), MadeUpHost(), Other(), cast(Wiretap, Tap())
+    endpoint = DatagramEndpoint(handler, Config(tap=tap), is_server=True)
+    endpoint.attach(one)
+    endpoint.attach(other)
+    handler.on["connected"] = reply(PONG)
+    endpoint.received(b"noise", A, 100, other)
+    endpoint.received(DATAGRAM, A, 100, other)
+    assert (one.sent, other.sent) == ([], [(A, PONG)])
+    assert unclaimed == [Carrier("other")]
+
+
+def test_a_frame_longer_than_a_datagram_is_cut_only_where_that_is_asked_for() -> None:
+    with pytest.raises(LocalProtocolError, match="max_datagram=20"):
+        DatagramFraming(100, 20).encode(Packet(1, bytes(50)))
+    assert len(DatagramFraming(100, 20, cuts=True).encode(Packet(1, bytes(50)))) == 61
+
+
+def test_a_codec_of_packets_is_asked_for_each_datagram() -> None:
+    class Text:
+        def encode(self, packet: str) -> bytes:
+            return packet.encode()
+
+        def decode(self, frame: bytes) -> str:
+            return frame.decode()
+
+    class Host(MadeUpHost):
+        def write_to(self, data: bytes, addr: Address) -> None:
+            raw.append(data)
+
+    class Echo(Handler[str]):
+        def packet_received(self, session: Session[str], packet: str) -> None:
+            session.send(packet.upper())
+
+    raw: list[bytes] = []
+    endpoint = DatagramEndpoint(Echo(), framing=SLIP(), codec=Text(), is_server=True)
+    endpoint.host = Host()
+    endpoint.received(b"\xc0abc\xc0", A, 100)
+    assert raw == [b"\xc0ABC\xc0"]
+
+
 # Who gets a session.
 
 
@@ -227,8 +302,9 @@ def test_open_gives_the_session_there_is_and_says_which_cap_is_reached() -> None
     rig = Rig(Config(max_sessions=1), is_server=False)
     session = rig.endpoint.open(A, 100)
     assert rig.endpoint.open(A, 101) is session
-    with pytest.raises(PoolFull, match="max_sessions=1"):
+    with pytest.raises(PoolFull, match="max_sessions=1") as refused:
         rig.endpoint.open(B, 102)
+    assert refused.value.refusal is Refusal.MAX_SESSIONS
     assert rig.handler.calls == [("connected", A)]
 
 
@@ -621,7 +697,7 @@ def test_what_comes_for_a_paused_session_is_discarded_and_counted() -> None:
     rig.endpoint.received(DATAGRAM, A, 102)
     rig.endpoint.received(b"", A, 102)
     rig.open(B, 102)  # the socket is read for the others
-    assert session.stats.bytes_discarded == len(DATAGRAM)
+    assert (session.stats.packets_discarded, session.stats.bytes_discarded) == (0, len(DATAGRAM))
     for now in range(160, 400, 60):
         rig.endpoint.tick(now)
     assert session.is_open  # it is not the peer who is silent
@@ -778,6 +854,8 @@ def test_once_a_sole_session_is_over_strangers_have_their_own_again() -> None:
     rig.endpoint.flush(101)
     rig.endpoint.received(DATAGRAM, C, 102)
     assert rig.handler.calls[-2:] == [("connected", C), ("packet", C, PING)]
+    rig.endpoint.error(OSError(ECONNREFUSED, "refused"), A, 103)
+    assert rig.endpoint.stats.total.errors == 1
 
 
 def test_without_a_sole_session_each_who_replies_to_a_broadcast_has_its_own() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import ref
+
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -91,3 +93,16 @@ def test_keys_need_no_order_of_their_own() -> None:
     deadlines.set(one, 1.0)
     deadlines.set(other, 1.0)
     assert [deadlines.pop_due(1.0), deadlines.pop_due(1.0)] == [one, other]
+
+
+def test_a_key_whose_deadline_was_called_off_is_let_go() -> None:
+    class Key:
+        pass
+
+    deadlines: Deadlines[Key] = Deadlines()
+    key = Key()
+    deadlines.set(key, 1.0)
+    deadlines.discard(key)
+    last = ref(key)
+    del key
+    assert last() is None

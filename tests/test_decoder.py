@@ -167,6 +167,23 @@ def test_what_follows_noise_that_was_given_up_is_noise_up_to_the_next_flag() -> 
     assert decoder.feed(b"\n" + README_FRAME) == [Malformed(Reason.NOISE, 1, b"\n"), README_PACKET]
 
 
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_a_run_may_be_as_long_as_a_frame_of_nothing_but_escapes_and_no_longer(chunk: int) -> None:
+    header = b"\x00\x10\x00\x00\x01\x00\x00\x00\x00"
+    for size, reason in (20, Reason.LENGTH_MISMATCH), (21, Reason.TOO_LONG):
+        decoder, run = Decoder(max_payload=1), header.ljust(size, b"x")
+        sent = b"\xfe" + run + b"\xfe"
+        events = [event for at in range(0, len(sent), chunk) for event in decoder.feed(sent[at : at + chunk])]
+        assert events == [Malformed(reason, size, run)]
+
+
+def test_a_tail_is_noise_however_the_frame_before_it_was_cut() -> None:
+    decoder = Decoder()
+    decoder.feed(README_FRAME[:5])
+    assert decoder.feed(README_FRAME[5:] + b"\r") == [README_PACKET]
+    assert decoder.feed_timeout() == [Malformed(Reason.NOISE, 1, b"\r")]
+
+
 def test_nothing_between_two_flags_is_no_frame() -> None:
     with pytest.raises(MalformedFrame, match=r"nothing between the two flags$") as caught:
         decode(b"\xfe\xfe")
