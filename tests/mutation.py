@@ -393,8 +393,8 @@ class Run:
             for number, item in enumerate(items):
                 at[:] = number.to_bytes(4, "little")
                 seconds = self.seconds[item.nodeid]
-                signal.setitimer(signal.ITIMER_PROF, 1 + 10 * seconds)  # of the processor
-                signal.setitimer(signal.ITIMER_REAL, 15 + 10 * seconds)
+                signal.setitimer(signal.ITIMER_PROF, 0.5 + 10 * seconds)  # of the processor
+                signal.setitimer(signal.ITIMER_REAL, 4 + 10 * seconds)
                 following = items[number + 1] if number + 1 < len(items) else None
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         except BaseException:

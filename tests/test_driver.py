@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
-from ssl import CERT_NONE, CERT_REQUIRED
+from pathlib import Path
+from ssl import CERT_NONE, CERT_REQUIRED, VERIFY_CRL_CHECK_LEAF
 from typing import Any
 
 import pytest
 
 from packetcore import TLS, CloseReason, Config, Driver, Endpoint, Handler, Session, installed_transports, load_driver
+from packetcore_conformance.certificates import Certificates
 from tests.made_up_host import Recorder, open_on
 from tests.test_client import Client
 
@@ -162,12 +165,34 @@ def test_tls_that_does_not_fit_together_is_refused(tls: TLS, server_side: bool, 
         tls.check(server_side=server_side)
 
 
+def test_a_certificate_and_its_key_may_stand_in_files_of_their_own(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    both = Path(certificates.server.certificate or "").read_text()
+    begin = both.index("-----BEGIN CERTIFICATE")
+    for name, pem in ("key", both[:begin]), ("certificate", both[begin:]):
+        (tmp_path / name).write_text(pem)
+    tls = TLS(certificate=str(tmp_path / "certificate"), key=str(tmp_path / "key"))
+    assert tls.context(server_side=True).get_ciphers()
+    named = replace(tls, names={"Other.Example": ("other.pem", "other.key")})
+    assert named.by_name() == {"other.example": TLS(certificate="other.pem", key="other.key")}
+
+
+def test_a_list_of_revoked_certificates_changes_nothing_else_that_is_verified(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    plain, listed = certificates.strict_server, replace(certificates.strict_server, crl=certificates.crl)
+    flags = plain.context(server_side=True).verify_flags
+    assert listed.context(server_side=True).verify_flags == flags | VERIFY_CRL_CHECK_LEAF
+    with pytest.raises(OSError, match=r"authority\.pem' holds something else"):
+        replace(plain, crl=plain.authority).context(server_side=True)
+
+
 def test_tls_goes_to_the_adapter_in_its_own_form_and_to_websocket_as_a_context() -> None:
     class Own(Full):
         def tls_options(self, tls: TLS, *, server_side: bool) -> dict[str, Any]:
             return {"ssl": (tls.server_name, server_side)}
 
-    own, tls = Own(), TLS(server_name="n")
+    own, tls = Own(request=print), TLS(server_name="n")
+    assert own.request is print
     own.start_server(None, "a", 1, tls=tls, framing=7)
     own.connect("b", 2, tls=tls, reconnect=8)
     assert [options.get("ssl") for _, _, options in own.asked] == [("n", True), ("n", False)]

@@ -24,7 +24,7 @@ from packetcore import (
     encode,
 )
 from packetcore.testing import Clock, FakeDatagramEndpoint, FakeDatagramSession, FakeEndpoint, FakeSession
-from tests.made_up_host import Recorder
+from tests.made_up_host import Recorder, open_on
 
 PING = Packet(1, b"ping")
 PONG = Packet(2, b"pong")
@@ -108,6 +108,36 @@ def test_a_copy_of_the_totals_stays_as_it_is() -> None:
     after = session.endpoint.stats
     assert after.closed == {CloseReason.PEER: 1}
     assert after.malformed == after.total.malformed == {Reason.TOO_SHORT: 1}
+
+
+def test_why_peers_were_refused_or_left_in_silence_is_a_copy_too() -> None:
+    server = FakeEndpoint(Handler(), Config(max_sessions=1))
+    session = FakeSession(server)
+    before = server.stats
+    FakeSession(server)
+    session.lost()
+    assert (before.refused, before.silent, before.closed) == (0, {}, {})
+    assert (server.stats.refused, server.stats.silent) == (1, {CloseReason.RESET: 1})
+
+
+def test_a_session_whose_handler_could_not_be_made_counts_as_a_handlers_error() -> None:
+    def fail() -> Handler:
+        raise RuntimeError("no handler today")
+
+    log: list[str] = []
+    endpoint = Endpoint(fail, log_exception=log.append)
+    session, host = open_on(endpoint, ("192.0.2.1", 1))
+    assert host.verbs[-1] == "abort"
+    session.lost(None, host.now)
+    assert endpoint.stats.closed == {CloseReason.HANDLER_ERROR: 1}
+    assert log == ["making the handler of a session raised"]
+
+
+def test_an_endpoint_is_a_clients_unless_told_otherwise_and_its_register_has_the_timeout_of_its_config() -> None:
+    endpoint = Endpoint(Handler(), Config(idle_timeout=5.0))
+    assert not endpoint.is_server
+    _, host = open_on(endpoint, ("192.0.2.1", 1))
+    assert endpoint.sessions.next_deadline() == host.now + 5.0
 
 
 def test_stats_add_every_field_of_one_another() -> None:
