@@ -861,7 +861,23 @@ def test_a_framing_of_ones_own_is_asked_what_is_pending_and_told_of_the_end(code
         (malformed,) = decoder.feed(b"cd?")
         assert malformed == Malformed(Reason.FRAMING_FAILED, size, sample)
         assert malformed.detail == detail
+    assert Malformed.of(Reason.NOISE, b"x").detail == ""
     assert (decoder.pending, log) == (0, ["the framing raised on 3 bytes"] * 2)
+
+
+def test_a_framing_that_fails_at_the_end_loses_what_it_held_and_reports_nothing_where_that_was_nothing() -> None:
+    class Failing(SlowDecoder):
+        def feed_timeout(self) -> list[Malformed]:
+            raise RuntimeError("a bug of the framing")
+
+    class OfThem(Slow):
+        def decoder(self, max_frame: int = 0) -> Decoder:
+            return Failing()
+
+    decoder = FrameCodec[Any](OfThem(1), None, 9).decoder()
+    assert decoder.feed_eof() == []
+    decoder.feed(b"ab")
+    assert decoder.feed_eof() == [Malformed(Reason.FRAMING_FAILED, 1, b"")]
 
 
 def test_a_datagram_of_another_framing_is_whole_and_no_longer_than_it_may_be() -> None:

@@ -61,11 +61,24 @@ def test_who_was_refused_and_what_could_not_be_reached_is_told_too(caplog: pytes
     endpoint = client.endpoint
     endpoint.connect_failed(ConnectionRefusedError("nobody is there"))
     assert told(caplog)[1:] == [(0, OTHER, None), (0, None, None)]
-    assert "refused" in caplog.messages[1]
+    assert caplog.messages[1] == f"a session with {OTHER} was refused: {Refusal.MAX_SESSIONS.value}"
     endpoint.refused(OTHER, Refusal.PROXY_FAILED, "its port is 70000")
     assert told(caplog)[-1] == (0, OTHER, None)
     assert caplog.messages[-1].endswith(f"was refused: {Refusal.PROXY_FAILED.value}: its port is 70000")
     assert "nobody is there" in caplog.messages[2]
+
+
+def test_a_client_that_never_spoke_is_news_unless_it_only_looked_whether_somebody_is_there(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "packetcore")
+    server = FakeEndpoint(Handler(), Config(idle_timeout=5.0))
+    FakeSession(server).eof()
+    FakeSession(server).advance(5.0)
+    assert [(record.levelname, record.getMessage().split()[-1]) for record in caplog.records] == [
+        ("DEBUG", "PEER"),
+        ("INFO", "IDLE_TIMEOUT"),
+    ]
 
 
 def test_a_handler_that_raises_is_an_error_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:

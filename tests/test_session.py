@@ -744,6 +744,22 @@ def test_an_inbox_says_why_there_will_be_no_more() -> None:
     session.abort()
 
 
+def test_what_is_sent_to_a_peer_that_was_lost_is_dropped_up_to_a_bound_for_each_item_taken() -> None:
+    rig = Rig(Config(write_high_water=10, write_low_water=5))
+    inbox = rig.endpoint._handler = Inbox()
+    session, _ = rig.open()
+    session.received(encode(Packet(1)) + encode(Packet(2, bytes(64 * 1024))), 101)  # the second is kept apart
+    assert not inbox.drop(1), "the peer is there"
+    session.lost(OSError(), 102)
+    for taken in range(3):
+        assert [inbox.drop(10), inbox.drop(1), inbox.drop(1)] == [True, True, False]
+        if taken < 2:
+            inbox.take()
+    with pytest.raises(SessionClosed):
+        inbox.take()
+    assert not inbox.drop(1), "the reader knows"
+
+
 class Plain(Handler):
     """It does not ask what has gone."""
 

@@ -112,12 +112,16 @@ def test_a_copy_of_the_totals_stays_as_it_is() -> None:
 
 def test_why_peers_were_refused_or_left_in_silence_is_a_copy_too() -> None:
     server = FakeEndpoint(Handler(), Config(max_sessions=1))
+    ended: list[object] = []
+    server.endpoint.on_finished = ended.append
+    FakeSession(server).lost()
     session = FakeSession(server)
     before = server.stats
     FakeSession(server)
     session.lost()
-    assert (before.refused, before.silent, before.closed) == (0, {}, {})
-    assert (server.stats.refused, server.stats.silent) == (1, {CloseReason.RESET: 1})
+    assert ended[1] is session.session
+    assert (before.refused, before.silent) == (0, {CloseReason.RESET: 1})
+    assert (server.stats.refused, server.stats.silent) == (1, {CloseReason.RESET: 2})
 
 
 def test_a_session_whose_handler_could_not_be_made_counts_as_a_handlers_error() -> None:
