@@ -483,3 +483,31 @@ def test_a_discarded_datagram_of_one_that_had_nothing_unfinished_costs_nothing()
     decoder.miss()
     assert decoder.feed(encode(Packet(1))) == [Packet(1)]
     assert decoder.feed_eof() == []
+
+
+def test_what_comes_in_one_datagram_or_of_several_peers_is_all_told() -> None:
+    decoder = PieceDecoder(1_000, 100)
+    decoder.source = A
+    decoder.feed(DATAGRAM[:5])
+    decoder.miss()
+    decoder.feed(DATAGRAM[:4])
+    decoder.source = B
+    decoder.feed(DATAGRAM[:3])
+    assert decoder.feed_eof() == [Malformed.of(Reason.TRUNCATED, DATAGRAM[1:size]) for size in (4, 3)]
+    assert (decoder.feed_eof(), decoder.feed_timeout()) == ([], [])
+    decoder.feed(DATAGRAM[:3])
+    decoder.miss()
+    assert decoder.feed(bytes(101)) == [
+        Malformed.of(Reason.TRUNCATED, DATAGRAM[1:3]),
+        Malformed.of(Reason.DATAGRAM_TOO_LONG, bytes(101)),
+    ]
+
+
+def test_two_sources_hold_no_more_than_one_stream_and_no_less() -> None:
+    decoder = PieceDecoder(41, 100)
+    for addr, size in ((A, 51), (B, 51)):
+        decoder.source = addr
+        assert decoder.feed(encode(Packet(1, bytes(41)))[:size]) == []
+    decoder.source = B
+    assert decoder.pending == 100 == 2 * (41 + 9)
+    assert decoder.feed(b"\x00") == [Malformed.of(Reason.TRUNCATED, encode(Packet(1, bytes(41)))[1:51])]

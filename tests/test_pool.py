@@ -106,6 +106,17 @@ def test_a_host_has_a_cap_of_its_own_and_gets_room_back() -> None:
     pool.add("i", 60.0, host="10.0.0.1")
 
 
+def test_each_session_of_a_host_that_goes_makes_room_for_one() -> None:
+    pool: SessionPool[str] = SessionPool(max_per_host=3)
+    for name in "abc":
+        pool.add(name, 0.0, host="10.0.0.1")
+    pool.remove(1)
+    pool.add("d", 0.0, host="10.0.0.1")
+    with pytest.raises(PoolFull, match="3 sessions"):
+        pool.add("e", 0.0, host="10.0.0.1")
+    assert pool.next_deadline() == 60.0, "the default"
+
+
 def test_a_refused_session_does_not_count_for_its_host() -> None:
     pool: SessionPool[str] = SessionPool(max_sessions=1, max_per_host=1)
     pool.add("a", 0.0)

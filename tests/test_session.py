@@ -845,6 +845,22 @@ def test_what_is_encoded_while_its_session_ends_is_not_sent() -> None:
     assert (session.outstanding, session.bytes_sent, session.stats.packets_sent, bytes(host.written)) == (0, 0, 0, b"")
 
 
+def test_a_codec_that_ends_its_session_while_it_decodes_has_what_came_before_delivered_first() -> None:
+    class Ending(Rude):
+        def decode(self, frame: bytes, /) -> bytes:
+            if frame == b"end":
+                self.end()
+            return frame
+
+    codec, handler = Ending(), Recorder()
+    endpoint: Endpoint[bytes] = Endpoint(handler, framing=SLIP(), codec=codec)  # type: ignore[arg-type]
+    session, _ = open_on(endpoint, ("192.0.2.1", 5000))  # type: ignore[arg-type]
+    codec.end = lambda: session.lost(ConnectionResetError(), 101)
+    session.received(b"\xc0first\xc0end\xc0", 101)
+    assert [call[0] for call in handler.calls][-1] == "disconnected"
+    assert handler.named("packet")[:1] == [("packet", b"first")]
+
+
 def test_replies_to_a_peer_that_has_finished_are_bounded_too() -> None:
     rig = Rig(Config(write_high_water=100, write_low_water=0, max_outstanding=100))
     rig.handler.on["eof"] = lambda session: None

@@ -504,3 +504,19 @@ def test_whatever_is_asked_in_turns_is_asked_as_it_would_be_without() -> None:
     bus.turns.ask(Packet(7, b"next"), None, ends.append, None, 100, wait=True)
     bus.turns.take(Packet(7))
     assert ends[3:] == [Packet(7), Packet(7, b"next"), Packet(7)], "the id has passed on when its reply is told"
+
+
+def test_more_than_may_wait_is_not_too_much_where_the_first_of_it_can_go_at_once() -> None:
+    handler = Recorder()
+    handler.on["connected"] = lambda session: send_all(session)
+
+    def send_all(session: Session) -> None:
+        for packet in FRAMES:
+            session.send(packet)
+
+    size = sum(len(encode(packet)) for packet in FRAMES)
+    limits = {"write_high_water": 10, "write_low_water": 0, "max_outstanding": size - 1}
+    session = FakeSession(handler, Config(interframe_delay=DELAY, idle_timeout=None, **limits))  # type: ignore[arg-type]
+    session.advance(100)
+    assert session.sent == FRAMES
+    assert not session.is_over
