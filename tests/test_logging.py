@@ -14,6 +14,7 @@ from packetcore import (
     Handler,
     Packet,
     Refusal,
+    ServerBase,
     Session,
     SessionPool,
     encode,
@@ -93,6 +94,13 @@ def test_a_handler_that_raises_is_an_error_with_its_traceback(caplog: pytest.Log
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == "a bug of the application"
     assert session.close_reason is CloseReason.HANDLER_ERROR
+
+
+def test_a_server_tells_its_adapters_own_logger() -> None:
+    log: list[str] = []
+    server: ServerBase[Packet] = ServerBase(Handler(), lambda function, inbox: None, None, log.append)
+    server.endpoint.log_exception("something")
+    assert log == ["something"]
 
 
 class Unprintable(str):

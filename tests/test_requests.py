@@ -167,6 +167,7 @@ def test_an_id_in_flight_or_held_is_refused_and_the_error_says_which(hold: float
     with pytest.raises(RequestPending) as held:
         desk.ask("second", timeout=1.0)
     assert str(held.value) == f"a request with id=7 was given up, and the id is held {how_long}"
+    assert held.value.id == held.value.args[0] == 7
     assert str(pickle.loads(pickle.dumps(held.value))) == str(held.value)
     assert desk.requests.take(ANSWER)
     desk.ask("second")
@@ -286,8 +287,70 @@ def test_one_that_cannot_be_sent_takes_no_id() -> None:
             desk.ask("refused", match=match, timeout=1.0)
     assert (len(desk.requests), desk.requests.unanswered, desk.requests.next_deadline()) == (0, 0, None)
     assert not desk.requests.take(ANSWER)
+    assert not desk.requests._free._blocks
     desk.is_broken = False
     desk.ask("sent")
+
+
+def test_one_asked_from_inside_of_a_send_that_fails_has_the_id_next() -> None:
+    desk = Desk()
+
+    def send(packet: Packet) -> None:
+        desk.requests._send = desk.send
+        desk.ask("inner", wait=True)
+        raise LocalProtocolError("nothing can be sent")
+
+    desk.requests._send = send
+    with pytest.raises(LocalProtocolError):
+        desk.ask("outer")
+    assert [packet.payload for packet in desk.sent] == [b"inner"]
+
+
+def test_those_of_one_time_end_in_the_order_of_asking_and_one_without_time_at_once() -> None:
+    desk = Desk()
+    for id, timeout in ((1, 0.0), (2, 1.0), (3, 1.0)):
+        desk.ask(id, id, timeout=timeout, now=None)
+    desk.requests.begin(100)
+    desk.requests.expire(100)
+    assert desk.ended() == [1]
+    desk.requests.expire(101)
+    assert desk.ended() == [2, 3]
+
+
+def test_without_a_word_of_waiting_an_id_that_is_taken_is_refused() -> None:
+    requests = Requests(print, None)
+    requests.ask(ASK, None, print, None, 100)
+    with pytest.raises(RequestPending):
+        requests.ask(ASK, None, print, None, 100)
+
+
+def test_what_did_not_come_or_was_not_sent_in_time_is_named() -> None:
+    desk = Desk(hold=None, ids=1)
+    desk.ask("by match", 7, match=starts_with(b"x"), timeout=1.0)
+    desk.ask("first", b"", timeout=None)
+    desk.ask("second", b"", timeout=1.0, wait=True)
+    desk.requests.expire(101)
+    assert [str(error) for _, error in desk.ends] == [
+        "no id was free for a request within timeout=1.0 s: it was not sent",
+        "no reply to request 7 came within timeout=1.0 s",
+    ]
+    desk.requests.ask_by(starts_with(b"x"), b"?", lambda outcome: desk.ends.append(("framed", outcome)), 1.0, 101)
+    desk.requests.expire(102)
+    assert str(desk.ends[-1][1]) == "no reply to the request came within timeout=1.0 s"
+
+
+def test_a_hold_that_another_has_ended_meanwhile_is_no_mistake_and_each_late_reply_counts() -> None:
+    desk = Desk(hold=1.0)
+    for id in (1, 2):
+        assert desk.requests.forget(desk.ask(id, id), 100)
+
+    def reply_late(outcome: Outcome) -> None:
+        assert desk.requests.take(Packet(1))
+        assert desk.requests.take(Packet(2))
+
+    desk.requests.ask(Packet(3), None, reply_late, 1.0, 100)
+    desk.requests.expire(101)
+    assert desk.requests.late == 2
 
 
 def test_a_payload_gets_an_id_that_is_free() -> None:
@@ -1062,6 +1125,41 @@ def test_the_hold_of_one_that_is_forgotten_begins_when_the_time_is_known(limit: 
         rig.handler.on["packet"] = lambda session: session.forget(request)
         session.received(encode(Packet(99)), 110)
     assert host.timer == 115
+
+
+def test_one_that_has_its_turn_outside_an_input_has_its_whole_time() -> None:
+    config = Config(request_hold=0, idle_timeout=None, max_requests_in_flight=2, max_payload=4)
+    session, host = Rig(config).open()
+    outcomes: list[Outcome] = []
+    first = session.request(Packet(1), print)
+    session.request(Packet(1, b"too long"), outcomes.append, wait=True)
+    session.request(Packet(2), print, timeout=5.0)
+    session.flush(101)
+    session.forget(first)  # has the second fail, so that the third has its turn
+    assert len(outcomes) == 1
+    session.flush(150)
+    session.tick(150)
+    assert host.packets() == [Packet(1), Packet(2)]
+    assert host.timer == 155
+
+
+def test_a_payload_may_be_asked_with_a_match_too() -> None:
+    session = FakeSession(Handler())
+    outcomes: list[Outcome] = []
+    session.session.request(b"?", outcomes.append, type=3, match=starts_with(b"!"))
+    (sent,) = session.sent
+    assert (sent.payload, sent.type) == (b"?", 3)
+    session.feed(Packet(9, b"!"))
+    assert outcomes == [Packet(9, b"!")]
+
+
+def test_late_replies_of_all_sessions_are_added_up() -> None:
+    server = FakeEndpoint(Handler())
+    for _ in range(2):
+        session = FakeSession(server)
+        session.session.forget(session.session.request(ASK, print))
+        session.feed(ANSWER)
+    assert server.stats.total.late_replies == 2
 
 
 def test_who_binds_when_it_is_over_is_told_why() -> None:

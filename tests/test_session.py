@@ -18,6 +18,7 @@ from packetcore import (
     Message,
     Packet,
     Reason,
+    Refusal,
     Session,
     SessionClosed,
     encode,
@@ -199,6 +200,61 @@ def test_a_peer_that_never_closes_is_aborted_after_close_timeout() -> None:
     assert "abort" not in host.verbs
     session.tick(106)
     assert host.verbs.count("abort") == 1
+
+
+def test_a_socket_that_is_slow_to_close_is_aborted_once() -> None:
+    session, host = Rig(Config(close_timeout=5)).open()
+    session.close()
+    session.flush(101)
+    session.eof(102)
+    session.tick(106.9)
+    assert ("abort" in host.verbs, host.timer) == (False, 107)
+    session.tick(107)
+    session.tick(108)
+    session.flush(109)
+    assert host.verbs.count("abort") == host.verbs.count("close") == 1
+
+
+def test_a_tick_between_an_abort_and_its_flush_makes_no_close_of_it() -> None:
+    session, host = Rig().open()
+    session.abort()
+    session.tick(101)
+    session.flush(102)
+    assert [verb for verb in host.verbs if verb in ("abort", "close")] == ["abort"]
+
+
+def test_nothing_is_written_behind_the_end_and_that_is_said_once() -> None:
+    session, host = Rig(Config(close_timeout=50)).open()
+    host.takes = 0
+    session.send(PING)
+    session.close()
+    session.flush(101)
+    session.tick(102)
+    host.takes = 5
+    host.drain()
+    session.touch(103)
+    session.flush(104)
+    assert [verb for verb in host.verbs if verb.startswith("write")] == ["write", "write_eof"]
+
+
+def test_room_is_what_is_left_of_the_high_water_and_none_while_a_pause_lasts() -> None:
+    frame = encode(PING)
+    session, host = Rig(Config(write_high_water=3 * len(frame), write_low_water=0)).open()
+    host.takes = 0
+    for has_room in (True, True, True, False):
+        assert session.send(PING) is has_room
+        session.flush(101)
+    host.takes = 2 * len(frame)
+    host.drain()
+    assert session.send(PING) is False, "there is a pause until all has gone"
+
+
+def test_a_peer_turned_away_while_the_server_shuts_down_is_counted_as_such() -> None:
+    rig = Rig()
+    rig.endpoint.drain(100, lambda: None)
+    session, _ = rig.open()
+    assert rig.endpoint.stats.refusals == {Refusal.SHUTDOWN: 1}
+    assert session.id == 0
 
 
 def test_an_end_of_stream_is_answered_before_the_session_closes() -> None:

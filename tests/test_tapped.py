@@ -152,3 +152,14 @@ def test_a_tapped_session_pauses_its_own_socket() -> None:
     session.pause()
     session.resume()
     assert [verb for verb in host.verbs if verb.endswith("reading")] == ["pause_reading", "resume_reading"]
+
+
+def test_a_tap_hears_of_a_session_that_is_turned_away_and_of_no_end_behind_the_loss() -> None:
+    tap, rig, session, _ = tapped(max_sessions=1)
+    session.lost(None, 101)
+    session.eof(102)
+    _, host = open_on(rig.endpoint, ("192.0.2.2", 5000))
+    open_on(rig.endpoint, ("192.0.2.3", 5000))
+    opened = [("opened", (f"192.0.2.{number}", 5000)) for number in (1, 2, 3)]
+    assert tap.heard == [opened[0], ("lost", None), *opened[1:]]
+    assert "abort" not in host.verbs
