@@ -257,6 +257,24 @@ def test_a_peer_turned_away_while_the_server_shuts_down_is_counted_as_such() -> 
     assert session.id == 0
 
 
+def test_of_what_is_not_delivered_the_packets_alone_count_as_such() -> None:
+    session, _ = Rig().open()
+    session.pause()
+    session.received(encode(PING) + b"\xfe\x00\xfe" + encode(PONG), 101)
+    session.abort()
+    assert (session.stats.packets_discarded, session.stats.malformed) == (2, {Reason.TOO_SHORT: 1})
+
+
+def test_a_host_is_woken_once_and_not_behind_its_end() -> None:
+    session, host = Rig().open()
+    session.pause()
+    session.resume()
+    assert host.verbs.count("wake") == 1
+    session.lost(None, 101)
+    session.pause()
+    assert host.verbs.count("wake") == 1
+
+
 def test_an_end_of_stream_is_answered_before_the_session_closes() -> None:
     rig = Rig()
     session, host = rig.open()

@@ -134,7 +134,7 @@ def test_once_this_side_has_closed_a_cut_stream_is_its_end_like_any_other() -> N
 def test_what_came_before_a_loss_is_delivered_and_replies_to_it_are_dropped_without_an_error() -> None:
     class Counts(Recorder):
         def packet_received(self, session: Session, packet: Packet) -> None:
-            session.send(PONG)
+            assert session.send(PONG)
             super().packet_received(session, packet)  # only if the send did not raise
 
     class Breaks(MadeUpHost):

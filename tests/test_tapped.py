@@ -163,3 +163,8 @@ def test_a_tap_hears_of_a_session_that_is_turned_away_and_of_no_end_behind_the_l
     opened = [("opened", (f"192.0.2.{number}", 5000)) for number in (1, 2, 3)]
     assert tap.heard == [opened[0], ("lost", None), *opened[1:]]
     assert "abort" not in host.verbs
+
+
+def test_a_tapped_session_has_its_timer_all_the_same() -> None:
+    _, _, _, host = tapped(idle_timeout=60.0)
+    assert host.timer == 160.0
