@@ -38,7 +38,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 # The extension, behind which no mutant would be seen, is off; the same examples each time.
-os.environ.update(PACKETCORE_PURE="1", HYPOTHESIS_PROFILE="mutation")
+os.environ["PACKETCORE_PURE"] = "1"
+os.environ.setdefault("HYPOTHESIS_PROFILE", "mutation")
 
 import coverage
 import libcst as cst
@@ -55,7 +56,7 @@ PARTS = {"core": ROOT / "packetcore", "sockets": ROOT / "transports/sockets/pack
 CHILDREN = int(os.environ.get("MUTATION_CHILDREN", "2"))
 MEMORY = 4 << 30
 """Bytes that a child may have: what loops for ever may also hoard."""
-QUICK = 1.0
+QUICK = float(os.environ.get("MUTATION_QUICK", "1"))
 """Seconds: a test that takes longer is not asked."""
 DOUBT = 2.0
 """Seconds after which a failure may be the machine's, which had something else to do. Then the test is asked again."""
@@ -67,8 +68,7 @@ NO_MUTANT = 3
 LIVE = ("survives", "no test")
 LOGS = {"debug", "info", "warning", "error", "exception", "warn"}
 ELSEWHERE = (
-    "asyncio browser c cli cluster docs examples fuzz gevent haproxy link mutants packaging pcapng rules speedups "
-    "surface twisted"
+    "browser c cli cluster docs examples fuzz gevent haproxy link mutants packaging pcapng rules surface twisted"
 )
 """Tests of `tests/` that are of other parts, or of the extension."""
 
@@ -444,7 +444,7 @@ def main() -> None:
         for file in sorted(ROOT.glob("tests/test_*.py"))
         if not any(f"{file.stem}_".startswith(f"{name}_") for name in elsewhere)
     ]
-    options = "-s -q -p no:xdist -p no:cacheprovider -o timeout=0 --transport blocking"
+    options = "-s -q -p no:xdist -p no:cacheprovider -o timeout=0 --transport blocking --transport asyncio"
     os.chdir(ROOT)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what runs in the background
     sys.exit(pytest.main([*options.split(), *files, "conformance/packetcore_conformance"], plugins=[Run(part, names)]))

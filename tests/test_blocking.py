@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import queue
 import signal
 import socket
 import ssl
@@ -17,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -37,7 +40,20 @@ from packetcore import (
     SessionPool,
     encode,
 )
-from packetcore_blocking import BlockingDriver, ConnectionPool, Server, Stream, connect, connect_udp, serve, serve_udp
+from packetcore.framings import SLIP
+from packetcore_blocking import (
+    BlockingDriver,
+    ConnectionPool,
+    Server,
+    Stream,
+    connect,
+    connect_udp,
+    connect_unix,
+    request,
+    serve,
+    serve_udp,
+    serve_unix,
+)
 
 DEADLINE = 10.0
 
@@ -801,3 +817,58 @@ def test_call_soon_runs_on_the_thread_that_serves_in_order_whoever_calls_it(thre
             server.call_soon(run, at)
         until(lambda: len(ran) == 150)
     assert ran[50:] == [("packetcore-loop", at) for at in range(100)]
+
+
+class Text:
+    """A codec whose packets are words."""
+
+    def encode(self, packet: str, /) -> bytes:
+        return packet.encode()
+
+    def decode(self, frame: bytes, /) -> str:
+        return frame.decode()
+
+
+@pytest.mark.parametrize("over", ["tcp", "unix", "udp"])
+def test_a_codec_of_packets_is_spoken_over_every_carrier(over: str, tmp_path: Path) -> None:
+    def shout(stream: Stream[str]) -> None:
+        for text in stream:
+            stream.send(text.upper())
+
+    class Hears(Handler[str]):
+        def packet_received(self, session: Session[str], packet: str) -> None:
+            heard.put(packet)
+
+    heard: queue.Queue[str] = queue.Queue()
+    spoken: dict[str, Any] = {"framing": SLIP(), "codec": Text()}
+    register: SessionPool[Any] = SessionPool()
+    path = str(tmp_path / "socket")
+    if over == "unix":
+        server, dial = serve_unix(shout, path, sessions=register, **spoken), partial(connect_unix, path)
+    else:
+        listen = serve if over == "tcp" else serve_udp
+        server = listen(shout, "127.0.0.1", sessions=register, **spoken)
+        dial = partial(connect if over == "tcp" else connect_udp, *server.address)
+    with server:
+        assert server.sessions is register
+        with dial(**spoken) as stream:
+            stream.send("one")
+            assert stream.recv(timeout=DEADLINE) == "ONE"
+        if over != "udp":
+            with dial(Hears(), reconnect=AT_ONCE, keep=1, **spoken) as client:
+                client.send("two")
+                assert heard.get(timeout=DEADLINE) == "TWO"
+
+
+def test_a_request_of_a_session_in_hand_may_have_a_type_and_wait_for_its_id() -> None:
+    def late(stream: Stream) -> None:
+        first, second = stream.recv(), stream.recv
+        assert first is not None
+        stream.send(Packet(first.id, bytes([first.type])))
+        again = second()
+        assert again is not None
+        stream.send(Packet(again.id, b"again"))
+
+    with serve(late, "127.0.0.1") as server, connect(*server.address) as stream:
+        assert request(stream.session, b"?", type=9, timeout=DEADLINE).payload == bytes([9])
+        assert request(stream.session, Packet(7), wait=True, timeout=DEADLINE).payload == b"again"

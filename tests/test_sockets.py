@@ -36,6 +36,7 @@ from packetcore import (
     Packet,
     Reason,
     Session,
+    TLSInfo,
     encode,
 )
 from packetcore_sockets import (
@@ -64,6 +65,8 @@ from packetcore_sockets import (
     open_udp_client,
     open_udp_servers,
 )
+from packetcore_sockets._carrier import address_text, carrier_of
+from packetcore_sockets._inherited import given_datagram_sockets, given_listeners
 
 PING = Packet(1, b"ping")
 DATAGRAM = encode(PING)
@@ -813,6 +816,40 @@ def test_a_socket_tells_what_it_carries_also_when_it_has_gone(cleanup: ExitStack
     assert talk.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     talk.host.abort()
     assert talk.host.carrier() == Carrier("tcp")
+
+
+def test_a_socket_that_has_gone_still_says_what_it_carried(cleanup: ExitStack) -> None:
+    tls = TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+    sock = cleanup.enter_context(socket.create_server(("127.0.0.1", 0)))
+    assert carrier_of(sock, tls) == Carrier("tcp", sock.getsockname(), socket.AF_INET, tls)
+    sock.close()
+    assert carrier_of(sock, tls) == Carrier("tcp", tls=tls)
+    host = Host(DatagramEndpoint(Handler()), bound(cleanup))
+    assert host.carrier() == Carrier("udp", host.sock.getsockname(), socket.AF_INET)
+    host.close()
+    assert host.carrier() == Carrier("udp")
+
+
+def test_an_address_is_told_as_people_write_it() -> None:
+    addresses: list[Address] = [("192.0.2.1", 5), ("fe80::1", 5, 0, 2), ("fe80::1%2", 5, 0, 2), ("/run/x",), ("",)]
+    told = ["192.0.2.1 port 5", "fe80::1%2 port 5", "fe80::1%2 port 5", "/run/x", "a Unix socket"]
+    assert [address_text(address) for address in addresses] == told
+
+
+@on_linux
+@pytest.mark.parametrize("broadcast", [False, True])
+def test_sockets_that_are_given_do_not_block_and_reach_as_far_as_was_asked(broadcast: bool, cleanup: ExitStack) -> None:
+    sock = bound(cleanup)
+    sock.setblocking(True)
+    assert given_datagram_sockets(sock, "127.0.0.1", 0, broadcast=broadcast) == [sock]
+    assert not sock.getblocking()
+    assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST)) is broadcast
+    listener = cleanup.enter_context(socket.create_server(("127.0.0.1", 0)))
+    assert given_listeners([listener], "127.0.0.1", 0) == [listener]
+    assert not listener.getblocking()
+    for one in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM):
+        with one, pytest.raises(ValueError, match="is no datagram socket of UDP"):
+            given_datagram_sockets(one, "127.0.0.1", 0, broadcast=False)
 
 
 class Secure:
