@@ -19,6 +19,7 @@ import ast
 import contextlib
 import difflib
 import fnmatch
+import functools
 import gc
 import hashlib
 import importlib.machinery
@@ -35,7 +36,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # The extension, behind which no mutant would be seen, is off; the same examples each time.
 os.environ["PACKETCORE_PURE"] = "1"
@@ -260,9 +261,12 @@ class Run:
         print(f"{len(found)} mutants, {len(asked)} to try", flush=True)
         self.measure()
         self.functions: dict[str, list[types.FunctionType]] = defaultdict(list)
+        self.caches: list[functools._lru_cache_wrapper[Any]] = []
         for each in gc.get_objects():
             if isinstance(each, types.FunctionType):
                 self.functions[each.__code__.co_filename].append(each)
+            elif isinstance(each, functools._lru_cache_wrapper):
+                self.caches.append(each)
         gc.freeze()  # so that a child copies little
         try:
             self.try_all(asked)
@@ -385,6 +389,8 @@ class Run:
         items = [self.items[test] for test in tests]
         self.outcomes = None
         try:
+            for cache in self.caches:
+                cache.cache_clear()
             if not change(attempt.mutant, self.functions[str(attempt.mutant.file)]):
                 os._exit(NO_MUTANT)
         except (SyntaxError, ValueError):

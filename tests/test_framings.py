@@ -199,6 +199,8 @@ def test_a_decoder_takes_a_frame_of_max_frame_bytes_and_no_less_than_one(name: s
         assert events[0].reason is (Reason.BAD_LENGTH if name == "Modbus/TCP" else Reason.TOO_LONG)
     with pytest.raises(ValueError, match="max_frame=0 is below"):
         subject.framing.decoder(0)
+    if name != "fixed":
+        assert subject.framing.decoder(1).feed_eof() == []
 
 
 # Checks
@@ -671,7 +673,12 @@ def test_what_is_no_frame_begun_is_given_up_in_time() -> None:
         (lambda: ByteStuffing(0x7E, 0x7D, map={0x7D: 1}), ValueError, "map has no code for the flag 7E"),
         (lambda: ByteStuffing(0x7E, 0x7D, map={0x7E: 1}), ValueError, "map has no code for the escape 7D"),
         (lambda: ByteStuffing(0x7E, 0x7D, map={0x7E: 1, 0x7D: 1}), ValueError, "have the same code"),
-        (lambda: ByteStuffing(0x7E, 0x7D, map={0x7E: 1, 0x7D: 300}), ValueError, "the code of 7D=300 is out of range"),
+        (lambda: ByteStuffing(0x7E, 0x7D, map={0x7E: 1, 0x7D: 256}), ValueError, "the code of 7D=256 is out of range"),
+        (
+            lambda: ByteStuffing(1, 2, map={1: 3, 2: 4, 256: 5}),
+            ValueError,
+            "a byte in map=256 is out of range 0 to 255",
+        ),
         (lambda: ByteStuffing(0x7E, 0x7D, map={0x7E: 1, 0x7D: 2, 2: 3}), ValueError, "the code 02 is a byte that is"),
         (
             lambda: ByteStuffing(0x7E, 0x7D, xor=0x20, check="crc7"),  # type: ignore[arg-type]
@@ -716,6 +723,12 @@ def test_wrong_arguments_are_refused_in_clear_words(
 ) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+def test_any_byte_may_be_a_flag_an_escape_or_a_code() -> None:
+    framing = ByteStuffing(0xFF, 0, map={0xFF: 1, 0: 0xFE})
+    assert framing.encode(b"\xff\x00") == b"\xff\x00\x01\x00\xfe\xff"
+    assert HDLC("fcs32").decoder(9).feed(HDLC("fcs32").encode(b"~}")) == [b"~}"]
 
 
 @pytest.mark.parametrize("careless", [lambda frame: frame[9], lambda frame: {}[frame], lambda frame: 1 // frame[0]])
