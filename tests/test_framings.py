@@ -454,6 +454,16 @@ def test_varints_are_those_of_protocol_buffers() -> None:
         assert events_of(both, both.encode(b"a" * size)) == [b"a" * size]
 
 
+def test_length_prefixes_at_the_limits_of_their_arguments() -> None:
+    assert LengthPrefix(2, byteorder="little").encode(b"a") == b"\x01\x00a"
+    assert LengthPrefix(1, magic=b"AB", offset=2, strip=False).encode(b"AB\x01x") == b"AB\x01x"
+    assert LengthPrefix("varint", adjust=-(1 << 31)).encode(b"") == b"\x80" * 4 + b"\x08"
+    with pytest.raises(ValueError, match="is out of range"):
+        LengthPrefix(adjust=1 << 70)
+    assert events_of(LengthOf(lambda prefix: 1), b"abc") == [b"a", b"b", b"c"]
+    assert LengthOf(lambda prefix: 1).encode(b"a") == b"a"
+
+
 def test_length_of_is_asked_no_more_than_it_takes() -> None:
     asked: list[bytes] = []
 
