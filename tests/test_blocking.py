@@ -858,6 +858,10 @@ def test_a_codec_of_packets_is_spoken_over_every_carrier(over: str, tmp_path: Pa
             with dial(Hears(), reconnect=AT_ONCE, keep=1, **spoken) as client:
                 client.send("two")
                 assert heard.get(timeout=DEADLINE) == "TWO"
+        if over == "tcp":
+            with ConnectionPool(*server.address, **spoken) as pool, pool.acquire() as stream:
+                stream.send("three")
+                assert stream.recv(timeout=DEADLINE) == "THREE"
 
 
 def test_a_request_of_a_session_in_hand_may_have_a_type_and_wait_for_its_id() -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, suppress
 from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED, EHOSTUNREACH, EMFILE, EMSGSIZE, ENODEV, ENOTDIR
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -508,6 +509,46 @@ def test_a_group_can_be_joined_on_one_interface_or_where_the_system_likes(host: 
     with joined as sock:
         assert sock.getsockname()[0] == "0.0.0.0"
         assert sock.getsockname()[1] != 0
+
+
+@on_linux
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_an_ipv6_group_is_joined_and_sent_to_on_the_interface_of_its_scope(cleanup: ExitStack) -> None:
+    (joined,) = open_udp_servers(infos("::"), 0, multicast_group="ff02::1234%lo")
+    cleanup.enter_context(joined)
+    assert "ff020000000000000000000000001234" in Path("/proc/net/igmp6").read_text()
+    assert joined.getsockopt(socket.IPPROTO_IPV6, 29) == 0, "IPV6_MULTICAST_ALL: no other's groups"
+    client, addr, is_connected = open_udp_client(infos("ff02::1234%lo", 5))
+    cleanup.enter_context(client)
+    assert client.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF) == socket.if_nametoindex("lo") == addr[3]
+    assert not is_connected
+
+
+@on_linux
+def test_what_is_sent_to_a_group_leaves_by_the_interface_that_was_named(cleanup: ExitStack) -> None:
+    for host, interface in (("127.0.0.1", "127.0.0.1"), (None, "0.0.0.0")):
+        sock, _, _ = open_udp_client(infos("239.1.2.3", 5), local_host=host)
+        cleanup.enter_context(sock)
+        assert sock.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, 4) == socket.inet_aton(interface)
+    connected, *_ = open_udp_client(infos("127.0.0.1", 5), local_host="127.0.0.1")
+    cleanup.enter_context(connected)
+    assert connected.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, 4) == socket.inet_aton("0.0.0.0")
+    with pytest.raises(OSError, match=r"127\.0\.0\.1 port 0 is nobody's address") as nobody:
+        open_udp_client(infos("127.0.0.1", 0))
+    assert nobody.value.errno == EADDRNOTAVAIL
+
+
+@pytest.mark.parametrize("broadcast", [False, True])
+def test_a_servers_socket_may_send_to_broadcast_addresses_where_that_was_asked_for(
+    broadcast: bool, cleanup: ExitStack
+) -> None:
+    for group in (None, "239.1.2.3"):
+        (sock,) = open_udp_servers(infos("127.0.0.1"), 0, broadcast=broadcast, multicast_group=group)
+        cleanup.enter_context(sock)
+        assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST)) is broadcast
+    (plain,) = open_udp_servers(infos("127.0.0.1"), 0)
+    cleanup.enter_context(plain)
+    assert not plain.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST)
 
 
 # Opening on several addresses.
