@@ -175,6 +175,45 @@ def test_a_name_counts_only_where_its_certificate_was_shown_and_verified(
     assert proxy.tls == "TLSv1.2"
 
 
+@pytest.mark.parametrize("kind", [0x01, 0x02, 0x05, 0x20])
+def test_what_may_be_told_once_is_refused_if_it_comes_twice(kind: int) -> None:
+    one = ssl_tlv(0, 1) if kind == 0x20 else tlv(kind, b"x")
+    assert read(v2(1, 0x11, V4 + one)).size
+    with pytest.raises(ValueError, match=f"TLV 0x{kind:02x} twice"):
+        read(v2(1, 0x11, V4 + one + one))
+
+
+def test_a_checksum_covers_what_comes_behind_it_and_may_come_once() -> None:
+    for more in (tlv(0xEA, b"behind"), tlv(3, bytes(4))):
+        header = bytearray(v2(1, 0x11, V4 + tlv(3, bytes(4)) + more))
+        at = 16 + 12 + 3
+        header[at : at + 4] = crc32c(bytes(header)).to_bytes(4, "big")
+        if more[0] == 0xEA:
+            assert read(bytes(header)).proxy == ProxyInfo(destination=("198.51.100.2", 443), other=((0xEA, b"behind"),))
+        else:
+            with pytest.raises(ValueError, match="TLV 0x03 twice"):
+                read(bytes(header))
+
+
+def test_an_empty_tlv_is_one_and_so_is_tls_without_details() -> None:
+    told = read(v2(1, 0x11, V4 + tlv(0xEA, b""))).proxy
+    assert told is not None
+    assert told.other == ((0xEA, b""),)
+    for client, verify in ((0xFF, 0), (7, 0xFFFFFFFF)):
+        told = read(v2(1, 0x11, V4 + ssl_tlv(client, verify))).proxy
+        assert told is not None
+        assert told.is_verified is (verify == 0)
+
+
+def test_a_path_ends_at_its_first_zero_and_a_name_that_is_no_file_at_its_last_byte() -> None:
+    paths = [b"/run/x\0left from before", b"\0name\0d\0\0", b"/run/\xff", b"p" * 108]
+    for path, address in zip(paths, ["/run/x", "\0name\0d", "/run/\udcff", "p" * 108], strict=True):
+        header = read(v2(1, 0x31, path.ljust(108, b"\0") + path.ljust(108, b"\0") + tlv(0xEA, b"q")))
+        assert header.source == (address,)
+        assert header.proxy is not None
+        assert header.proxy.destination == (address,)
+
+
 def test_the_checksum_is_that_of_the_rfc_and_covers_every_byte() -> None:
     assert crc32c(b"123456789") == 0xE3069283  # the check value of catalogues
     assert crc32c(bytes(32)) == 0x8A9136AA  # RFC 3720, appendix B.4
