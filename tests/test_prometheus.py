@@ -120,6 +120,16 @@ def test_it_is_sound_openmetrics_whatever_the_names() -> None:
     metrics: list[Metric] = list(from_openmetrics(to_openmetrics(registry).decode()))
     assert {sample.labels["endpoint"] for sample in metrics[0].samples} == {"a", 'b "\\\n'}
     assert all(metric.name.startswith("packetcore_") and metric.documentation for metric in metrics)
+    labels = {frozenset(sample.labels) for metric in metrics for sample in metric.samples}
+    assert labels == set(map(frozenset, [{"endpoint"}, {"endpoint", "reason"}, {"pool"}, {"pool", "state"}]))
+    values = [sample.labels.get("reason", "") for metric in metrics for sample in metric.samples]
+    assert values == [value.lower() for value in values]
+
+
+def test_where_there_are_only_pools_or_only_endpoints_nothing_is_told_of_the_others() -> None:
+    pools, endpoints = PacketcoreCollector(pools={"a": ConnectionPoolStats}), PacketcoreCollector({"a": EndpointStats})
+    assert {metric.name.startswith("packetcore_pool") for metric in pools.collect()} == {True}
+    assert {metric.name.startswith("packetcore_pool") for metric in endpoints.collect()} == {False}
 
 
 def test_nothing_is_read_before_a_scrape_and_what_raises_fails_it() -> None:

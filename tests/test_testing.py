@@ -11,7 +11,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -483,6 +485,17 @@ def test_a_peer_that_has_finished_sends_nothing_more() -> None:
             attempt()
 
 
+OTHERS_OF_AN_ENDPOINT: dict[str, Any] = {
+    "config": Config(),
+    "is_server": False,
+    "framing": COBS(),
+    "codec": object(),
+    "peer_codec": object(),
+    "clock": Clock(),
+    "reraise": False,
+}
+
+
 def test_wrong_arguments_are_named() -> None:
     server = FakeEndpoint(Gateway())
     udp = FakeDatagramEndpoint(Gateway())
@@ -492,7 +505,10 @@ def test_wrong_arguments_are_named() -> None:
         (lambda: FakeSession(7), TypeError, "7 is no Handler"),  # type: ignore[arg-type]
         (lambda: FakeSession(server, Config()), TypeError, "the rest is the endpoint's"),
         (lambda: FakeSession(server, is_server=False), TypeError, "the rest is the endpoint's"),
-        (lambda: FakeDatagramSession(udp, clock=Clock()), TypeError, "the rest is the endpoint's"),
+        *(
+            (partial(FakeDatagramSession, udp, **{name: value}), TypeError, "the rest is the endpoint's")
+            for name, value in OTHERS_OF_AN_ENDPOINT.items()
+        ),
         (lambda: [FakeDatagramSession(udp, peer=("192.0.2.7", 7)) for _ in "ab"], ValueError, r"192\.0\.2\.7"),
         (lambda: session.feed(7), TypeError, "int"),  # type: ignore[arg-type]
         (lambda: session.feed(PING, chunk=0), ValueError, "chunk=0"),
@@ -633,6 +649,88 @@ def test_packets_of_a_codec_are_fed_and_sent_and_either_side_may_speak_its_own()
     pair.client.session.send(Ask(5))
     assert pair.client.sent == [Ask(5)]
     assert pair.server.sent == [Answer(5, 21)]
+
+
+def test_over_udp_too_either_side_may_speak_its_own() -> None:
+    clock = Clock(7.0)
+    options: dict[str, Any] = {"framing": COBS(), "codec": Slave(), "peer_codec": Master(), "clock": clock}
+    for session in (
+        FakeDatagramSession(Device(), **options),
+        FakeDatagramSession(FakeDatagramEndpoint(Device(), **options)),
+    ):
+        session.feed(Ask(3))
+        session.feed(COBS().encode(b"\x04"))
+        assert session.sent == [Answer(3, 21), Answer(4, 21)]
+        assert session.clock is clock
+
+
+def test_over_udp_too_errors_are_raised_or_kept_and_the_carrier_is_what_the_test_says() -> None:
+    told, default = Carrier("udp", ("2001:db8::1", 5, 0, 0)), Carrier("udp", ("192.0.2.254", 5000))
+    for reraise in (True, False):
+        alone = FakeDatagramSession(Gateway(), reraise=reraise)
+        one_of_many = FakeDatagramSession(FakeDatagramEndpoint(Gateway(), reraise=reraise, carrier=told))
+        for session, carrier in ((alone, default), (one_of_many, told)):
+            session.feed(PING)
+            assert session.session.carrier == carrier
+            with pytest.raises(ZeroDivisionError) if reraise else nullcontext():
+                session.feed(Packet(1, b"fail"))
+            assert [type(error) for error in session.errors] == [ZeroDivisionError]
+    with pytest.raises(ZeroDivisionError):
+        FakeDatagramSession(FakeDatagramEndpoint(Gateway())).feed(Packet(1, b"fail"))
+    small = FakeDatagramSession(FakeDatagramEndpoint(Gateway(), Config(max_payload=3)))
+    small.feed(PING)
+    assert small.endpoint.stats.malformed[Reason.TOO_LONG] == 1
+
+
+def test_a_datagram_to_a_socket_that_is_closed_says_what_was_tried() -> None:
+    session = FakeDatagramSession(Gateway())
+    session.endpoint.close()
+    attempts: dict[str, Callable[[], object]] = {
+        "feed": lambda: session.feed(PING),
+        "error": lambda: session.error(OSError()),
+    }
+    for what, attempt in attempts.items():
+        with pytest.raises(LocalProtocolError, match=f"^{what}: the socket to .* is closed"):
+            attempt()
+
+
+def test_peers_have_addresses_of_their_own_in_the_order_of_coming() -> None:
+    server = FakeEndpoint(Handler())
+    assert [FakeSession(server).session.peer for _ in range(3)] == [("192.0.2.1", 50_000 + n) for n in (1, 2, 3)]
+    session = FakeSession(Handler(), Config(max_payload=3), is_server=False)
+    session.session.send(Packet(1, b"abc"))
+    assert session.sent == [Packet(1, b"abc")]
+
+
+class Reversing:
+    """A codec that both sides can speak."""
+
+    def encode(self, packet: bytes, /) -> bytes:
+        return packet[::-1]
+
+    decode = encode
+
+
+def test_a_pair_is_a_client_and_a_server_with_all_that_it_was_given() -> None:
+    pair = Pair(Handler(), Handler(), Config(max_payload=3))
+    for end, is_server in ((pair.client, False), (pair.server, True)):
+        assert end.session._endpoint.is_server is is_server
+        with pytest.raises(LocalProtocolError, match="max_payload=3"):
+            end.session.send(PING)
+    framed = Pair(Handler[bytes](), Handler[bytes](), framing=COBS(), codec=Reversing())
+    framed.client.session.send(b"abc")
+    assert framed.client.sent == [b"abc"]
+    assert framed.client.writes == [COBS().encode(b"cba")]
+    for reraise in (True, False):
+        for side in ("client", "server"):
+            both = Pair(Gateway(), Gateway(), reraise=reraise)
+            with pytest.raises(ZeroDivisionError) if reraise else nullcontext():
+                getattr(both, side).feed(Packet(1, b"fail"))
+    with pytest.raises(ZeroDivisionError):
+        Pair(Gateway(), Gateway()).client.feed(Packet(1, b"fail"))
+    lost, error = Pair(Gateway(), Gateway()), OSError("the cable")
+    lost.lost(error)
+    assert lost.server.is_over
 
 
 class Shouting(Handler[bytes]):
