@@ -649,6 +649,19 @@ def test_a_sample_has_64_bytes_and_noise_is_counted_in_all() -> None:
     assert decoder.feed(b"AB\x00") == [Malformed(NOISE, 5_000, (b"noise" * 13)[:64]), b""]
 
 
+@pytest.mark.parametrize("framing", [HDLC(None), JT808, FEFD()], ids=["HDLC", "JT/T 808", "FEFD"])
+def test_a_tail_behind_a_frame_is_noise_however_the_frame_was_cut(framing: Framing) -> None:
+    sent = framing.encode(b"frame")
+    for cut in range(len(sent)):
+        decoder = framing.decoder()
+        assert [*decoder.feed(sent[:cut]), *decoder.feed(sent[cut:] + b"\r")] == [b"frame"]
+        assert decoder.feed_timeout() == [Malformed(Reason.NOISE, 1, b"\r")]
+        assert decoder.feed(b"\n" + sent) == [Malformed(Reason.NOISE, 1, b"\n"), b"frame"]
+        decoder.feed_eof()
+        decoder.feed(sent[:-1])
+        assert decoder.feed_timeout() == [], "one that has begun is no noise"
+
+
 def test_what_is_no_frame_begun_is_given_up_in_time() -> None:
     slip, flagged, magic, lost = (
         framing.decoder(8) for framing in (SLIP(), FEFD(), LengthPrefix(1, magic=b"AB"), LengthPrefix(1))

@@ -74,6 +74,19 @@ def test_what_cannot_be_sent_is_told_by_its_field(packet: Any, error: type[Excep
         layout.encode(packet)
 
 
+def test_a_frame_of_another_length_is_told_with_both_lengths() -> None:
+    fixed, reading = (
+        len(Layout(Fixed).encode(Fixed(0, 0, 0.0))),
+        len(Layout(Reading).encode(Reading(0, 0, b"main", b""))),
+    )
+    with pytest.raises(ValueError, match=f"^a Fixed has {fixed} bytes, not 1$"):
+        Layout(Fixed).decode(b"x")
+    with pytest.raises(ValueError, match=f"^a Reading has at least {reading} bytes, not 1$"):
+        Layout(Reading).decode(b"x")
+    one: Any = make_dataclass("One", [("letter", Annotated[bytes, 1])])
+    assert Layout(one).decode(b"x") == one(b"x")
+
+
 def test_what_is_no_layout_is_refused() -> None:
     @dataclass
     class Vague:

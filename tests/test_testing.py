@@ -380,7 +380,7 @@ def test_what_a_handler_asks_of_the_carrier_is_what_the_test_says() -> None:
     assert FakeSession(Gateway(), carrier=told).session.carrier is told
     session = FakeSession(Gateway(), peer=("2001:db8::7", 7, 0, 0))
     assert session.session.peer == ("2001:db8::7", 7, 0, 0)
-    assert session.session.carrier.kind == "tcp"
+    assert session.session.carrier == Carrier("tcp", ("192.0.2.254", 5000))
     assert "2001:db8::7" in repr(session)
 
 
@@ -469,9 +469,13 @@ def test_a_framing_s_own_error_is_not_hidden_either() -> None:
 def test_feeding_a_session_that_is_over_says_so_and_why() -> None:
     session = FakeSession(Gateway())
     session.eof()
-    attempts: list[Callable[[], object]] = [lambda: session.feed(PING), session.eof, session.lost]
-    for attempt in attempts:
-        with pytest.raises(LocalProtocolError, match=r"192\.0\.2\.1.* is over, PEER"):
+    attempts: dict[str, Callable[[], object]] = {
+        "feed": lambda: session.feed(PING),
+        "eof": session.eof,
+        "lost": session.lost,
+    }
+    for what, attempt in attempts.items():
+        with pytest.raises(LocalProtocolError, match=rf"^{what}: .*192\.0\.2\.1.* is over, PEER"):
             attempt()
 
 
@@ -506,8 +510,9 @@ def test_wrong_arguments_are_named() -> None:
         (lambda: FakeSession(server, Config()), TypeError, "the rest is the endpoint's"),
         (lambda: FakeSession(server, is_server=False), TypeError, "the rest is the endpoint's"),
         *(
-            (partial(FakeDatagramSession, udp, **{name: value}), TypeError, "the rest is the endpoint's")
+            (partial(make, **{name: value}), TypeError, "the rest is the endpoint's")
             for name, value in OTHERS_OF_AN_ENDPOINT.items()
+            for make in (partial(FakeSession, server), partial(FakeDatagramSession, udp))
         ),
         (lambda: [FakeDatagramSession(udp, peer=("192.0.2.7", 7)) for _ in "ab"], ValueError, r"192\.0\.2\.7"),
         (lambda: session.feed(7), TypeError, "int"),  # type: ignore[arg-type]
