@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Callable
 from itertools import accumulate
+from typing import Any
 
 import pytest
 import trustme
@@ -375,3 +377,49 @@ def test_without_wsproto_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPa
     for ask in (lambda: options_of(True), lambda: dialler_to(network, "ws://server.example/", None)):  # type: ignore[arg-type]
         with pytest.raises(ImportError, match=r"packetcore-sockets\[websocket\]"):
             ask()
+
+
+@pytest.mark.parametrize(
+    ("asked", "options", "line", "said"),
+    [
+        (request("/b"), {"path": "/a"}, "404 Not Found", "there is nothing at '/b'"),
+        (request("/", "Origin: https://evil.example"), {}, "403 Forbidden", "'https://evil.example' may not connect"),
+        (request("/", "Origin: https://[bad"), {}, "403 Forbidden", "may not connect"),
+        (request("/", "Origin: null"), {}, "403 Forbidden", "pages of 'null' may not connect"),
+        (request("/"), {"require_subprotocol": True}, "400 Bad Request", "not for subprotocol 'packetcore'"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", {}, "426 Upgrade Required|400 Bad Request", ""),
+        (
+            b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: " + b"y" * HEADER_SIZE,
+            {},
+            "431 Request Header Fields Too Large",
+            "at most",
+        ),
+        (b"no request at all\r\n\r\n", {}, "400 Bad Request", ""),
+    ],
+)
+def test_a_handshake_that_is_refused_is_answered_with_what_is_wrong(
+    asked: bytes, options: dict[str, Any], line: str, said: str
+) -> None:
+    upgrade = ServerUpgrade(WebSocketOptions(**{"path": None, "origins": (), **options}))
+    assert upgrade.receive(asked) == b""
+    answer = upgrade.unsent.decode().split("\r\n")
+    assert re.fullmatch(f"HTTP/1.1 ({line})", answer[0])
+    assert answer[1] == "Connection: close"
+    assert answer[-3:] == ["Content-Length: 0", "", ""]
+    assert said in str(upgrade.error)
+    assert str(upgrade.error) != "None"
+    assert upgrade.info is None
+
+
+def test_a_page_of_the_same_host_may_connect_and_both_sides_know_the_headers() -> None:
+    url = WebSocketURL("ws://a.example/x?y", origin="http://a.example", headers={"X-Y": "z\xe9"}, subprotocol=None)
+    asked = ClientUpgrade(url)
+    assert b"Origin: http://a.example\r\n" in asked.unsent
+    assert b"Sec-WebSocket-Protocol" not in asked.unsent
+    heard = ServerUpgrade(WebSocketOptions(path="/x", origins=()))
+    assert heard.receive(asked.unsent + b"behind") == b"behind"
+    assert heard.info is not None
+    assert (heard.info.origin, dict(heard.info.headers)["x-y"]) == ("http://a.example", "z\xe9")
+    assert asked.receive(heard.unsent.replace(b"\r\n\r\n", b"\r\nServer: ours\r\n\r\n")) == b""
+    assert asked.info is not None
+    assert dict(asked.info.headers)["server"] == "ours"
