@@ -3,26 +3,25 @@
     python tests/mutation.py core [NAME ...]     packetcore/
     python tests/mutation.py sockets [NAME ...]  packetcore_sockets/
 
-A NAME is one of a mutant, `*` allowed: `packetcore._pool.*`; of those the survivors are tried again. Without any, those
-are tried that have no result yet, so that a run may be stopped and gone on with. The survivors, each as a diff, are in
-`build/mutation/PART.diff`; what became of them is in docs/testing.md.
+Without a NAME those mutants are tried that have no result yet, so that a run may be stopped and gone on with. A NAME
+is one of a function, `*` allowed, as in `packetcore._pool.*`: those that survived there are tried again, by slower
+tests too and with all of hypothesis' examples. The survivors, each as a diff, are in `build/mutation/PART.diff`; what
+became of them is in docs/testing.md.
 
-mutmut says what to change. Its own runner took seconds for each mutant: it lays a wrapper round every function, and
-collects the tests anew each time. Here one process imports and collects everything once; for each mutant it forks, the
-child puts the changed code in the place of the function's, and runs the tests that go through the changed line, the
-quickest first, up to the first that fails.
+mutmut says what to change. Its own runner lays a wrapper round every function and collects the tests anew for each
+mutant, which takes seconds. Here one process imports and collects everything once. For each mutant it forks; the child
+puts the changed code in the place of the function's, and runs the tests that go through the changed line, the quickest
+first, up to the first that fails.
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import difflib
 import fnmatch
 import functools
 import gc
 import hashlib
-import importlib.machinery
 import json
 import mmap
 import os
@@ -33,62 +32,43 @@ import sys
 import time
 import types
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# The extension, behind which no mutant would be seen, is off; the same examples each time.
+# The extension, behind which no mutant would be seen, is off.
 os.environ["PACKETCORE_PURE"] = "1"
-os.environ.setdefault("HYPOTHESIS_PROFILE", "mutation")
+os.environ.setdefault("HYPOTHESIS_PROFILE", "quick" if len(sys.argv) > 2 else "mutation")
 
 import coverage
-import libcst as cst
 import pytest
-from libcst.metadata import MetadataWrapper, PositionProvider
-from mutmut.mutation.file_mutation import MutationVisitor
-from mutmut.mutation.mutators import mutation_operators
-from mutmut.mutation.pragma_handling import IgnoredCode
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.mutation_changes import Mutant, change, mutants
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "mutation"
 PARTS = {"core": ROOT / "packetcore", "sockets": ROOT / "transports/sockets/packetcore_sockets"}
 
-CHILDREN = int(os.environ.get("MUTATION_CHILDREN", "2"))
+THOROUGH = len(sys.argv) > 2
+"""Whether survivors are tried again."""
+CHILDREN = os.cpu_count() or 2
 MEMORY = 4 << 30
 """Bytes that a child may have: what loops for ever may also hoard."""
-QUICK = float(os.environ.get("MUTATION_QUICK", "1"))
+QUICK = 5.0 if THOROUGH else 1.0
 """Seconds: a test that takes longer is not asked."""
 DOUBT = 2.0
 """Seconds after which a failure may be the machine's, which had something else to do. Then the test is asked again."""
-PATIENCE = float(os.environ.get("MUTATION_PATIENCE", "10"))
+PATIENCE = 8.0 if THOROUGH else 4.0
 """Seconds of tests for one mutant. Where more go through a line, the slowest are not asked."""
 
 NO_MUTANT = 3
 """What a child ends with where the change is none, or no Python."""
 LIVE = ("survives", "no test")
-LOGS = {"debug", "info", "warning", "error", "exception", "warn"}
 ELSEWHERE = (
     "browser c cli cluster docs examples fuzz gevent haproxy link mutants packaging pcapng rules surface twisted"
 )
 """Tests of `tests/` that are of other parts, or of the extension."""
-
-
-class Mutant(NamedTuple):
-    name: str
-    file: Path
-    begin: int
-    end: int
-    text: str
-    """What stands in the file from `begin` to `end` instead."""
-    statement: frozenset[int]
-    """The lines of the statement that is changed; of the default of a parameter none."""
-    function: range
-    """The lines of the function around it."""
-
-    def code(self) -> str:
-        source = self.file.read_text(encoding="utf-8")
-        return source[: self.begin] + self.text + source[self.end :]
 
 
 class Attempt(NamedTuple):
@@ -97,140 +77,6 @@ class Attempt(NamedTuple):
     """Those to ask, in this order; None: not chosen yet."""
     suspect: str
     """The first of them if it has failed once, else nothing."""
-
-
-class Changes(MutationVisitor):
-    """All that mutmut would change within functions, decorated ones too; the words of errors and log lines not."""
-
-    def __init__(self) -> None:
-        super().__init__(mutation_operators, IgnoredCode(set(), set(), set()))
-        self.around: list[cst.CSTNode] = []
-        self.found: list[tuple[str, cst.FunctionDef, cst.CSTNode, cst.CSTNode, bool]] = []
-
-    def _skip_node_and_children(self, node: cst.CSTNode) -> bool:
-        if isinstance(node, cst.FunctionDef):
-            return any("overload" in cst.Module([]).code_for_node(each) for each in node.decorators)
-        return super()._skip_node_and_children(node)
-
-    def on_visit(self, node: cst.CSTNode) -> bool:
-        deeper = super().on_visit(node)
-        self.around.append(node)
-        return deeper
-
-    def on_leave(self, original_node: cst.CSTNode) -> None:
-        super().on_leave(original_node)
-        self.around.pop()
-
-    def _create_mutations(self, node: cst.CSTNode) -> None:
-        place = [each for each in self.around if isinstance(each, (cst.FunctionDef, cst.ClassDef))]
-        functions = [each for each in place if isinstance(each, cst.FunctionDef)]
-        if not functions or (isinstance(node, cst.SimpleString) and (" " in node.value or self._is_told())):
-            return
-        name = ".".join(each.name.value for each in place)
-        default = any(isinstance(each, cst.Param) for each in self.around)
-        for kind, operator in self._operators:
-            if isinstance(node, kind):
-                self.found.extend((name, functions[0], node, changed, default) for changed in operator(node))
-
-    def _is_told(self) -> bool:
-        """Whether this is in an error or a log line."""
-        called = [each.func for each in self.around if isinstance(each, cst.Call)]
-        names = {each.attr.value for each in called if isinstance(each, cst.Attribute)}
-        return any(isinstance(each, cst.Raise) for each in self.around) or not names.isdisjoint(LOGS)
-
-
-def mutants(file: Path, module: str) -> Iterator[Mutant]:
-    source = file.read_text(encoding="utf-8")
-    wrapper = MetadataWrapper(cst.parse_module(source))
-    changes = Changes()
-    wrapper.visit(changes)
-    positions = wrapper.resolve(PositionProvider)
-    starts = [0]
-    for each in source.splitlines(keepends=True):
-        starts.append(starts[-1] + len(each))
-
-    def span(node: cst.CSTNode) -> tuple[int, int]:
-        place = positions[node]
-        return starts[place.start.line - 1] + place.start.column, starts[place.end.line - 1] + place.end.column
-
-    statements = sorted(headers(ast.parse(source)), key=len, reverse=True)
-    numbers: Counter[str] = Counter()
-    for name, function, node, changed, default in changes.found:
-        begin, end = span(node)
-        before, text = (cst.Module([]).code_for_node(each).strip() for each in (node, changed))
-        if before != source[begin:end]:  # of several lines, or in brackets
-            begin, end = 0, len(source)
-            text = cst.ensure_type(wrapper.module.deep_replace(node, changed), cst.Module).code
-        line = positions[node].start.line
-        statement = {line}.union(*[header for header in statements if line in header][-1:])
-        numbers[name] += 1
-        body = hashlib.sha1(source[slice(*span(function))].encode()).hexdigest()[:6]
-        place = positions[function]
-        yield Mutant(
-            f"{module}.{name}#{body}.{numbers[name]}",
-            file,
-            begin,
-            end,
-            text,
-            frozenset() if default else frozenset(statement),
-            range(place.start.line, place.end.line + 1),
-        )
-
-
-def headers(tree: ast.Module) -> Iterator[range]:
-    """The lines of each statement; of one with a body, those before it."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.stmt, ast.excepthandler)):
-            inner = [
-                each.lineno
-                for each in getattr(node, "body", []) or getattr(node, "cases", [])
-                if hasattr(each, "lineno")
-            ]
-            yield range(node.lineno, max(node.lineno + 1, inner[0]) if inner else (node.end_lineno or node.lineno) + 1)
-
-
-def change(mutant: Mutant, functions: list[types.FunctionType]) -> bool:
-    """Gives the functions, and modules that this process loads from now on, the code of the mutant.
-
-    Returns:
-        Whether it is other code for Python.
-    """
-    name = str(mutant.file)
-    code = compile(mutant.code(), name, "exec")
-    if code == compile(mutant.file.read_bytes(), name, "exec"):
-        return False
-    changed: dict[tuple[str, int], types.CodeType] = {}
-    waiting = [code]
-    while waiting:
-        each = waiting.pop()
-        changed[each.co_name, each.co_firstlineno] = each
-        waiting.extend(const for const in each.co_consts if isinstance(const, types.CodeType))
-    parameters: dict[int, ast.arguments] = {}
-    for node in ast.walk(ast.parse(mutant.code())) if not mutant.statement else ():
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            parameters[node.decorator_list[0].lineno if node.decorator_list else node.lineno] = node.args
-    for function in functions:
-        old = function.__code__
-        new = changed.get((old.co_name, old.co_firstlineno))
-        if new is not None and not new.co_freevars:  # `super` may have gone
-            new = new.replace(co_freevars=old.co_freevars)
-        if new is not None and new != old and len(new.co_freevars) == len(old.co_freevars):
-            function.__code__ = new
-        if given := parameters.get(old.co_firstlineno):
-
-            def value(node: ast.expr, function: types.FunctionType = function) -> object:
-                return eval(ast.unparse(node), function.__globals__)
-
-            function.__defaults__ = tuple(map(value, given.defaults)) or None
-            pairs = zip(given.kwonlyargs, given.kw_defaults, strict=True)
-            function.__kwdefaults__ = {key.arg: value(node) for key, node in pairs if node} or None
-    load = importlib.machinery.SourceFileLoader.get_code
-
-    def get_code(loader: importlib.machinery.SourceFileLoader, fullname: str) -> types.CodeType | None:
-        return code if loader.path == name else load(loader, fullname)
-
-    importlib.machinery.SourceFileLoader.get_code = get_code  # type: ignore[method-assign,assignment]
-    return True
 
 
 class Run:

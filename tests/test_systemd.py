@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -116,3 +118,47 @@ def test_a_status_is_one_line(tmp_path: Path) -> None:
         manager.settimeout(10)
         Notifier({"NOTIFY_SOCKET": path}).ready("busy\nREADY=0")
         assert manager.recv(4096) == b"READY=1\nSTATUS=busy READY=0"
+
+
+@pytest.mark.parametrize(
+    "is_abstract",
+    [False, pytest.param(True, marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux has abstract names"))],
+)
+def test_each_state_is_told_in_the_words_of_sd_notify(is_abstract: bool, tmp_path: Path) -> None:
+    path = f"\0packetcore-{os.getpid()}" if is_abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(10)
+        notifier = Notifier({"NOTIFY_SOCKET": path.replace("\0", "@")})
+        assert notifier
+        notifier.ready()
+        notifier.ready("\udcff")
+        notifier.stopping("drains")
+        notifier.stopping()
+        notifier.alive()
+        said = [b"READY=1", b"READY=1\nSTATUS=\xff", b"STOPPING=1\nSTATUS=drains", b"STOPPING=1", b"WATCHDOG=1"]
+        assert [manager.recv(4096) for _ in said] == said
+        before = time.monotonic_ns() // 1000
+        notifier.reloading()
+        word, _, usec = manager.recv(4096).decode().partition("\nMONOTONIC_USEC=")
+        assert word == "RELOADING=1"
+        assert before <= int(usec) <= time.monotonic_ns() // 1000
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"NOTIFY_SOCKET": "notify"}, "NOTIFY_SOCKET='notify' is no Unix socket"),
+        ({"NOTIFY_SOCKET": "/"}, "NOTIFY_SOCKET='/' is no Unix socket"),
+        ({"NOTIFY_SOCKET": "/a", "WATCHDOG_USEC": "0"}, "WATCHDOG_USEC='0' is no number above 0"),
+        ({"NOTIFY_SOCKET": "/a", "WATCHDOG_USEC": "1" * 19}, f"WATCHDOG_USEC='{'1' * 19}' is no number above 0"),
+    ],
+)
+def test_what_the_manager_says_wrongly_is_one_line_of_the_log(
+    variables: dict[str, str], says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    notifier = Notifier(variables)
+    assert notifier.watchdog is None
+    assert caplog.messages == [says]
+    assert Notifier({"NOTIFY_SOCKET": "/a", "WATCHDOG_USEC": "1" * 18}).watchdog == int("1" * 18) / 1e6
+    assert Notifier({"NOTIFY_SOCKET": "/a", "WATCHDOG_USEC": "1"}).watchdog == 1e-6
