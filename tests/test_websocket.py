@@ -423,3 +423,93 @@ def test_a_page_of_the_same_host_may_connect_and_both_sides_know_the_headers() -
     assert asked.receive(heard.unsent.replace(b"\r\n\r\n", b"\r\nServer: ours\r\n\r\n")) == b""
     assert asked.info is not None
     assert dict(asked.info.headers)["server"] == "ours"
+
+
+def test_pings_are_sent_and_heard_only_while_the_conversation_is_open() -> None:
+    assert server_records(WebSocketOptions(ping_interval=0.5), None).ping_interval == 0.5
+    assert client_records(WebSocketURL("ws://a.example/", ping_interval=0.5), None, None).ping_interval == 0.5
+    early = server_records(OPEN, None)
+    early.ping()
+    assert early.take() == b""
+    records = server()
+    records.ping()
+    assert records.take() == frame(PING, key=None)
+    records.receive(frame(BINARY, b"x"))
+    assert not records.heard(), "data is a sign of life by itself"
+    records.receive(frame(PONG))
+    assert [records.heard(), records.heard()] == [True, False]
+    records.receive(frame(TEXT, b"x"))
+    records.ping()
+    assert records.take() == b""
+    closing = server()
+    closing.close()
+    closing.ping()
+    assert closing.take() == close_frame(1000, key=None)
+
+
+@pytest.mark.parametrize("going_away", [False, True])
+def test_one_close_frame_says_why_and_of_what_comes_then_only_the_end_counts(going_away: bool) -> None:
+    early = server_records(OPEN, None)
+    early.close()
+    assert early.take() == b""
+    records = server()
+    for _ in range(2):
+        records.close(going_away=going_away)
+    assert records.take() == close_frame(1001 if going_away else 1000, key=None)
+    assert records.receive(frame(BINARY, b"under way")) == b"under way"
+    assert records.receive(frame(TEXT, b"no matter")) == b""
+    assert records.receive(frame(BINARY, b"behind it")) == b""
+    assert (records.error, records.at_end) == (None, False)
+    ended = server()
+    ended.receive(close_frame())
+    assert ended.at_end
+    ended.close()
+    assert ended.take() == close_frame(1000, key=None)
+
+
+def test_what_comes_behind_a_handshake_in_pieces_is_kept_in_order() -> None:
+    records = server_records(OPEN, None)
+    records.shake_hands(request() + frame(BINARY, b"one")[:3])
+    records.shake_hands(frame(BINARY, b"one")[3:])
+    records.shake_hands(frame(BINARY, b"two"))
+    assert records.receive(b"") == b"onetwo"
+
+
+@pytest.mark.parametrize(
+    ("sent", "says", "code"),
+    [
+        (frame(BINARY, b"", rsv=4), "a reserved bit is set", 1002),
+        (frame(3), "opcode 0x3 is reserved", 1002),
+        (frame(CLOSE, b"\x03\xe8", fin=False), "a control frame is in fragments", 1002),
+        (frame(BINARY, key=None), "a client did not mask a frame", 1002),
+        (frame(CLOSE, b"\x03\xe8" + bytes(124)), "a control frame has more than 125 bytes", 1002),
+        (b"\x82\xfe\x00\x7d", "a length of 125 bytes is written in 2", 1002),
+        (frame(TEXT), "the peer sent a text message", 1003),
+        (frame(BINARY, fin=False) + frame(BINARY), "a message began within another", 1002),
+        (frame(CONTINUATION), "a message has no beginning", 1002),
+        (frame(CLOSE, b"\x03"), "a Close frame says why by no code", 1002),
+        (frame(CLOSE, b"\x03\xe8\xff"), "a Close frame says why in no UTF-8", 1007),
+    ],
+)
+def test_the_rule_that_was_broken_is_named_and_told_by_its_code(sent: bytes, says: str, code: int) -> None:
+    records = server()
+    records.receive(sent)
+    assert says in str(records.error)
+    records.close()
+    assert records.take() == close_frame(code, key=None)
+    ours = client()
+    ours.receive(frame(BINARY))
+    assert "a server masked a frame" in str(ours.error)
+
+
+def test_a_close_frame_has_one_of_the_codes_of_the_registry_and_125_bytes_at_most() -> None:
+    known = []
+    for code in range(900, 5100):
+        records = server()
+        records.receive(close_frame(code))
+        if records.at_end:
+            known.append(code)
+    assert known == [*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)]
+    records = server()
+    records.receive(frame(CLOSE, b"\x03\xe8" + b"a" * 123))
+    assert records.at_end
