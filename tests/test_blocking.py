@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import pytest
 import trustme
 
+import packetcore_sockets._driver
 import packetcore_sockets._listener
 from packetcore import (
     Backoff,
@@ -35,6 +36,7 @@ from packetcore import (
     Message,
     Packet,
     PoolClosed,
+    RequestPending,
     Session,
     SessionClosed,
     SessionPool,
@@ -833,7 +835,7 @@ class Text:
 def test_a_codec_of_packets_is_spoken_over_every_carrier(over: str, tmp_path: Path) -> None:
     def shout(stream: Stream[str]) -> None:
         for text in stream:
-            stream.send(text.upper())
+            stream.send(text + "!")  # no bytes could be sent so
 
     class Hears(Handler[str]):
         def packet_received(self, session: Session[str], packet: str) -> None:
@@ -853,26 +855,56 @@ def test_a_codec_of_packets_is_spoken_over_every_carrier(over: str, tmp_path: Pa
         assert server.sessions is register
         with dial(**spoken) as stream:
             stream.send("one")
-            assert stream.recv(timeout=DEADLINE) == "ONE"
+            assert stream.recv(timeout=DEADLINE) == "one!"
         if over != "udp":
             with dial(Hears(), reconnect=AT_ONCE, keep=1, **spoken) as client:
                 client.send("two")
-                assert heard.get(timeout=DEADLINE) == "TWO"
+                assert heard.get(timeout=DEADLINE) == "two!"
         if over == "tcp":
             with ConnectionPool(*server.address, **spoken) as pool, pool.acquire() as stream:
                 stream.send("three")
-                assert stream.recv(timeout=DEADLINE) == "THREE"
+                assert stream.recv(timeout=DEADLINE) == "three!"
 
 
-def test_a_request_of_a_session_in_hand_may_have_a_type_and_wait_for_its_id() -> None:
+def test_a_request_of_a_session_in_hand_may_have_a_type_and_wait_for_its_id(threads: ThreadPoolExecutor) -> None:
+    came, may_reply = threading.Event(), threading.Event()
+
     def late(stream: Stream) -> None:
-        first, second = stream.recv(), stream.recv
-        assert first is not None
-        stream.send(Packet(first.id, bytes([first.type])))
-        again = second()
-        assert again is not None
-        stream.send(Packet(again.id, b"again"))
+        for packet in stream:
+            came.set()
+            assert may_reply.wait(DEADLINE)
+            stream.send(Packet(packet.id, bytes([packet.type])))
 
     with serve(late, "127.0.0.1") as server, connect(*server.address) as stream:
-        assert request(stream.session, b"?", type=9, timeout=DEADLINE).payload == bytes([9])
-        assert request(stream.session, Packet(7), wait=True, timeout=DEADLINE).payload == b"again"
+        first = threads.submit(request, stream.session, Packet(7, type=1), timeout=DEADLINE)
+        assert came.wait(DEADLINE)
+        with pytest.raises(RequestPending):
+            request(stream.session, Packet(7, type=2), timeout=DEADLINE)
+        second = threads.submit(request, stream.session, Packet(7, type=3), wait=True, timeout=DEADLINE)
+        may_reply.set()
+        assert [first.result(DEADLINE).payload, second.result(DEADLINE).payload] == [b"\x01", b"\x03"]
+        assert request(stream.session, b"?", type=9, timeout=DEADLINE).payload == b"\x09"
+
+
+@pytest.mark.parametrize("broadcast", [False, True])
+def test_a_udp_server_may_send_to_broadcast_addresses_where_that_was_asked_for(broadcast: bool) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as given:
+        given.bind(("127.0.0.1", 0))
+        options: dict[str, Any]
+        for options in ({}, {"socket": given}):
+            with serve_udp(Handler(), broadcast=broadcast, **options) as server:
+                sock = server.endpoint.host._sock
+                assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST)) is broadcast
+
+
+def test_a_driver_s_thread_keeps_no_program_alive_and_can_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = BlockingDriver()
+    try:
+        assert driver._thread.daemon
+        assert driver._thread.name == "BlockingDriver"
+        assert callable(driver.request)
+        assert {"tcp", "udp", "websocket", "pool"} <= driver.capabilities()
+        monkeypatch.setattr(packetcore_sockets._driver, "find_spec", {"wsproto": None}.__getitem__)
+        assert "websocket" not in driver.capabilities()
+    finally:
+        driver.stop()
