@@ -890,8 +890,8 @@ def test_a_request_of_a_session_in_hand_may_have_a_type_and_wait_for_its_id(thre
 def test_a_udp_server_may_send_to_broadcast_addresses_where_that_was_asked_for(broadcast: bool) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as given:
         given.bind(("127.0.0.1", 0))
-        options: dict[str, Any]
-        for options in ({}, {"socket": given}):
+        cases: list[dict[str, Any]] = [{}, {"socket": given}]
+        for options in cases:
             with serve_udp(Handler(), broadcast=broadcast, **options) as server:
                 sock = server.endpoint.host._sock
                 assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST)) is broadcast
