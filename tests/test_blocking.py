@@ -893,7 +893,8 @@ def test_a_udp_server_may_send_to_broadcast_addresses_where_that_was_asked_for(b
         cases: list[dict[str, Any]] = [{}, {"socket": given}]
         for options in cases:
             with serve_udp(Handler(), broadcast=broadcast, **options) as server:
-                sock = server.endpoint.host._sock
+                endpoint: Any = server.endpoint
+                sock = endpoint.host._sock
                 assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST)) is broadcast
 
 
