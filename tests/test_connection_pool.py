@@ -424,3 +424,38 @@ def test_nobody_need_be_allowed_to_wait() -> None:
     pool.close()
     with pytest.raises(PoolClosed, match="closed"):
         pool.acquire(0, nothing)
+
+
+def test_one_that_is_given_back_unused_grows_old_and_idle_like_any_other() -> None:
+    closed: list[str] = []
+    pool: ConnectionPool[str] = ConnectionPool(closed.append, max_idle=10, max_lifetime=50)
+    lease = pool.acquire(0, nothing)
+    lease.opened("a", 0)
+    lease.give_back(5)
+    assert pool.next_deadline() == 15
+    pool.acquire(12, nothing).give_back(12)
+    assert pool.next_deadline() == 22
+
+
+def test_who_waits_takes_the_age_of_the_connection_along() -> None:
+    pool: ConnectionPool[str] = ConnectionPool(nothing_to, max_size=1, max_idle=None, max_lifetime=50)
+    first, second = pool.acquire(0, nothing), pool.acquire(0, nothing)
+    first.opened("a", 0)
+    first.release(10)
+    second.release(20)
+    assert pool.next_deadline() == 50
+
+
+def test_without_a_limit_there_is_no_deadline_and_each_dead_one_is_counted() -> None:
+    alive: set[str] = {"a", "b"}
+    pool: ConnectionPool[str] = ConnectionPool(nothing_to, max_idle=None, is_alive=alive.__contains__)
+    leases = [pool.acquire(0, nothing) for _ in "ab"]
+    for lease, name in zip(leases, "ab", strict=True):
+        lease.opened(name, 0)
+    leases[0].release(0)
+    assert pool.next_deadline() is None
+    pool.acquire(0, nothing).give_back(0)
+    alive.clear()
+    leases[1].release(0)
+    assert pool.acquire(0, nothing).state is OPENING
+    assert pool.stats.dead == 2

@@ -1034,3 +1034,15 @@ def test_errors_of_several_sessions_in_one_turn_wake_the_host_once() -> None:
     for session in ("one", "two"):
         endpoint.report(session, OSError())
     assert wakes == [1]
+
+
+def test_a_session_may_be_paused_when_it_hears_of_an_error() -> None:
+    rig = Rig()
+    session = rig.open(A)
+    rig.host.failures[A] = OSError(EHOSTUNREACH, "unreachable")
+    session.send(PONG)
+    rig.endpoint.flush(101)
+    rig.handler.on["error"] = lambda session: session.pause()
+    rig.endpoint.flush(102)
+    assert len(rig.handler.named("error")) == 1
+    assert session.is_open

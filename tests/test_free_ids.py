@@ -64,3 +64,12 @@ def test_ids_that_are_free_take_no_memory() -> None:
         ids.give_back(id)
     assert not ids._blocks
     assert not ids._full
+
+
+def test_behind_a_full_block_the_next_begins_at_its_first_id() -> None:
+    ids = FreeIds()
+    for id in range(256):
+        ids.take(id)
+    assert ids.pick() == 256
+    ids.give_back(1000)
+    assert 3 not in ids._blocks

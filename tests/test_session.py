@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from packetcore import (
     SessionClosed,
     encode,
 )
-from packetcore.framings import SLIP
+from packetcore.framings import SLIP, LengthPrefix
 from tests.made_up_host import MadeUpHost, Recorder, Rig, open_on
 
 PING = Packet(1, b"ping")
@@ -956,3 +957,13 @@ def test_a_session_that_has_left_the_pool_is_timed_by_what_it_heard_itself() -> 
     assert session.is_open
     session.tick(115)
     assert session.close_reason is CloseReason.IDLE_TIMEOUT
+
+
+@pytest.mark.parametrize(("framing", "ends"), [(LengthPrefix(1), True), (SLIP(), False)])
+def test_a_framing_that_cannot_find_the_next_frame_ends_the_session(framing: Any, ends: bool) -> None:
+    endpoint: Endpoint[bytes] = Endpoint(Recorder(), Config(max_payload=2), framing=framing)  # type: ignore[arg-type]
+    session, _ = open_on(endpoint, ("192.0.2.1", 5000))  # type: ignore[arg-type]
+    session.received(framing.encode(b"long") + framing.encode(b"ok"), 101)
+    assert session.is_open is not ends
+    session.eof(102)
+    assert (session.close_reason is CloseReason.PROTOCOL_ERROR) is ends

@@ -520,3 +520,16 @@ def test_more_than_may_wait_is_not_too_much_where_the_first_of_it_can_go_at_once
     session.advance(100)
     assert session.sent == FRAMES
     assert not session.is_over
+
+
+def test_a_session_may_be_closed_as_soon_as_its_frame_has_left() -> None:
+    session, host, handler = on_made_up_host()
+    host.takes = 0
+    session.send(FRAMES[0])
+    session.flush(200.0)
+    handler.on["sent"] = lambda session: session.close()
+    host.takes, host.now = 100, 201.0
+    host.drain()
+    session.flush(202.0)
+    session.eof(203.0)
+    assert session.close_reason is CloseReason.LOCAL
