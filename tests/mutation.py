@@ -105,7 +105,6 @@ class Run:
         found = [mutant for module, file in files.items() for mutant in mutants(file, module)]
         asked = [mutant for mutant in found if self.is_asked(mutant.name)]
         print(f"{len(found)} mutants, {len(asked)} to try", flush=True)
-        self.measure()
         self.functions: dict[str, list[types.FunctionType]] = defaultdict(list)
         self.caches: list[functools._lru_cache_wrapper[Any]] = []
         for each in gc.get_objects():
@@ -113,6 +112,7 @@ class Run:
                 self.functions[each.__code__.co_filename].append(each)
             elif isinstance(each, functools._lru_cache_wrapper):
                 self.caches.append(each)
+        self.measure()
         gc.freeze()  # so that a child copies little
         try:
             self.try_all(asked)
@@ -146,6 +146,8 @@ class Run:
             self.lines.load()
             self.lines.start()
             for item, following in zip_longest(new, new[1:]):
+                for cache in self.caches:  # else only the first test would go through what fills it
+                    cache.cache_clear()
                 self.lines.switch_context(item.nodeid)
                 self.outcomes = set()
                 begin = time.perf_counter()
