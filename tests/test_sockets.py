@@ -849,6 +849,26 @@ def test_an_empty_write_tries_again_and_tells_no_lie(cleanup: ExitStack) -> None
     assert gone == size
 
 
+def test_a_write_to_a_full_buffer_has_taken_nothing_and_goes_later(cleanup: ExitStack) -> None:
+    talk = Conversation(cleanup, Handler())
+    talk.begin()
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += talk.sock.send(bytes(1 << 16))
+    assert [talk.host.write(b"one"), talk.host.write(b"two")] == [0, 0]
+    received = bytearray()
+    talk.peer.setblocking(False)
+
+    def is_there() -> bool:
+        with suppress(BlockingIOError):
+            received.extend(talk.peer.recv(1 << 20))
+        return len(received) == filled + 6
+
+    talk.loop.until(is_there)
+    assert received.endswith(b"onetwo")
+
+
 def test_a_socket_tells_what_it_carries_also_when_it_has_gone(cleanup: ExitStack) -> None:
     talk = Conversation(cleanup, Handler())
     talk.begin()
