@@ -459,3 +459,12 @@ def test_without_a_limit_there_is_no_deadline_and_each_dead_one_is_counted() -> 
     leases[1].release(0)
     assert pool.acquire(0, nothing).state is OPENING
     assert pool.stats.dead == 2
+
+
+def test_each_that_is_dead_when_it_comes_back_is_counted() -> None:
+    pool: ConnectionPool[str] = ConnectionPool(nothing_to, is_alive=lambda connection: False)
+    for name in "ab":
+        lease = pool.acquire(0, nothing)
+        lease.opened(name, 0)
+        lease.release(0)
+    assert (pool.stats.dead, pool.size) == (2, 0)

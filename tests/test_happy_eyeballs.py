@@ -31,6 +31,7 @@ from packetcore_sockets import (
 )
 from packetcore_sockets._attempts import FIRST_FAMILY_COUNT, TOLD, in_order
 from packetcore_sockets._hosts import hosts_of, names_of
+from packetcore_sockets._race import discard
 from packetcore_twisted._connecting import addresses_of
 from packetcore_twisted._reactor import Reactor
 
@@ -505,3 +506,9 @@ def test_hosts_are_looked_up_one_by_one_and_no_address_means_both_families() -> 
 def test_what_is_no_host_is_refused(host: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind):
         hosts_of(host)
+
+
+def test_a_connection_that_comes_when_the_race_is_won_is_closed() -> None:
+    late = socket.socket()
+    discard((late, ("192.0.2.1", 5000)))
+    assert late.fileno() == -1

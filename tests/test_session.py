@@ -448,6 +448,16 @@ def test_an_inbox_that_is_full_reads_on_when_its_last_packet_is_taken() -> None:
     assert [inbox.take() for _ in range(7)] == [*(Packet(number, bytes(1024)) for number in range(64, 70)), None]
 
 
+def test_an_inbox_that_is_emptied_in_between_is_never_full() -> None:
+    rig = Rig()
+    inbox = rig.endpoint._handler = Inbox()
+    session, host = rig.open()
+    for number in range(200):  # of 1 KiB
+        session.received(encode(Packet(number, bytes(1024))), 101)
+        assert inbox.take() == Packet(number, bytes(1024))
+    assert "pause_reading" not in host.verbs
+
+
 def test_an_inbox_that_another_thread_empties_has_nothing() -> None:
     class Emptied(deque[Packet | Message]):
         def __bool__(self) -> bool:
