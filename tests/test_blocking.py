@@ -563,6 +563,20 @@ def test_an_interrupted_server_leaves_nothing_open(number: signal.Signals) -> No
     assert output == ["SHUTDOWN", *interrupted, "0", "1", str(standard_streams_and_the_listing_itself)]
 
 
+def test_a_signal_that_comes_as_the_lock_is_taken_may_close_the_server() -> None:
+    handler = Recorder()
+    server: Any
+    with serve(handler) as server, connect(*server.address) as stream:
+        stream.send(Packet(1))
+        assert stream.recv(DEADLINE) == Packet(1)
+        with server.runtime.mutex:  # as in the midst of `with loop:`, before that has counted
+            ending = threading.Thread(target=stream.close)
+            ending.start()
+            server.close(DEADLINE)
+        ending.join(DEADLINE)
+    assert handler.ended[0] in (CloseReason.SHUTDOWN, CloseReason.PEER)
+
+
 def test_a_call_holds_every_other_thread_off_until_it_waits() -> None:
     driver = BlockingDriver()
     try:

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
@@ -269,11 +270,11 @@ class Loop(SyncRuntime):
             if self._posted:
                 timeout = 0.0
             self._selecting = True
-            depth = self._let_go()
+            held = self._let_go()
             try:
                 ready = self._selector.select(timeout)
             finally:
-                self._take_back(depth)
+                self._take_back(held)
                 self._selecting = False
             if self._timers and self._timers[0].at <= monotonic():
                 ready = self._selector.select(0)  # the lock may have been long in coming
@@ -302,28 +303,33 @@ class Loop(SyncRuntime):
         latch = Latch()
         condition.latches.append(latch)
         self._followers.add(condition)
-        depth = self._let_go()
+        held = self._let_go()
         try:
             latch.wait(timeout)
         finally:
-            self._take_back(depth)
+            self._take_back(held)
             if latch in condition.latches:  # nobody did
                 condition.latches.remove(latch)
                 if not condition.latches:
                     self._followers.discard(condition)
 
-    def _let_go(self) -> int:
-        """Let others have the lock, and wake who is to be woken. Returns how often it was held."""
+    def _let_go(self) -> tuple[int, int]:
+        """Let others have the lock, and wake who is to be woken. Returns how often it was held, and `_depth`: a
+        signal whose handler waits here may have come before an `acquire` was counted, or after a `release` was."""
         depth, self._depth = self._depth, 0
         opening, self._opening = self._opening, []
-        for _ in range(depth):
-            self.mutex.release()
+        times = 0
+        with suppress(RuntimeError):  # it is held no more
+            while True:
+                self.mutex.release()
+                times += 1
         if opening:
             open_latches(opening)
-        return depth
+        return times, depth
 
-    def _take_back(self, depth: int) -> None:
-        for _ in range(depth):
+    def _take_back(self, held: tuple[int, int]) -> None:
+        times, depth = held
+        for _ in range(times):
             self.mutex.acquire()
         self._depth = depth
 
