@@ -25,8 +25,13 @@ WHOLE = Packet(2, bytes(1_000_000))
 
 
 @pytest.fixture(scope="module", params=["asyncio", "blocking", "gevent", "twisted"])
-def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
-    driver = load_driver(request.param)
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def driver(transport: str) -> Iterator[Driver]:
+    driver = load_driver(transport)
     yield driver
     driver.stop()
 
