@@ -40,8 +40,13 @@ pytestmark = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installe
 
 
 @pytest.fixture(scope="module", params=["asyncio", "blocking", "gevent", "twisted"])
-def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
-    driver = load_driver(request.param)
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def driver(transport: str) -> Iterator[Driver]:
+    driver = load_driver(transport)
     yield driver
     driver.stop()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import signal
 import socket
 import sys
 
@@ -17,6 +16,7 @@ from packetcore_asyncio import serve, serve_udp
 from packetcore_sockets import WebSocketOptions
 
 from .bot import play
+from .ending import until_told
 from .lobby import Lobby
 from .page import serving
 from .room import Room
@@ -41,10 +41,9 @@ def main() -> None:
     )
     parser.add_argument("--bots", type=int, default=2, help="(default: %(default)s)")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
         with serving(arguments.host, arguments.page_port) as page:
-            asyncio.run(run(page, arguments.host, arguments.port, arguments.bots))
+            asyncio.run(until_told(run(page, arguments.host, arguments.port, arguments.bots)))
     except (ImportError, OSError, OverflowError) as error:
         sys.exit(f"game room: {error}")
     except KeyboardInterrupt:

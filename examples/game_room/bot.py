@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import signal
 import sys
 from contextlib import suppress
 
@@ -16,6 +15,7 @@ from packetcore import Config, Packet, SessionClosed
 from packetcore_asyncio import Stream, connect_udp
 
 from . import protocol
+from .ending import until_told
 from .protocol import LEAVE, NO_TICKET, STATE, TICKET, TICKET_SIZE, WELCOME, Dot
 
 CLIENT = Config(idle_timeout=3.0)
@@ -93,9 +93,8 @@ def main() -> None:
     parser.add_argument("port", type=int, help="its UDP port")
     parser.add_argument("--name", default="bot", help="(default: %(default)s)")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # says goodbye, as at Ctrl-C
     try:
-        asyncio.run(play(arguments.name, arguments.host, arguments.port))
+        asyncio.run(until_told(play(arguments.name, arguments.host, arguments.port)))
     except (OverflowError, ValueError) as error:
         sys.exit(f"bot: {error}")
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import signal
 import sys
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from packetcore import Config
@@ -31,7 +32,6 @@ def main() -> None:
     arguments = parser.parse_args()
     if (arguments.listen is None) != (arguments.server is None):
         parser.error("give both places, or none")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
         config = Config(
             max_sessions=arguments.max_devices,
@@ -42,7 +42,7 @@ def main() -> None:
         asyncio.run(run(arguments.listen, arguments.server, config))
     except (OSError, OverflowError, ValueError) as error:
         sys.exit(f"proxy: {error}")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         pass
 
 
@@ -55,7 +55,12 @@ def place(text: str) -> tuple[str, int]:
 
 
 async def run(listen: tuple[str, int] | None, server: tuple[str, int] | None, config: Config) -> None:
-    """Carry packets until interrupted."""
+    """Carry packets until SIGINT or SIGTERM comes."""
+    task = asyncio.current_task()
+    assert task is not None
+    with suppress(NotImplementedError):  # Windows, where Ctrl-C alone ends it
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     if listen is not None and server is not None:
         await carry(listen, server, config, 0)
         return

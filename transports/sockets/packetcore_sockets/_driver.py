@@ -8,6 +8,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
@@ -20,6 +21,9 @@ from packetcore_sockets._runtime import Runtime
 
 START_TIMEOUT = 30.0
 """Seconds that a runtime may take to start."""
+
+CANCEL_PATIENCE = 1.0
+"""Seconds that a call which was given up has for its end."""
 
 FUNCTIONS = ["serve", "connect", "serve_udp", "connect_udp"]
 """What an adapter has, as far as this system goes, and what is installed."""
@@ -90,6 +94,8 @@ class ThreadDriver(Driver):
         finally:
             with suppress(RuntimeError, OSError):  # it has ended meanwhile, and the call with it
                 self.runtime.call_soon(give_up)
+                if not future.done():
+                    wait_for([future], CANCEL_PATIENCE)
 
     def stop(self) -> None:
         """See `packetcore.Driver`."""
