@@ -429,12 +429,14 @@ def test_a_server_that_is_stuck_is_said_to_be(rig: Rig, monkeypatch: pytest.Monk
 def test_it_ends_with_all_that_it_began(rig: Rig) -> None:
     told = rig.events()
     next(told)
-    threads = {thread.name for thread in threading.enumerate()}
-    assert "packetcore-console" in threads
+    threads = [thread for thread in threading.enumerate() if thread.name == "packetcore-console"]
+    assert threads
     rig.console.close()
     with suppress(ConnectionError):
         assert list(told)[-1:] is not None
-    assert "packetcore-console" not in {thread.name for thread in threading.enumerate()}
+    for thread in threads:
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
     with pytest.raises(ConnectionError):
         socket.create_connection(rig.console.address, DEADLINE)
     rig.console.close()
