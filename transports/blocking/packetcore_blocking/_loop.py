@@ -12,7 +12,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
@@ -58,7 +57,7 @@ class Loop(SyncRuntime):
         """Whether it is a driver's, which lasts as long as that."""
         self.lock = self
         self.mutex = threading.RLock()
-        """The lock itself; held as often as `_depth` says."""
+        """The lock itself."""
         self.thread: threading.Thread | None = None
         """Its own thread."""
         self.driver = 0
@@ -319,12 +318,13 @@ class Loop(SyncRuntime):
         depth, self._depth = self._depth, 0
         opening, self._opening = self._opening, []
         times = 0
-        with suppress(RuntimeError):  # it is held no more
+        try:
             while True:
                 self.mutex.release()
                 times += 1
-        if opening:
-            open_latches(opening)
+        except RuntimeError:  # it is held no more
+            if opening:
+                open_latches(opening)
         return times, depth
 
     def _take_back(self, held: tuple[int, int]) -> None:
