@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterator
@@ -98,6 +99,14 @@ class Sync(Threaded[AnyPacket]):
     for _function in (start, stop, settled, send, request, broadcast):
         _function.__doc__ = getattr(Member, _function.__name__).__doc__
     del _function
+
+    async def _begin(self) -> int:
+        atexit.register(self.stop)  # a program that ends says goodbye
+        return await super()._begin()
+
+    async def _end(self) -> None:
+        atexit.unregister(self.stop)
+        await super()._end()
 
 
 S = TypeVar("S", bound=Sync[Any])

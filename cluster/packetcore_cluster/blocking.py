@@ -9,7 +9,6 @@ Any thread may use it. A handler must not call what waits: that raises `RuntimeE
 
 from __future__ import annotations
 
-import atexit
 import sys
 import threading
 from collections.abc import Callable, Generator
@@ -51,14 +50,6 @@ class Cluster(Sync[AnyPacket]):
 
     def _new_pending(self) -> _Pending:
         return _Pending(self._runtime)
-
-    async def _begin(self) -> int:
-        atexit.register(self.stop)
-        return await super()._begin()
-
-    async def _end(self) -> None:
-        atexit.unregister(self.stop)
-        await super()._end()
 
 
 class _Pending:

@@ -10,7 +10,6 @@ waits: that raises `RuntimeError` there.
 
 from __future__ import annotations
 
-import atexit
 import threading
 from collections.abc import Callable, Generator
 from typing import Any
@@ -43,12 +42,7 @@ class Cluster(Sync[AnyPacket]):
 
     async def _begin(self) -> int:
         self._hub = gevent.get_hub()
-        atexit.register(self.stop)
         return await super()._begin()
-
-    async def _end(self) -> None:
-        atexit.unregister(self.stop)
-        await super()._end()
 
 
 class _Pending:
