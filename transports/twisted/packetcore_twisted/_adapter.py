@@ -126,15 +126,18 @@ class _Protocols:
 
     def stop(self, on_change: Callable[[], object]) -> None:
         self._on_change = on_change
-        port, self._factory.port = self._factory.port, None
-        if port is not None:
-            port.stopListening()
+        self._stop_listening()
 
     def close(self) -> None:
-        self.stop(self._on_change or bool)
+        self._stop_listening()
         for protocol in [*self._opening]:
             if protocol.connected:
                 protocol.abort()
+
+    def _stop_listening(self) -> None:
+        port, self._factory.port = self._factory.port, None
+        if port is not None:
+            port.stopListening()
 
     def _opened(self, result: Any, protocol: PacketProtocol) -> Any:
         self._opening.discard(protocol)
