@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import chain
 
 from packetcore._free_ids import FreeIds
 
@@ -10,7 +11,9 @@ ALL = 65_536
 
 
 def next_free(taken: set[int], start: int) -> int | None:
-    return next((id % ALL for id in range(start, start + ALL) if id % ALL not in taken), None)
+    if len(taken) == ALL:
+        return None
+    return next(id for id in chain(range(start % ALL, ALL), range(start % ALL)) if id not in taken)
 
 
 def test_it_goes_round_all_ids_and_skips_those_that_are_taken() -> None:

@@ -123,6 +123,8 @@ def test_a_framing_that_cannot_find_the_next_frame_ends_the_session_at_the_first
     server = rig.serve(handler, Config(on_malformed="skip", max_payload=100), framing=framing)
     peer = rig.peer(server)
     peer.send(framing.encode(b"good") + b"\xff\xff\xff\xff" + framing.encode(b"rubbish"))
+    assert peer.receive_rest() == b""
+    peer.close()
     assert handler.wait_reasons() == [CloseReason.PROTOCOL_ERROR]
     assert handler.values("packet_received") == [b"good"]
 
