@@ -410,13 +410,12 @@ def test_the_same_seed_does_the_same(ends: Ends) -> None:
 
 
 def test_impairments_change_while_it_runs(ends: Ends) -> None:
-    tap, client, server = ends(to_server=Impairments(latency=0.1))
-    for latency in (0.1, 0.0):
-        tap.to_server = Impairments(latency=latency)
-        began = time.monotonic()
-        client.send(PING)
-        server.receive(len(PING))
-        assert (time.monotonic() - began >= 0.1) is bool(latency)
+    tap, client, server = ends(to_server=Impairments(latency=60.0))
+    tap.to_server = Impairments(latency=0.1)
+    began = time.monotonic()
+    client.send(PING)
+    server.receive(len(PING))  # long before a minute is over
+    assert time.monotonic() - began >= 0.1
 
 
 def test_an_observer_may_use_the_tap_and_one_that_fails_is_logged(ends: Ends, caplog: pytest.LogCaptureFixture) -> None:
