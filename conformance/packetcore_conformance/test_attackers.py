@@ -55,6 +55,7 @@ def test_silent_connections_are_closed_and_an_honest_one_stays(rig: Rig) -> None
     honest = rig.peer(server)
     for _ in range(100):
         rig.peer(server)
+        assert_served(honest)
     deadline = time.monotonic() + DEADLINE
     while len(handler.calls("disconnected")) < 100:
         assert time.monotonic() < deadline
