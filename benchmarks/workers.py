@@ -1,10 +1,14 @@
-"""What a second worker brings: `packetcore serve --echo`, one process and two, turn and turn about in one run.
+"""What a second worker brings: `packetcore serve`, one process and two, turn and turn about in one run.
 
-One process makes the load, over connections with so many packets in flight on each. On a machine of two cores it
-needs more than half of one, which the second worker then has not: by the wall two workers bring less there than they
-could. So both are told: packets a second by the wall, and the processor time that a packet takes of the workers and
-of the load. Workers with a core each would do, together, as many packets a second as there are workers for each such
-time; `worth` compares that with one worker, and the goal is for it.
+Twice: for `--echo` of 64 bytes, and for an application that works some microseconds for each packet
+(`_positions.py`), which is what a second core is for.
+
+One process makes the load, over connections with so many packets in flight on each. Beside an echo, on a machine of
+two cores, it needs more than half of one, which the second worker then has not: by the wall two workers bring less
+there than they could. So both are told: packets a second by the wall, and the processor time that a packet takes of
+the workers and of the load. Workers with a core each would do, together, as many packets a second as there are workers
+for each such time; `worth` compares that with one worker. The goal is for the echo's worth, and for the application by
+the wall.
 
 That a SIGHUP under load loses no reply is seen to by a test: tests/test_cli_workers.py.
 """
@@ -19,14 +23,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import psutil
 from _common import arguments, interleave, save, show, verdict
+from _positions import POSITION
 
 from packetcore import Packet, encode
 
+HERE = Path(__file__).parent
+APPLICATIONS = {"echo": ["--echo"], "positions": ["--app", "_positions:Positions"]}
+JUDGED = {"echo": "capacity", "positions": "packets"}
+"""What the goal is for, a field of `Measured`."""
 GOAL = 1.6
 """Times what one worker does, that two have to do."""
 WARM_UP = 0.5
@@ -41,8 +51,6 @@ class Load(NamedTuple):
     connections: int
     in_flight: int
     """Packets on each."""
-    size: int
-    """Of a payload, in bytes."""
 
 
 class Measured(NamedTuple):
@@ -66,10 +74,10 @@ class Measured(NamedTuple):
 
 
 @contextmanager
-def serving(count: int) -> Iterator[tuple[int, list[psutil.Process]]]:
+def serving(application: str, count: int) -> Iterator[tuple[int, list[psutil.Process]]]:
     """Run the command until the end of the block: its port, and its workers."""
-    command = [sys.executable, "-m", "packetcore_cli", "serve", "--echo", "--workers", str(count)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "packetcore_cli", "serve", *APPLICATIONS[application], "--workers", str(count)]
+    with subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
@@ -107,11 +115,10 @@ def echoed(connections: dict[socket.socket, int], ready: selectors.BaseSelector,
     return count
 
 
-def measure(count: int, load: Load, seconds: float) -> Measured:
-    """Have so many workers echo."""
-    packet = Packet(1, bytes(index % 200 for index in range(load.size)))  # nothing in it is escaped
-    burst = encode(packet) * load.in_flight
-    with serving(count) as (port, workers), selectors.DefaultSelector() as ready:
+def measure(application: str, count: int, load: Load, seconds: float) -> Measured:
+    """Have so many workers answer."""
+    burst = encode(Packet(1, POSITION)) * load.in_flight
+    with serving(application, count) as (port, workers), selectors.DefaultSelector() as ready:
         connections: dict[socket.socket, int] = {}
         try:
             for _ in range(load.connections):
@@ -135,42 +142,46 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="for each measurement (%(default)s)")
     parser.add_argument("--connections", type=int, default=16, help="(%(default)s)")
     parser.add_argument("--in-flight", type=int, default=32, help="packets on each connection (%(default)s)")
-    parser.add_argument("--size", type=int, default=64, help="bytes of a payload (%(default)s)")
+    parser.add_argument(
+        "--applications", nargs="+", choices=APPLICATIONS, default=[*APPLICATIONS], metavar="NAME", help="(all)"
+    )
     options = parser.parse_args()
     if min(options.rounds, options.connections, options.in_flight) < 1 or options.seconds <= 0:
         parser.error("--rounds, --connections and --in-flight are 1 or more, --seconds above 0")
-    load = Load(options.connections, options.in_flight, options.size)
+    load = Load(options.connections, options.in_flight)
+    counts = {"one worker": 1, "two workers": 2}
     cases = {
-        name: partial(measure, count, load, options.seconds) for count, name in ((1, "one worker"), (2, "two workers"))
+        f"{application}, {name}": partial(measure, application, count, load, options.seconds)
+        for application in options.applications
+        for name, count in counts.items()
     }
     results = interleave(cases, options.rounds, warm_up=False)
-
-    def middle(field: str) -> tuple[float, float]:
-        one, two = (median(getattr(each, field) for each in values) for values in results.values())
-        return one, two
-
-    rows = []
-    for name, field, scale, digits in (
-        ("packets a second, by the wall", "packets", 1.0, 0),
-        ("processors that workers keep busy", "busy", 1.0, 2),
-        ("µs of workers for a packet", "workers", 1e6, 2),
-        ("µs of the load for a packet", "load", 1e6, 2),
-        ("worth, packets a second", "capacity", 1.0, 0),
-    ):
-        one, two = middle(field)
-        goal = GOAL if field == "capacity" else None
-        rows.append([name, *(f"{value * scale:,.{digits}f}" for value in (one, two)), verdict(two / one, goal)])
-    title = f"{load.size} bytes, {load.in_flight} in flight on each of {load.connections} connections"
-    show(title, ("", *results, "times"), rows)
     flat = {
         f"{name}, {field}": [float(getattr(each, field)) for each in values]
         for name, values in results.items()
         for field in ("packets", "workers", "load", "busy", "capacity")
     }
+    missed = []
+    for application in options.applications:
+        rows = []
+        for name, field, scale, digits in (
+            ("packets a second, by the wall", "packets", 1.0, 0),
+            ("processors that workers keep busy", "busy", 1.0, 2),
+            ("µs of workers for a packet", "workers", 1e6, 2),
+            ("µs of the load for a packet", "load", 1e6, 2),
+            ("worth, packets a second", "capacity", 1.0, 0),
+        ):
+            one, two = (median(flat[f"{application}, {each}, {field}"]) for each in counts)
+            is_judged = field == JUDGED[application]
+            if is_judged and two < GOAL * one:
+                missed.append(f"{application}: two workers do less than {GOAL} times one")
+            ratio = verdict(two / one, GOAL if is_judged else None)
+            rows.append([name, *(f"{value * scale:,.{digits}f}" for value in (one, two)), ratio])
+        title = f"{application}: {load.in_flight} in flight on each of {load.connections} connections"
+        show(title, ("", *counts, "times"), rows)
     save(options.json, "workers", "packets and capacity: a second; workers and load: seconds a packet", flat)
-    one, two = middle("capacity")
-    if two < GOAL * one:
-        sys.exit(f"two workers are worth less than {GOAL} times one")
+    if missed:
+        sys.exit("\n".join(missed))
 
 
 if __name__ == "__main__":
