@@ -274,7 +274,8 @@ def test_any_thread_may_use_a_blocking_cluster(broker: LocalBroker) -> None:
 
 @contextmanager
 def program(broker: LocalBroker, runtime: str, end: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-W", "always::ResourceWarning", "-m", "tests.cluster_program", runtime, end, broker.url]
+    warn = ["-W", "always::ResourceWarning", "-W", "ignore:This process:DeprecationWarning"]  # that it forks
+    command = [sys.executable, *warn, "-m", "tests.cluster_program", runtime, end, broker.url]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT) as process:
         try:

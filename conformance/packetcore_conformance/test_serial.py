@@ -287,7 +287,7 @@ def answers(address: int) -> Callable[[bytes], bool]:
 
 
 def test_a_bus_is_asked_one_device_at_a_time(rig: Rig) -> None:
-    turnaround, timeout = 0.03, 0.15
+    turnaround, timeout = 0.03, 0.3
     asked = [bytes([address, number]) for number, address in enumerate((1, 2, 3, 1, 2, 1))]
     devices = Devices(rig, len(asked))
     config = Config(max_requests_in_flight=1, turnaround_delay=turnaround)
@@ -309,7 +309,8 @@ def test_a_bus_is_asked_one_device_at_a_time(rig: Rig) -> None:
     for before, after in ((0, 1), (1, 2), (3, 4), (4, 5)):
         answer = devices.answered[before if before < 2 else before - 1]
         assert times[asked[after]] - answer >= turnaround - TICK, "asked before the turnaround delay was over"
-    assert times[asked[3]] - times[asked[2]] >= timeout - TICK, "asked while another could still answer"
+    least = turnaround + timeout  # from the answer before: when the third was there may have been noted late
+    assert times[asked[3]] - devices.answered[1] >= least - TICK, "asked while another could still answer"
 
 
 def test_a_bus_is_silent_between_two_frames(rig: Rig) -> None:
