@@ -165,7 +165,7 @@ def test_sockets_that_are_not_meant_are_left_alone(
 def test_a_descriptor_that_is_nothing_to_serve_on_is_told_in_one_line(listener: socket.socket) -> None:
     number = listener.fileno()
     assert failing("--fd", "999") == (1, "packetcore: cannot listen: descriptor 999: Bad file descriptor")
-    assert failing("--fd", "-1") == (1, "packetcore: cannot listen: negative file descriptor")
+    assert failing("--fd", "-1") == (1, "packetcore: fd=-1 is out of range 0 to 2147483647")
     with open(__file__, encoding="utf-8") as file:
         of_file = file.fileno()
         says = f"packetcore: cannot listen: descriptor {of_file}: Socket operation on non-socket"

@@ -258,11 +258,11 @@ def test_a_new_application_that_does_not_start_replaces_nobody_and_workers_follo
 IMPATIENT = """
 import sys
 from packetcore import Backoff
-from packetcore_cli import _workers
+from packetcore_cli import _place, _supervisor
 from packetcore_cli.__main__ import main
 
-_workers.BACKOFF = Backoff(initial=0.01, maximum=0.02)
-_workers.STARTS = 1
+_place.BACKOFF = Backoff(initial=0.01, maximum=0.02)
+_supervisor.STARTS = 1
 sys.exit(main())
 """
 
@@ -328,6 +328,11 @@ def test_a_port_in_use_is_told(app: Callable[[str], str]) -> None:
         port = str(taken.getsockname()[1])
         code, said = failing("--workers", "2", "--echo", "--port", port)
     assert (code, said) == (1, f"packetcore: cannot listen on 127.0.0.1:{port}: Address already in use")
+
+
+def test_a_descriptor_that_is_not_open_is_told_and_is_no_other_socket_of_the_parent() -> None:
+    code, said = failing("--echo", "--workers", "2", "--fd", "3")
+    assert (code, said) == (1, "packetcore: cannot listen: descriptor 3: Bad file descriptor")
 
 
 def test_sockets_that_are_given_are_shared(app: Callable[[str], str]) -> None:

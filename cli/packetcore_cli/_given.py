@@ -9,6 +9,9 @@ from contextlib import ExitStack
 from packetcore_cli._failure import Failure, WrongUsage
 from packetcore_sockets import has_inherited_sockets, inherited_sockets, socket_of
 
+MOST = 0x7FFFFFFF
+"""The highest descriptor that there can be: it is an int of C."""
+
 _PLACES = ("host", "port", "fd")
 """Options that say where to serve: with one of them what systemd hands over is not asked for."""
 
@@ -27,6 +30,9 @@ def given_sockets(args: argparse.Namespace, opened: ExitStack) -> list[socket.so
     """
     if args.fd is not None and (args.host is not None or args.port is not None):
         raise WrongUsage("argument --fd: not allowed with arguments --host and --port (see packetcore serve --help)")
+    for descriptor in args.fd or ():
+        if not 0 <= descriptor <= MOST:
+            raise Failure(f"fd={descriptor} is out of range 0 to {MOST}")
     try:
         if args.fd is not None:
             sockets = [opened.enter_context(socket_of(descriptor)) for descriptor in dict.fromkeys(args.fd)]
@@ -34,7 +40,7 @@ def given_sockets(args: argparse.Namespace, opened: ExitStack) -> list[socket.so
             sockets = [opened.enter_context(sock) for sock in inherited_sockets()]
         else:
             sockets = []
-    except (OSError, ValueError, OverflowError) as error:
+    except (OSError, ValueError) as error:
         text = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise Failure(f"cannot listen: {text}") from None
     return sockets

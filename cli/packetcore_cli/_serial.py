@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 from packetcore import Config, Driver, Handler, Session
@@ -19,7 +19,8 @@ from packetcore_cli._framings import check_limit, framing_options
 from packetcore_cli._lines import Lines, writers
 from packetcore_cli._log import log_event, log_to
 from packetcore_cli._record import recorded
-from packetcore_cli._serve import HEARING, Impatient, app_of, application_of, config_of, heard, log_stopped
+from packetcore_cli._serve import app_of, application_of, config_of, log_stopped
+from packetcore_cli._signals import HEARING, Impatient, heard, next_signal
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import Content
 
@@ -27,18 +28,9 @@ BAUDRATE = 115200
 """Bits a second, unless told otherwise."""
 
 _OF_NETWORKS = (
-    *("--host", "--port", "--fd", "--udp", "--tls-cert", "--tls-key", "--tls-sni", "--tls-client-ca", "--tls-crl"),
-    *(
-        "--tls",
-        "--tls-ca",
-        "--broadcast",
-        "--proxy-protocol",
-        "--metrics-port",
-        "--metrics-host",
-        "--websocket",
-        "--workers",
-        "--console",
-    ),
+    *("--host", "--port", "--fd", "--udp", "--broadcast", "--proxy-protocol", "--workers", "--console"),
+    *("--tls-cert", "--tls-key", "--tls-sni", "--tls-client-ca", "--tls-crl", "--tls", "--tls-ca"),
+    *("--metrics-port", "--metrics-host"),
 )
 
 
@@ -131,7 +123,7 @@ def serve_serial(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
                     raise Failure(f"--app {args.app!r}: a serial line needs a packetcore.Handler, no function")
                 session = open_line(driver, args, handler, config)
                 printed.put("listening on ", (args.serial, "bold"), f" at {_baudrate(args)} baud")
-                _wait(signals, session)
+                next_signal(signals, lambda: session.is_over)
                 ended_by_itself = session.is_over
                 driver.call(session.close if args.grace else session.abort)
                 while not session.is_over:  # in the end `close_timeout` does
@@ -149,12 +141,3 @@ def serve_serial(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
 
 def _baudrate(args: argparse.Namespace) -> int:
     return BAUDRATE if args.baudrate is None else int(args.baudrate)
-
-
-def _wait(signals: SimpleQueue[int], session: Session[Content]) -> None:
-    while not session.is_over:
-        try:
-            signals.get(timeout=HEARING)
-        except Empty:
-            continue
-        return

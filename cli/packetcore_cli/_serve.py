@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from queue import Empty, SimpleQueue
-from types import FrameType
+from queue import SimpleQueue
 from typing import Any
 
 from packetcore import TLS, Config, Driver, EndpointStats, ServerBase, Session
@@ -27,19 +26,13 @@ from packetcore_cli._log import Log, log_event, log_to
 from packetcore_cli._metrics import SCRAPE_TIMEOUT, Read, metrics_served
 from packetcore_cli._record import recorded
 from packetcore_cli._reload import TLS_OPTIONS, reload, tls_of
+from packetcore_cli._signals import HANGUP, HEARING, Impatient, heard, next_signal
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, Content, address_text, content_text, counted
 from packetcore_cli._watchdog import watched
 from packetcore_cli._watching import live_terminal, watched_by_people
 from packetcore_cli._worker import Tell, Worker
 from packetcore_sockets import Notifier
-
-HEARING = 0.2
-"""Seconds between two moments in which a signal is heard for certain."""
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 
 DEFAULTS = Config()
 
@@ -71,10 +64,6 @@ class Print(Log):
     def packet_received(self, session: Session[Content], packet: Content) -> None:
         super().packet_received(session, packet)
         self._out.put(self._whose, (f"session {session.id}", "bold"), "  ", content_text(packet, PREVIEW))
-
-
-class Impatient(Exception):
-    """A second signal came."""
 
 
 def serve(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
@@ -181,7 +170,8 @@ def _serve(
                         printed.put("console on ", (url, "bold"))
                 beside.enter_context(watched(notifier, server))
                 notifier.ready(f"listening on {where}")
-                _wait(signals, partial(reload, driver, server, args, notifier))
+                while next_signal(signals) == HANGUP:
+                    reload(driver, server, args, notifier)
                 _drain(driver, server, args.grace, notifier)
                 if worker is not None:
                     worker.tell(Tell.STATS, server.stats)
@@ -280,11 +270,7 @@ def config_of(args: argparse.Namespace) -> Config:
 
 
 def _hearing_signals(function: Callable[[], object]) -> None:
-    """Call a function on another thread and wait for it, a part of a second at a time.
-
-    A signal that comes just before its thread begins to wait does not end that wait, and on
-    Windows none does.
-    """
+    """Call a function on another thread and wait for it, so that signals are heard meanwhile."""
     done: Future[object] = Future()
 
     def run() -> None:
@@ -297,41 +283,3 @@ def _hearing_signals(function: Callable[[], object]) -> None:
     while not done.done():
         wait([done], timeout=HEARING)
     done.result()
-
-
-def _wait(signals: SimpleQueue[int], reload: Callable[[], object]) -> None:
-    """Wait for the first signal that ends the server; at SIGHUP reload."""
-    while True:
-        try:
-            number = signals.get(timeout=HEARING)
-        except Empty:
-            continue
-        if number != _HANGUP:
-            return
-        reload()
-
-
-@contextmanager
-def heard(signals: SimpleQueue[int]) -> Iterator[None]:
-    """Put the first SIGINT or SIGTERM into a queue, and raise `Impatient` at the next. One more
-    ends the process as if nobody handled it. Put each SIGHUP into the queue too."""
-    seen: list[int] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if number == _HANGUP:
-            signals.put(number)
-            return
-        seen.append(number)
-        if len(seen) > 1:
-            for one in _SIGNALS:
-                signal.signal(one, signal.SIG_DFL)
-            raise Impatient
-        signals.put(number)
-
-    heard = _SIGNALS if _HANGUP is None else (*_SIGNALS, _HANGUP)
-    before = {number: signal.signal(number, on_signal) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

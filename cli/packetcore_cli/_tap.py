@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 from packetcore import Address, Malformed, Packet, encode
@@ -24,7 +24,7 @@ from packetcore_cli._framings import check_limit
 from packetcore_cli._lines import Line, Lines, writers
 from packetcore_cli._log import NOTES_LOGGED, log_to
 from packetcore_cli._record import recording
-from packetcore_cli._serve import HEARING, Impatient, heard
+from packetcore_cli._signals import Impatient, heard, next_signal
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, address_text, content_text, counted
 from packetcore_tap import DIRECTIONS, Direction, Ending, Fault, Impairments, Passed, Recorder, Seen, Tap, TapConnection
@@ -103,7 +103,7 @@ def tap(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
                 if args.interactive:
                     obey = partial(_obey, opened, args.direction, signals)
                     threading.Thread(target=_take_commands, args=(obey, printed), daemon=True).start()
-                _wait(signals)
+                next_signal(signals)
             printer.stopped(opened)
         except Impatient:
             logging.getLogger("packetcore_cli").warning("aborted by a second signal")
@@ -224,15 +224,6 @@ def _open(args: argparse.Namespace, observer: Observer, recorder: Recorder | Non
         raise Failure(str(error)) from None
     except OSError as error:
         raise Failure(f"cannot tap: {error.strerror or error}") from None
-
-
-def _wait(signals: SimpleQueue[int]) -> None:
-    while True:
-        try:
-            signals.get(timeout=HEARING)
-        except Empty:
-            continue
-        return
 
 
 def _take_commands(obey: Callable[[list[str]], str], out: Lines) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from enum import Enum
 from multiprocessing.connection import Connection
@@ -33,10 +33,11 @@ class Ask(Enum):
     ABORT = "end at once"
 
 
-Told = tuple[Tell, EndpointStats | None]
+Message = tuple[Tell, EndpointStats | None]
+"""What a worker sends: what it says, and its counters where they are part of it."""
 
 
-def worker_text(index: int, descriptor: int, sockets: list[socket.socket]) -> str:
+def worker_text(index: int, descriptor: int, sockets: Sequence[socket.socket]) -> str:
     """What `--as-worker` is given: the worker's number, its end of the pipe, and what it serves on."""
     return f"{index}:{descriptor}:{','.join(str(sock.fileno()) for sock in sockets)}"
 
@@ -54,7 +55,7 @@ class Worker:
         args.host = args.port = args.fd = None  # they were the parent's
         self.index = int(index)
         self.sockets = [opened.enter_context(socket_of(int(each))) for each in sockets.split(",")]
-        self._pipe: Connection[Told, Ask] = Connection(int(descriptor))
+        self._pipe: Connection[Message, Ask] = Connection(int(descriptor))
         self._sending = threading.Lock()
         self._may_serve = threading.Event()
         self._read: Callable[[], EndpointStats] | None = None
