@@ -166,8 +166,11 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_1(
         ("send 127.0.0.1 --id 1", "the following arguments are required: PORT"),
         ("send 127.0.0.1 http --id 1", "argument PORT: 'http' is not an integer"),
         ("serve --idle-timeout soon", "argument --idle-timeout: 'soon' is not a number of seconds"),
-        ("serve --tls-key key.pem", "--tls-key needs --tls-cert (see packetcore serve --help)"),
-        ("serve --metrics-host ::1", "--metrics-host needs --metrics-port (see packetcore serve --help)"),
+        ("serve --tls-key key.pem", "argument --tls-key: needs argument --tls-cert (see packetcore serve --help)"),
+        (
+            "serve --metrics-host ::1",
+            "argument --metrics-host: needs argument --metrics-port (see packetcore serve --help)",
+        ),
         ("serve --log xml", "argument --log/--log-format: invalid choice: 'xml'"),
         ("serve --udp --tls-cert cert.pem", "argument --tls-cert: not allowed with argument --udp"),
         ("serve --udp --tls-key key.pem", "argument --tls-key: not allowed with argument --udp"),
@@ -480,6 +483,20 @@ def test_a_demo_that_goes_wrong_says_what_did_not_happen(
     monkeypatch.setattr(_stage.Witness, "packet_received", Handler.packet_received)
     assert main(["demo"]) == 1
     assert capsys.readouterr().err == "packetcore: demo: the server saw no Packet within 0.2 s\n"
+
+
+def test_ctrl_c_while_the_command_is_still_being_imported_leaves_no_traceback() -> None:
+    impatient = (
+        "import sys\n"
+        "class Impatient:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'packetcore_cli._parser': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+        "from packetcore_cli.__main__ import main\n"
+        "sys.exit(main(['transports']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", impatient], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_an_interrupted_demo_ends_without_a_traceback() -> None:

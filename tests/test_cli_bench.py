@@ -177,6 +177,14 @@ def test_a_server_that_does_not_do_its_part_is_told(run: Run, serve: Serve, unus
     assert err == f"packetcore: 2 connections of 2 to {':'.join(closing)} ended before the time: closed by the server"
 
 
+def test_over_udp_it_ends_where_what_was_sent_is_refused_and_other_sockets_wait_for_nothing(
+    run: Run, unused_port: int
+) -> None:
+    code, measured, err = run("127.0.0.1", unused_port, "--udp", "--packets", "1")
+    assert (code, measured) == (1, None)
+    assert err == f"packetcore: cannot send to 127.0.0.1:{unused_port}: Connection refused"
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [

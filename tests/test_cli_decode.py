@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from packetcore_cli._framed import FrameSpans, frame_spans
 from packetcore_cli._framings import framing_named
 from packetcore_conformance.strategies import chunked, streams
 from packetcore_tap import CaptureWriter, Side
+from packetcore_tap._pcapng import interface_description
 
 COMMAND = [sys.executable, "-m", "packetcore_cli"]
 DEADLINE = 30.0
@@ -73,6 +75,40 @@ def test_each_event_is_a_line_of_json_with_its_place(run: Run, tmp_path: Path) -
     ]
     code, out, _ = run("--json", "--framing", "slip", SLIP().encode(b"frame").hex())
     assert json.loads(out) == {"at": 0, "frame": b"frame".hex()}
+
+
+@pytest.mark.parametrize(
+    ("content", "printed"),
+    [(HELLO.hex().encode(), [{"at": 1} | HELLO_JSON]), (capture(("datagram", Side.CLIENT, HELLO)), [HELLO_JSON])],
+    ids=["hex", "capture"],
+)
+def test_a_pipe_with_a_name_is_read_once_and_to_its_end(content: bytes, printed: list[dict[str, object]]) -> None:
+    """As a shell gives it for <(a command); what was read of it is not there a second time."""
+    reading, writing = os.pipe()
+    os.write(writing, content)
+    os.close(writing)
+    command = [*COMMAND, "decode", "--json", f"/dev/fd/{reading}"]
+    done = subprocess.run(command, capture_output=True, text=True, pass_fds=[reading], timeout=DEADLINE, check=False)
+    os.close(reading)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [{name: each[name] for name in ("at", "packet") if name in each} for each in found if "packet" in each] == (
+        printed
+    )
+
+
+@pytest.mark.parametrize("seconds", [2**62, -(2**62)])
+def test_a_time_that_no_clock_tells_is_shown_all_the_same(run: Run, tmp_path: Path, seconds: int) -> None:
+    content = capture(("datagram", Side.CLIENT, HELLO))
+    # if_tsoffset, of the interface of what somebody between the two has captured: seconds that are added.
+    description = interface_description("packetcore tap")
+    offset = struct.pack("<HHq", 14, 8, seconds)
+    moved = description[:-8] + offset + description[-8:-4] + struct.pack("<I", len(description) + len(offset))
+    moved = moved[:4] + moved[-4:] + moved[8:]
+    (tmp_path / "field.pcapng").write_bytes(content.replace(description, moved))
+    code, out, err = run(tmp_path / "field.pcapng")
+    assert (code, err) == (0, "")
+    assert [line.split("  ")[0][:9] for line in out.splitlines() if " packet " in line] == ["??:??:??."]
 
 
 def test_check_tells_by_the_exit_code_whether_all_is_well(run: Run, tmp_path: Path) -> None:

@@ -176,10 +176,10 @@ def test_a_server_without_tls_has_nothing_to_reload_and_lives_on(options: tuple[
 def test_options_need_each_other(certificates: Certificates) -> None:
     path = str(certificates.server.certificate)
     for options, says in (
-        (("--tls-key", path), "--tls-key needs --tls-cert"),
-        (("--tls-client-ca", path), "--tls-client-ca needs --tls-cert"),
-        (("--tls-sni", "meters.example", path, path), "--tls-sni needs --tls-cert"),
-        (("--tls-cert", path, "--tls-crl", path), "--tls-crl needs --tls-client-ca"),
+        (("--tls-key", path), "argument --tls-key: needs argument --tls-cert"),
+        (("--tls-client-ca", path), "argument --tls-client-ca: needs argument --tls-cert"),
+        (("--tls-sni", "meters.example", path, path), "argument --tls-sni: needs argument --tls-cert"),
+        (("--tls-cert", path, "--tls-crl", path), "argument --tls-crl: needs argument --tls-client-ca"),
         (("--udp", "--tls-cert", path), "argument --tls-cert: not allowed with argument --udp"),
     ):
         assert failing(*options) == (2, f"packetcore: {says} (see packetcore serve --help)")

@@ -14,6 +14,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +22,9 @@ from packetcore import Packet
 from packetcore_cli._failure import Failure, WrongUsage, reason_of
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+LOOPBACK = "127.0.0.1"
+"""Where servers are and listen unless asked otherwise: on this machine alone."""
 
 LONGEST_WAIT = 1e9
 """Seconds, some 30 years: more than that and a runtime's timer may overflow."""
@@ -73,6 +77,32 @@ def port(text: str) -> int:
     return value
 
 
+def target_port(text: str) -> int:
+    """A port where somebody listens. What the system says of 0 is obscure."""
+    value = port(text)
+    if value == 0:
+        raise Failure("port=0 is out of range 1 to 65535")
+    return value
+
+
+def address(text: str) -> tuple[str, int]:
+    """PORT of this machine, HOST:PORT or [HOST]:PORT."""
+    found = re.fullmatch(r"(?:\[([^\]]+)\]:|([^:\[\]]+):|:)?(\d+)", text)
+    if found is None:
+        hint = ": an IPv6 address stands in brackets" if text.count(":") > 1 else ""
+        raise argparse.ArgumentTypeError(f"{text!r} is none of PORT, HOST:PORT and [HOST]:PORT{hint}")
+    bracketed, host, its_port = found.groups()
+    return bracketed or host or LOOPBACK, port(its_port)
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Where a server is: HOST:PORT or [HOST]:PORT."""
+    if not text.rpartition(":")[0]:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    host, its_port = address(text)
+    return host, target_port(str(its_port))
+
+
 def direction(text: str) -> str:
     """A way through a tap, or both."""
     if text not in ("to-server", "to-client", "both"):
@@ -92,12 +122,7 @@ def seconds(name: str) -> Callable[[str], float]:
     """A time to wait, called by its name where it is out of range."""
 
     def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if math.isnan(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+        value = _float(text, "is not a number of seconds")
         if not 0 <= value <= LONGEST_WAIT:
             raise Failure(f"{name}={text} is out of range 0 to {LONGEST_WAIT:.0f} seconds")
         return value
@@ -105,27 +130,11 @@ def seconds(name: str) -> Callable[[str], float]:
     return parse
 
 
-def host_and_port(text: str) -> tuple[str, int]:
-    """HOST:PORT, an IPv6 host in brackets."""
-    host, colon, its_port = text.rpartition(":")
-    if not colon or not host.strip("[]"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
-    value = port(its_port)
-    if value == 0:
-        raise Failure("port=0 is out of range 1 to 65535")
-    return host.strip("[]"), value
-
-
 def speed(text: str) -> float:
     """How many times as fast; "max" for as fast as can be."""
     if text == "max":
         return math.inf
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if math.isnan(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor max")
+    value = _float(text, "is neither a number nor max")
     if not 1e-6 <= value <= 1e6:
         raise Failure(f"speed={text} is out of range 0.000001 to 1000000, or max")
     return value
@@ -187,19 +196,6 @@ def hex_or_path(words: list[str]) -> bytes | str:
     return text
 
 
-def refuse_with_udp(args: argparse.Namespace, *options: str) -> None:
-    """Options that make sense over TCP only.
-
-    Raises:
-        WrongUsage: one of them and `--udp` are given.
-    """
-    for option in options:
-        if args.udp and getattr(args, option.lstrip("-").replace("-", "_")):
-            raise WrongUsage(
-                f"argument {option}: not allowed with argument --udp (see packetcore {args.command} --help)"
-            )
-
-
 def add_packet_options(parser: argparse.ArgumentParser, *, or_frame: bool = False) -> None:
     """The options that say what a packet holds, `None` without one; or else what a frame does."""
     text = "0 to 65535; 0x.. is hex" + ("; needed without --framing" if or_frame else "")
@@ -232,6 +228,14 @@ def packet_of(args: argparse.Namespace) -> Packet:
         return Packet(args.id, payload, type=args.type or 0, count=1 if args.count is None else args.count)
     except ValueError as error:
         raise Failure(str(error)) from None
+
+
+def _float(text: str, wrong: str) -> float:
+    with suppress(ValueError):
+        value = float(text)
+        if not math.isnan(value):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} {wrong}")
 
 
 def _shortened(text: str, limit: int = 60) -> str:

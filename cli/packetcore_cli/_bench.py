@@ -17,16 +17,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from packetcore import TLS, Decoder, Packet, encode
+from packetcore import Decoder, Packet, encode
 from packetcore.framings import Framing
-from packetcore_cli._arguments import payload_of, refuse_with_udp
-from packetcore_cli._drivers import checked
-from packetcore_cli._failure import Failure, WrongUsage
-from packetcore_cli._framings import check_limit, refuse_with_framing
+from packetcore_cli._arguments import payload_of
+from packetcore_cli._failure import Failure
+from packetcore_cli._framings import FRAMED, check_limit
 from packetcore_cli._load import Run
 from packetcore_cli._measured import Decoding, Histogram, Load, Measured
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import address_text, counted
+from packetcore_cli._tls import client_tls
+from packetcore_cli._usage import refuse, refuse_beside
 
 CONNECTIONS, IN_FLIGHT, SIZE, SECONDS = 10, 1, 64, 5.0
 """What is done unless asked otherwise: little enough for any server."""
@@ -81,11 +82,10 @@ def bench(args: argparse.Namespace, out: Terminal) -> int:
 
 
 def _load(args: argparse.Namespace) -> Load:
-    refuse_with_udp(args, "--tls", "--tls-ca")
-    refuse_with_framing(args, "--id", "--type")
+    refuse_beside(args, "--udp", "--tls", "--tls-ca")
+    refuse_beside(args, "--framing", "--id", "--type", why=FRAMED)
+    refuse_beside(args, "--rate", "--in-flight")
     check_limit(args.framing, args.max_payload)
-    if args.port == 0:
-        raise Failure("port=0 is out of range 1 to 65535")
     for name, most in MOST.items():
         value = getattr(args, name)
         if value is not None and not 1 <= value <= most:
@@ -94,8 +94,6 @@ def _load(args: argparse.Namespace) -> Load:
         number = getattr(args, name)
         if number is not None and not 0 < number <= most_of:
             raise Failure(f"{name}={number:g} is out of range above 0 to {most_of:g}")
-    if args.rate is not None and args.in_flight is not None:
-        raise WrongUsage("argument --in-flight: not allowed with argument --rate (see packetcore bench --help)")
     if args.udp and (args.in_flight or 1) > 1:
         raise Failure(f"in_flight={args.in_flight} is not possible over UDP, where replies overtake each other")
     if not args.timeout:
@@ -104,9 +102,7 @@ def _load(args: argparse.Namespace) -> Load:
         frame, new_decoder = _spoken(args, args.framing)
     except ValueError as error:
         raise Failure(str(error)) from None
-    context = None
-    if args.tls or args.tls_ca:
-        context = checked(TLS(authority=args.tls_ca), server_side=False).context(server_side=False)
+    tls = client_tls(args)
     return Load(
         args.server,
         args.port,
@@ -119,7 +115,7 @@ def _load(args: argparse.Namespace) -> Load:
         seconds=args.seconds or (SECONDS if args.packets is None else MOST_SECONDS),
         count=args.packets,
         timeout=args.timeout,
-        tls=context,
+        tls=None if tls is None else tls.context(server_side=False),
         udp=args.udp,
     )
 
@@ -128,7 +124,7 @@ def _spoken(args: argparse.Namespace, framing: Framing | None) -> tuple[bytes, C
     """The frame to send, and what makes decoders of what comes."""
     given = any(getattr(args, name) is not None for name in ("data", "hex", "file"))
     if given and args.size is not None:
-        raise WrongUsage("argument --size: not allowed with a payload that is given (see packetcore bench --help)")
+        refuse(args, "--size", "not allowed with a payload that is given")
     size = SIZE if args.size is None else args.size
     if not 0 <= size <= args.max_payload:
         raise Failure(f"size={size} is out of range 0 to max_payload={args.max_payload}")

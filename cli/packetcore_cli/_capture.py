@@ -76,6 +76,30 @@ def opened(path: str) -> Iterator[BinaryIO]:
         yield file
 
 
+class Following:
+    """A file of which something was read already: that, then the rest. A pipe cannot be opened once more.
+
+    Args:
+        head: what was read.
+        file: the rest.
+    """
+
+    def __init__(self, head: bytes, file: Readable) -> None:
+        self._head = head
+        self._file = file
+
+    def read(self, size: int, /) -> bytes:
+        """Some bytes, at most so many; none at the end."""
+        head, self._head = self._head[:size], self._head[size:]
+        return head or self._file.read(size)
+
+
+@contextmanager
+def given(file: Readable) -> Iterator[Readable]:
+    """A file that is open already, and is closed by who opened it."""
+    yield file
+
+
 @dataclass
 class _Said:
     """What one side has said until now: all of it, or as much as a dump shows."""

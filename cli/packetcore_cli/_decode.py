@@ -7,20 +7,20 @@ import argparse
 import json
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
-from io import BytesIO
 
 from packetcore import Malformed
 from packetcore_cli._annotate import Span, Spans
-from packetcore_cli._arguments import file_bytes, hex_or_path, parse_hex
-from packetcore_cli._capture import Capture, opened, show
+from packetcore_cli._arguments import hex_or_path, parse_hex
+from packetcore_cli._capture import Capture, Following, given, opened, show
 from packetcore_cli._dump import EventList, dump
-from packetcore_cli._failure import Failure, WrongUsage
+from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._framed import FrameSpans
 from packetcore_cli._framings import check_limit
 from packetcore_cli._growing import Growing
 from packetcore_cli._terminal import Terminal
+from packetcore_cli._usage import refuse
 from packetcore_tap import Readable, as_json, event_fields, is_capture
 
 HEAD = 4
@@ -43,32 +43,25 @@ def decode(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     """
     check_limit(args.framing, args.max_payload)
     source = hex_or_path(args.source)
-    try:
-        if args.follow:
-            malformed = _follow(source, args, out, err)
-        elif isinstance(source, str):
-            malformed = _decode_file(source, args, out, err)
-        else:
-            malformed = _decode_bytes(source, args, out)
-    except ValueError as error:
-        raise Failure(str(error)) from None
+    if args.follow:
+        malformed = _follow(source, args, out, err)
+    elif isinstance(source, str):
+        malformed = _decode_file(source, args, out, err)
+    else:
+        malformed = _decode_bytes(source, args, out)
     return 1 if args.check and malformed else 0
 
 
 def _decode_file(path: str, args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
-    if path == "-":
-        content = file_bytes(path)
-        if is_capture(content[:HEAD]):
-            return _decode_capture(Capture(args, path, partial(_given, BytesIO(content))), out, with_dump=True)
-    else:
-        with opened(path) as file:
-            try:
-                head = file.read(HEAD)
-            except OSError:  # it is a directory, for instance: told below
-                head = b""
+    with opened(path) as file:
+        try:
+            head = file.read(HEAD)
+            if not is_capture(head):
+                content = head + file.read()
+        except OSError as error:
+            raise Failure(f"cannot read {path!r}: {reason_of(error)}") from None
         if is_capture(head):  # which may be larger than the memory is
-            return _decode_capture(Capture(args, path, partial(opened, path)), out, with_dump=True)
-        content = file_bytes(path)
+            return _decode_capture(Capture(args, path, partial(given, Following(head, file))), out, with_dump=True)
     if not HEX.fullmatch(content):
         return _decode_bytes(content, args, out)
     try:
@@ -82,7 +75,7 @@ def _decode_file(path: str, args: argparse.Namespace, out: Terminal, err: Termin
 
 def _decode_bytes(data: bytes, args: argparse.Namespace, out: Terminal) -> int:
     if args.only is not None:
-        raise WrongUsage("argument --only: needs a capture (see packetcore decode --help)")
+        refuse(args, "--only", "needs a capture")
     view = _View(args, out)
     if not args.json:
         dump(out, data, max_payload=args.max_payload, framing=args.framing)
@@ -139,16 +132,16 @@ class _View:
 
 def _follow(source: bytes | str, args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     if isinstance(source, bytes):
-        raise WrongUsage("argument --follow: needs a file or standard input (see packetcore decode --help)")
+        refuse(args, "--follow", "needs a file or standard input")
     malformed = 0
     with closing(Growing(source, lambda text: err.line(f"packetcore: {text}"), out.check_reader)) as growing:
         for stream in growing.streams():
             head = b""
             while len(head) < HEAD and is_capture(head, so_far=True) and (more := stream.read(HEAD - len(head))):
                 head += more
-            following = _Following(head, stream)
+            following = Following(head, stream)
             if is_capture(head):
-                capture = Capture(args, source, partial(_given, following))
+                capture = Capture(args, source, partial(given, following))
                 malformed += _decode_capture(capture, out, with_dump=False)
             else:
                 malformed += _follow_bytes(following, args, out)
@@ -191,20 +184,3 @@ def _hex_line(line: bytes) -> bytes:
         return parse_hex(text)
     except ValueError as error:
         raise Failure(f"wrong hex {text[:60]!r}: {error}") from None
-
-
-class _Following:
-    """What was read of a file already, then the rest."""
-
-    def __init__(self, head: bytes, file: Readable) -> None:
-        self._head = head
-        self._file = file
-
-    def read(self, size: int, /) -> bytes:
-        head, self._head = self._head[:size], self._head[size:]
-        return head or self._file.read(size)
-
-
-@contextmanager
-def _given(file: Readable) -> Iterator[Readable]:
-    yield file

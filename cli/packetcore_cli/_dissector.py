@@ -7,9 +7,9 @@ import argparse
 import json
 from importlib.resources import files
 
-from packetcore import Config, Reason
+from packetcore import Reason
 from packetcore_cli import __version__
-from packetcore_cli._failure import Failure
+from packetcore_cli._framings import check_limit
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._wire import ESCAPE, ESCAPED, FIELDS, FLAG, HEADER_SIZE
 
@@ -28,14 +28,9 @@ def dissector(args: argparse.Namespace, out: Terminal) -> int:
     """Print it.
 
     Raises:
-        Failure: a port or the longest payload is out of its range.
+        Failure: the longest payload is out of its range.
     """
-    if 0 in (args.port or ()):
-        raise Failure("port=0 is out of range 1 to 65535")
-    try:
-        Config(max_payload=args.max_payload)
-    except ValueError as error:
-        raise Failure(str(error)) from None
+    check_limit(None, args.max_payload)
     for line in dissector_text(args.port or [], args.max_payload).splitlines():
         out.line(line)
     return 0

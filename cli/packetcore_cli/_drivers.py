@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from packetcore import TLS, Driver, installed_transports, load_driver
+from packetcore import Driver, installed_transports, load_driver
 from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._terminal import Cell, Terminal
 
@@ -57,33 +56,6 @@ def running_driver(
         yield driver
     finally:
         driver.stop()
-
-
-def checked(tls: TLS, *, server_side: bool) -> TLS:
-    """The same, once each of its files was found and holds what it should."""
-    pairs = ((tls.certificate, tls.key), *tls.names.values())
-    parts = [TLS(certificate=certificate, key=key) for certificate, key in pairs]
-    parts += [TLS(authority=tls.authority), TLS(authority=tls.authority, crl=tls.crl)]
-    for part in parts:  # each by itself, so that what is wrong is told of its own files
-        _check(part, server_side=server_side)
-    try:
-        tls.check(server_side=server_side)
-    except ValueError as error:
-        raise Failure(str(error)) from None
-    return tls
-
-
-def _check(tls: TLS, *, server_side: bool) -> None:
-    paths = [path for path in (tls.certificate, tls.key, tls.crl or tls.authority) if path is not None]
-    for path in paths:  # TLS does not say which of them is missing
-        try:
-            Path(path).read_bytes()
-        except (OSError, ValueError) as error:
-            raise Failure(f"cannot read {path!r}: {reason_of(error)}") from None
-    try:
-        tls.context(server_side=server_side)
-    except OSError as error:
-        raise Failure(f"cannot use {' and '.join(map(repr, paths))} for TLS: {reason_of(error)}") from None
 
 
 def list_transports(out: Terminal) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from packetcore import Decoder
 from packetcore.framings import COBS, COBSR, HDLC, SLIP, ByteStuffing, Delimiter, FixedLength, Framing, LengthPrefix
-from packetcore_cli._failure import Failure, WrongUsage
+from packetcore_cli._failure import Failure
 
 DEFAULT = "fefd"
 """The format of `packetcore.Packet`, with its packets and not with frames."""
@@ -34,6 +35,9 @@ _FRAMINGS: dict[str, Framing] = {
 MOST = 0xFFFFFFFF
 """The largest SIZE and the largest `--max-payload`, in bytes."""
 
+FRAMED = ", whose frames have none"
+"""Why options that say what a packet holds do not go with `--framing`."""
+
 NAMES = ", ".join((DEFAULT, *_FRAMINGS, "fixed:SIZE"))
 """What there is, for people."""
 
@@ -60,13 +64,17 @@ def framing_named(text: str) -> Framing | None:
 
 
 def check_limit(framing: Framing | None, max_payload: int) -> None:
-    """Where there is a framing, `max_payload` is the longest frame.
+    """See that `max_payload` can be the longest payload, or where there is a framing the longest frame.
 
     Raises:
         Failure: no frame is that short, or it is out of range.
     """
     if framing is None:
-        return  # the default has limits of its own
+        try:
+            Decoder(max_payload=max_payload)
+        except ValueError as error:
+            raise Failure(str(error)) from None
+        return
     if not 1 <= max_payload <= MOST:
         raise Failure(f"max_payload={max_payload} is out of range 1 to {MOST} for frames")
     if isinstance(framing, FixedLength) and framing.size > max_payload:
@@ -76,17 +84,3 @@ def check_limit(framing: Framing | None, max_payload: int) -> None:
 def framing_options(framing: Framing | None) -> dict[str, Any]:
     """What a `Driver` is told of it: nothing of the default, which every adapter has."""
     return {} if framing is None else {"framing": framing}
-
-
-def refuse_with_framing(args: argparse.Namespace, *options: str) -> None:
-    """Options that say what a packet holds, which a frame does not.
-
-    Raises:
-        WrongUsage: one of them is given, and a framing other than the default.
-    """
-    for option in options:
-        if args.framing is not None and getattr(args, option.lstrip("-")) is not None:
-            raise WrongUsage(
-                f"argument {option}: not allowed with argument --framing, whose frames have none "
-                f"(see packetcore {args.command} --help)"
-            )

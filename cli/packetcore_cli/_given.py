@@ -6,7 +6,8 @@ import argparse
 import socket
 from contextlib import ExitStack
 
-from packetcore_cli._failure import Failure, WrongUsage
+from packetcore_cli._failure import Failure
+from packetcore_cli._usage import refuse
 from packetcore_sockets import has_inherited_sockets, inherited_sockets, socket_of
 
 MOST = 0x7FFFFFFF
@@ -29,7 +30,7 @@ def given_sockets(args: argparse.Namespace, opened: ExitStack) -> list[socket.so
         WrongUsage: `--fd` is given beside an address.
     """
     if args.fd is not None and (args.host is not None or args.port is not None):
-        raise WrongUsage("argument --fd: not allowed with arguments --host and --port (see packetcore serve --help)")
+        refuse(args, "--fd", "not allowed with arguments --host and --port")
     for descriptor in args.fd or ():
         if not 0 <= descriptor <= MOST:
             raise Failure(f"fd={descriptor} is out of range 0 to {MOST}")

@@ -284,7 +284,7 @@ class Run:
             self.measured.lost += 1
             if self._is_sending:
                 self._reopening.add(asyncio.ensure_future(self._go_on()))
-        if not self._is_sending and not self.measured.outstanding:
+        if not self._is_sending and not any(client.waiting for client in self._clients):
             self._finish()
 
     async def _go_on(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import socket
 import threading
@@ -12,7 +13,9 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 
 from packetcore import EndpointStats
+from packetcore_cli._arguments import LOOPBACK
 from packetcore_cli._failure import Failure, reason_of
+from packetcore_cli._log import log_event
 from packetcore_cli._text import address_text
 
 SCRAPE_TIMEOUT = 10.0
@@ -26,18 +29,21 @@ Read = Callable[[], Mapping[str, EndpointStats]]
 
 
 @contextmanager
-def metrics_served(read: Read, host: str, port: int) -> Iterator[str]:
-    """Serve metrics until the end of the block; gives their URL.
+def metrics_served(args: argparse.Namespace, read: Read) -> Iterator[None]:
+    """Serve metrics until the end of the block, if that was asked for, and log where.
 
     Args:
+        args: the command line.
         read: gives the counters.
-        host: the address to listen on.
-        port: 0 takes a free one.
 
     Raises:
         Failure: `prometheus-client` is missing, or the address cannot be listened on.
     """
+    if args.metrics_port is None:
+        yield
+        return
     handler = _new_handler(read)
+    host, port = args.metrics_host or LOOPBACK, args.metrics_port
     try:
         http = _HTTPServer(host, port, handler)
     except (OSError, UnicodeError) as error:
@@ -47,7 +53,9 @@ def metrics_served(read: Read, host: str, port: int) -> Iterator[str]:
         thread = threading.Thread(target=http.serve_forever, args=(0.1,), name="packetcore-metrics", daemon=True)
         thread.start()
         try:
-            yield f"http://{address_text(http.socket.getsockname())}/metrics"
+            url = f"http://{address_text(http.socket.getsockname())}/metrics"
+            log_event("metrics", f"metrics on {url}", url=url)
+            yield
         finally:
             http.shutdown()
             thread.join()

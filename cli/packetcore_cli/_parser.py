@@ -14,6 +14,7 @@ from packetcore_cli._arguments import (
     RawHelp,
     add_packet_options,
     add_payload_options,
+    address,
     direction,
     host_and_port,
     network,
@@ -21,6 +22,7 @@ from packetcore_cli._arguments import (
     port,
     seconds,
     speed,
+    target_port,
 )
 from packetcore_cli._bench import CONNECTIONS, IN_FLIGHT, SECONDS, SIZE
 from packetcore_cli._drivers import DEFAULT
@@ -32,7 +34,7 @@ from packetcore_cli._log import LOG_FORMS
 from packetcore_cli._record import KEEP as RECORD_KEEP
 from packetcore_cli._record import SIZE as RECORD_SIZE
 from packetcore_cli._serial import BAUDRATE, Replaces
-from packetcore_cli._tap import ACTIONS, address, point
+from packetcore_cli._tap import ACTIONS, point
 from packetcore_tap import MIN_BYTES
 
 DEFAULTS = Config()
@@ -145,7 +147,7 @@ def new_parser() -> Parser:
 
     send = command("send", "send one packet, or with --framing one frame, and print the replies")
     host = send.add_argument("server", metavar="HOST", help="where the server is")
-    its_port = send.add_argument("port", type=port, metavar="PORT", help="its port")
+    its_port = send.add_argument("port", type=target_port, metavar="PORT", help="its port")
     text = "send on this serial line, such as /dev/ttyUSB0, in place of HOST and PORT"
     send.add_argument("--serial", action=Replaces, replaced=(host, its_port), metavar="DEV", help=text)
     _add_baudrate(send)
@@ -205,7 +207,7 @@ def new_parser() -> Parser:
 
     dissector = command("dissector", "print a dissector of packets for Wireshark, in Lua")
     text = 'be for this port of TCP and UDP; may be given again; without it, Wireshark\'s "Decode As" says where'
-    dissector.add_argument("--port", type=port, action="append", metavar="N", help=text)
+    dissector.add_argument("--port", type=target_port, action="append", metavar="N", help=text)
     _add_max_payload(dissector)
 
     _add_bench_options(
@@ -240,7 +242,7 @@ TAP_EXAMPLES = """examples:
 
 def _add_bench_options(bench: Parser) -> None:
     bench.add_argument("server", metavar="HOST", help="where the server is")
-    bench.add_argument("port", type=port, metavar="PORT", help="its port")
+    bench.add_argument("port", type=target_port, metavar="PORT", help="its port")
     text = f"how many at a time (default {CONNECTIONS})"
     bench.add_argument("--connections", type=number, default=CONNECTIONS, metavar="N", help=text)
     text = f"packets on each connection that wait for a reply, before another is sent (default {IN_FLIGHT})"

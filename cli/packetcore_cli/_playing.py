@@ -14,12 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from packetcore import TLS, Malformed, Packet
+from packetcore import Malformed, Packet
 from packetcore.framings import Framing
-from packetcore_cli._drivers import checked
 from packetcore_cli._failure import reason_of
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import address_text, counted
+from packetcore_cli._tls import client_tls
 from packetcore_cli._told import event_cells
 from packetcore_tap import Chunk, Conversation, Ended, Events, Heard, Reset, Side, Told, as_json, differences
 
@@ -55,9 +55,8 @@ class Play:
             Failure: a file for TLS is not good.
         """
         host, port = args.to
-        context: ssl.SSLContext | None = None
-        if args.tls or args.tls_ca:
-            context = checked(TLS(authority=args.tls_ca), server_side=False).context(server_side=False)
+        tls = client_tls(args)
+        context = None if tls is None else tls.context(server_side=False)
         speed = 1.0 if args.speed is None else args.speed
         timeout = TIMEOUT if args.timeout is None else args.timeout
         return cls(host, port, speed, timeout, context, args.framing, args.max_payload)
@@ -99,8 +98,9 @@ def play(how: Play, heard: Sequence[Heard], out: Terminal, err: Terminal) -> int
             out.line("  now       ", each.other or "nothing more")
     said, replies = sum(part.chunks for part in parts), sum(len(part.replies) for part in parts)
     text = f"{counted(len(parts), 'conversation')}, {counted(said, 'chunk')} sent, {replies} replies: "
-    verdict = f"{differing} with other replies than recorded" if differing else "as recorded"
-    out.line((text + verdict + (f", {len(failures)} failed" if failures else ""), "bold"))
+    amiss = [(differing, "with other replies than recorded"), (len(failures), "failed")]
+    verdict = ", ".join(f"{number} {what}" for number, what in amiss if number) or "as recorded"
+    out.line((text + verdict, "bold"))
     return 1 if differing or failures else 0
 
 

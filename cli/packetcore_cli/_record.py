@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from packetcore import Config
-from packetcore_cli._failure import Failure, WrongUsage, reason_of
+from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._log import log_event
 from packetcore_cli._text import counted
+from packetcore_cli._usage import need
 from packetcore_tap import Recorder
 
 SIZE = 64 << 20
@@ -38,9 +39,7 @@ def recording(args: argparse.Namespace) -> Iterator[Recorder | None]:
         WrongUsage: there are limits, and nothing to record.
     """
     if args.record is None:
-        for option, value in (("--record-size", args.record_size), ("--record-keep", args.record_keep)):
-            if value is not None:
-                raise WrongUsage(f"argument {option}: needs argument --record (see packetcore {args.command} --help)")
+        need(args, "--record", "--record-size", "--record-keep")
         yield None
         return
     size = SIZE if args.record_size is None else args.record_size

@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 
 from packetcore import Malformed
-from packetcore_cli._capture import Capture, opened, show
-from packetcore_cli._failure import Failure, WrongUsage, reason_of
+from packetcore_cli._capture import Capture, Following, given, opened, show
+from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._framings import check_limit
 from packetcore_cli._playing import Play, play
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import counted
+from packetcore_cli._usage import need
 from packetcore_tap import Chunk, Difference, Heard, Shrinking, as_json, capture_of, differences, events
 
 SHOWN = 10
@@ -35,56 +36,57 @@ def replay(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     """
     _check(args)
     recording = Capture(args, args.file, partial(opened, args.file))
-    try:
-        if args.shrink is not None:
-            code = _shrink(recording, args, out, err)
-        elif args.to is not None:
-            code = play(Play.of(args), list(recording), out, err)
-        elif args.compare is not None:
-            code = _compare(recording, args, out)
-        elif args.json:
-            for told in recording.events():
-                out.line(as_json(told))
-            code = 0
-        else:
-            show(recording, out, with_dump=args.dump)
-            code = 0
-    except ValueError as error:
-        raise Failure(str(error)) from None
+    code = 0
+    if args.shrink is not None:
+        code = _shrink(recording, args, out, err)
+    elif args.to is not None:
+        code = play(Play.of(args), list(recording), out, err)
+    elif args.compare is not None:
+        code = _compare(recording, args, out)
+    elif args.json:
+        for told in recording.events():
+            out.line(as_json(told))
+    else:
+        show(recording, out, with_dump=args.dump)
     if recording.error is not None:
         raise Failure(f"{recording.error}: what came before is whole")
     return code
 
 
 def _check(args: argparse.Namespace) -> None:
-    for option, needed in (("--fails", "--shrink"), ("--speed", "--to"), ("--timeout", "--to")):
-        if getattr(args, option[2:]) is not None and getattr(args, needed[2:]) is None:
-            raise WrongUsage(f"argument {option}: needs argument {needed} (see packetcore replay --help)")
-    if (args.tls or args.tls_ca) and args.to is None:
-        raise WrongUsage("argument --tls: needs argument --to (see packetcore replay --help)")
+    need(args, "--shrink", "--fails")
+    need(args, "--to", "--speed", "--timeout", "--tls", "--tls-ca")
     check_limit(args.framing, args.max_payload)
 
 
 def _compare(recording: Capture, args: argparse.Namespace, out: Terminal) -> int:
-    with opened(args.compare) as file:
-        is_text = file.read(1) == b"{"
-    if is_text:
-        theirs: Iterable[str] = Path(args.compare).read_text(encoding="utf-8").splitlines()
-        try:
-            differences((), theirs)
-        except ValueError as error:
-            raise Failure(f"{args.compare!r} has no events: {error}") from None
-    else:
-        other = Capture(args, args.compare, partial(opened, args.compare))
-        theirs = list(map(as_json, other.events()))
-        if other.error is not None:
-            raise Failure(str(other.error))
+    theirs = _events_of(args.compare, args)
     ours = list(map(as_json, recording.events()))
     found = differences(theirs, ours)
     _show_differences(found, out, args.compare, recording.name)
     if not found:
         out.line((f"the same {counted(len(ours), 'event')} in both", "green"))
     return 1 if found else 0
+
+
+def _events_of(path: str, args: argparse.Namespace) -> list[str]:
+    """The events that another recording comes to, or that `--json` has printed of it."""
+    with opened(path) as file:
+        try:
+            head = file.read(1)
+            if head == b"{":
+                lines = (head + file.read()).decode().splitlines()
+                differences((), lines)
+                return lines
+        except OSError as error:
+            raise Failure(f"cannot read {path!r}: {reason_of(error)}") from None
+        except ValueError as error:
+            raise Failure(f"{path!r} has no events: {error}") from None
+        other = Capture(args, path, partial(given, Following(head, file)))
+        told = list(map(as_json, other.events()))
+    if other.error is not None:
+        raise Failure(str(other.error))
+    return told
 
 
 def _show_differences(found: Sequence[Difference], out: Terminal, one: str, other: str) -> None:
@@ -110,6 +112,7 @@ def _shrink(recording: Capture, args: argparse.Namespace, out: Terminal, err: Te
             _write(args.shrink, shrinking.best)
     except KeyboardInterrupt:
         is_cut_short = True
+        _write(args.shrink, shrinking.best)  # which may be what was interrupted
     text = f"{_size(heard)} became {_size(shrinking.best)} after {counted(shrinking.tries, 'run')}"
     out.line(text, "  ", (args.shrink, "bold"))
     if is_cut_short:

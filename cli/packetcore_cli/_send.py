@@ -21,13 +21,15 @@ from packetcore import (
     encode,
 )
 from packetcore.framings import Framing
-from packetcore_cli._arguments import packet_of, payload_of, refuse_with_udp
-from packetcore_cli._drivers import checked, running_driver
-from packetcore_cli._failure import Failure, WrongUsage, reason_of
-from packetcore_cli._framings import check_limit, framing_options, refuse_with_framing
+from packetcore_cli._arguments import packet_of, payload_of
+from packetcore_cli._drivers import running_driver
+from packetcore_cli._failure import Failure, reason_of
+from packetcore_cli._framings import FRAMED, check_limit, framing_options
 from packetcore_cli._serial import open_line
 from packetcore_cli._terminal import Cell, Terminal
 from packetcore_cli._text import Content, address_text, content_text, malformed_text
+from packetcore_cli._tls import client_tls
+from packetcore_cli._usage import need, refuse_beside
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a server gets to close in turn, once all it was asked for has come."""
@@ -66,13 +68,10 @@ class Reporter(Handler[Content]):
 def send(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     """Send the packet or frame and print replies, until `--replies` of them came, the peer closed or
     nothing happened for `--timeout` seconds."""
-    refuse_with_udp(args, "--tls", "--tls-ca")
-    if args.broadcast and not args.udp:
-        raise WrongUsage("argument --broadcast: needs argument --udp (see packetcore send --help)")
-    refuse_with_framing(args, "--id", "--type", "--count")
+    refuse_beside(args, "--udp", "--tls", "--tls-ca")
+    need(args, "--udp", "--broadcast")
+    refuse_beside(args, "--framing", "--id", "--type", "--count", why=FRAMED)
     packet = packet_of(args) if args.framing is None else payload_of(args)
-    if args.port == 0:
-        raise Failure("port=0 is out of range 1 to 65535")  # the system's own words for it are obscure
     if args.replies < 0:
         raise Failure(f"replies={args.replies} must be at least 0")
     check_limit(args.framing, args.max_payload)
@@ -87,7 +86,7 @@ def send(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     except ValueError as error:
         raise Failure(str(error)) from None
     sent = _encoded(packet, args.framing, config.max_payload)
-    tls = checked(TLS(authority=args.tls_ca), server_side=False) if args.tls or args.tls_ca else None
+    tls = client_tls(args)
     needed = {"tls": tls is not None, "udp": args.udp, "serial": args.serial is not None}
     transport = running_driver(args.transport, framing=args.framing is not None, **needed)
     with transport as driver:

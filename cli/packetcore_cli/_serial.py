@@ -14,7 +14,7 @@ from typing import Any
 
 from packetcore import Config, Driver, Handler, Session
 from packetcore_cli._drivers import running_driver
-from packetcore_cli._failure import Failure, WrongUsage, reason_of
+from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._framings import check_limit, framing_options
 from packetcore_cli._lines import Lines, writers
 from packetcore_cli._log import log_event, log_to
@@ -23,6 +23,7 @@ from packetcore_cli._serve import app_of, application_of, config_of, log_stopped
 from packetcore_cli._signals import HEARING, Impatient, heard, next_signal
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import Content
+from packetcore_cli._usage import need, refuse, refuse_beside
 
 BAUDRATE = 115200
 """Bits a second, unless told otherwise."""
@@ -63,17 +64,10 @@ def check_serial(args: argparse.Namespace) -> None:
     Raises:
         WrongUsage: there is.
     """
-    hint = f"(see packetcore {args.command} --help)"
-    if args.serial is None:
-        if args.baudrate is not None:
-            raise WrongUsage(f"argument --baudrate: needs argument --serial {hint}")
-        return
-    if getattr(args, "server", None) is not None:
-        raise WrongUsage(f"argument --serial: not allowed with HOST and PORT {hint}")
-    for option in _OF_NETWORKS:
-        value = getattr(args, option.lstrip("-").replace("-", "_"), None)
-        if value is not None and value is not False:
-            raise WrongUsage(f"argument {option}: not allowed with argument --serial {hint}")
+    need(args, "--serial", "--baudrate")
+    if args.serial is not None and getattr(args, "server", None) is not None:
+        refuse(args, "--serial", "not allowed with HOST and PORT")
+    refuse_beside(args, "--serial", *_OF_NETWORKS)
 
 
 def open_line(driver: Driver, args: argparse.Namespace, handler: Handler[Content], config: Config) -> Session[Content]:

@@ -7,37 +7,36 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 from packetcore import TLS, Config, Driver, EndpointStats, ServerBase, Session
 from packetcore_cli._app import App, Served
-from packetcore_cli._arguments import refuse_with_udp
+from packetcore_cli._arguments import LOOPBACK
 from packetcore_cli._drivers import running_driver
-from packetcore_cli._failure import Failure, WrongUsage, reason_of
+from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._framings import check_limit, framing_options
 from packetcore_cli._given import given_sockets
 from packetcore_cli._lines import Lines, writers
 from packetcore_cli._log import Log, log_event, log_to
-from packetcore_cli._metrics import SCRAPE_TIMEOUT, Read, metrics_served
+from packetcore_cli._metrics import SCRAPE_TIMEOUT, metrics_served
 from packetcore_cli._record import recorded
-from packetcore_cli._reload import TLS_OPTIONS, reload, tls_of
+from packetcore_cli._reload import reload
 from packetcore_cli._signals import HANGUP, HEARING, Impatient, heard, next_signal
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, Content, address_text, content_text, counted
+from packetcore_cli._tls import TLS_OPTIONS, server_tls
+from packetcore_cli._usage import need, refuse_beside
 from packetcore_cli._watchdog import watched
 from packetcore_cli._watching import live_terminal, watched_by_people
 from packetcore_cli._worker import Tell, Worker
 from packetcore_sockets import Notifier
 
 DEFAULTS = Config()
-
-LOOPBACK = "127.0.0.1"
-"""Where packets and metrics are served unless asked otherwise: for those on this machine."""
 
 
 class Echo(Log):
@@ -77,12 +76,11 @@ def serve(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
         NobodyReads: the other end of standard output was closed.
         OSError: standard output could not be written.
     """
-    refuse_with_udp(args, *TLS_OPTIONS, "--proxy-protocol")
-    if args.metrics_host is not None and args.metrics_port is None:
-        raise WrongUsage("--metrics-host needs --metrics-port (see packetcore serve --help)")
+    refuse_beside(args, "--udp", *TLS_OPTIONS, "--proxy-protocol")
+    need(args, "--metrics-port", "--metrics-host")
     check_limit(args.framing, args.max_payload)
     config = config_of(args)
-    tls = tls_of(args)
+    tls = server_tls(args)
     with ExitStack() as opened:
         worker = None if args.as_worker is None else Worker(args, opened)
         sockets = given_sockets(args, opened) if worker is None else worker.sockets
@@ -96,10 +94,9 @@ def app_of(args: argparse.Namespace, err: Terminal) -> App | None:
         Failure: see `App`.
         WrongUsage: it is given beside `--echo`.
     """
+    refuse_beside(args, "--echo", "--app")
     if args.app is None:
         return None
-    if args.echo:
-        raise WrongUsage("argument --app: not allowed with argument --echo (see packetcore serve --help)")
     return App(args.app, err if args.verbose else None)
 
 
@@ -162,8 +159,7 @@ def _serve(
                 if worker is not None:
                     worker.serves(read)
                 else:
-                    if args.metrics_port is not None:
-                        beside.enter_context(metrics_told(args, lambda: {"": read()}))
+                    beside.enter_context(metrics_served(args, lambda: {"": read()}))
                     url = beside.enter_context(watched_by_people(args, server, live, printed, err))
                     printed.put("listening on ", (where, "bold"))
                     if url is not None:
@@ -181,14 +177,6 @@ def _serve(
     if printed.error is not None:
         raise printed.error
     return 0
-
-
-@contextmanager
-def metrics_told(args: argparse.Namespace, read: Read) -> Iterator[None]:
-    """Serve metrics until the end of the block, and log where."""
-    with metrics_served(read, args.metrics_host or LOOPBACK, args.metrics_port) as url:
-        log_event("metrics", f"metrics on {url}", url=url)
-        yield
 
 
 def _may_serve(worker: Worker, signals: SimpleQueue[int]) -> bool:

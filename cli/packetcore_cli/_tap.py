@@ -15,11 +15,10 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from packetcore import Address, Malformed, Packet, encode
+from packetcore import Malformed, Packet, encode
 from packetcore.framings import Framing
-from packetcore_cli._arguments import refuse_with_udp
 from packetcore_cli._dump import dump_lines, malformed_lines
-from packetcore_cli._failure import Failure, WrongUsage, reason_of
+from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._framings import check_limit
 from packetcore_cli._lines import Line, Lines, writers
 from packetcore_cli._log import NOTES_LOGGED, log_to
@@ -27,6 +26,7 @@ from packetcore_cli._record import recording
 from packetcore_cli._signals import Impatient, heard, next_signal
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, address_text, content_text, counted
+from packetcore_cli._usage import need, refuse_beside
 from packetcore_tap import DIRECTIONS, Direction, Ending, Fault, Impairments, Passed, Recorder, Seen, Tap, TapConnection
 from packetcore_tap import TapObserver as Observer
 
@@ -63,18 +63,6 @@ def point(text: str) -> Point:
     return Point(bytes=int(size)) if size else Point(seconds=float(number) * (0.001 if unit == "ms" else 1))
 
 
-def address(text: str) -> Address:
-    """A place to listen or to connect to: PORT of this machine, HOST:PORT or [HOST]:PORT."""
-    found = re.fullmatch(r"(?:\[([^\]]+)\]:|([^:\[\]]+):|:)?(\d+)", text)
-    if found is None:
-        hint = ": an IPv6 address stands in brackets" if text.count(":") > 1 else ""
-        raise argparse.ArgumentTypeError(f"{text!r} is none of PORT, HOST:PORT and [HOST]:PORT{hint}")
-    bracketed, host, port = found.groups()
-    if int(port) > 65535:
-        raise Failure(f"port={port} is out of range 0 to 65535")
-    return bracketed or host or "127.0.0.1", int(port)
-
-
 def tap(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     """Stand between clients and a server until SIGINT or SIGTERM, or nobody reads what is printed.
 
@@ -83,11 +71,8 @@ def tap(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
         NobodyReads: the other end of standard output was closed.
         OSError: standard output could not be written.
     """
-    refuse_with_udp(args, "--cut", "--gap", "--merge")
-    if not args.udp:
-        for option in ("loss", "duplication"):
-            if getattr(args, option):
-                raise WrongUsage(f"argument --{option}: needs argument --udp (see packetcore tap --help)")
+    refuse_beside(args, "--udp", "--cut", "--gap", "--merge")
+    need(args, "--udp", "--loss", "--duplication")
     check_limit(args.framing, args.max_payload)
     if args.target[1] == 0:
         raise Failure("port=0 of TARGET is out of range 1 to 65535")

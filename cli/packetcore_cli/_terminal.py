@@ -110,7 +110,7 @@ class Terminal:
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # `main` ends the program, not the console
+        raise BrokenPipeError  # `run` ends the program, not the console
 
 
 def _plain(cells: Sequence[Cell]) -> str:

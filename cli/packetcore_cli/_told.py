@@ -37,4 +37,8 @@ def event_cells(told: Told) -> list[Cell]:
 def _clock(nanoseconds: int) -> str:
     # In local time, as the log of `serve` is.
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds):%H:%M:%S}.{rest // 1000:06}"
+    try:
+        clock = f"{datetime.fromtimestamp(seconds):%H:%M:%S}"
+    except (OverflowError, OSError, ValueError):  # a damaged capture may tell any time
+        clock = "??:??:??"
+    return f"{clock}.{rest // 1000:06}"

@@ -9,24 +9,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from packetcore import ServerBase
-from packetcore_cli._failure import Failure, WrongUsage, reason_of
+from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._lines import Lines
 from packetcore_cli._live import LiveTerminal, prints_to
 from packetcore_cli._log import log_event
 from packetcore_cli._sampler import Sampler
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import address_text
-
-
-def refuse_without_one_process(args: argparse.Namespace) -> None:
-    """See that a console is asked for of one process alone.
-
-    Raises:
-        WrongUsage: of several, of which each knows its own sessions and no other's.
-    """
-    if args.console is not None:
-        text = "argument --workers: not allowed with argument --console, which shows the sessions of one process"
-        raise WrongUsage(f"{text} (see packetcore serve --help)")
 
 
 def live_terminal(args: argparse.Namespace, out: Terminal, told: ExitStack) -> LiveTerminal | None:

@@ -8,18 +8,19 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from packetcore_cli._failure import Failure, WrongUsage
+from packetcore_cli._arguments import LOOPBACK
+from packetcore_cli._failure import Failure
 from packetcore_cli._lines import Lines, writers
 from packetcore_cli._log import log_event, log_to
-from packetcore_cli._metrics import total_of
+from packetcore_cli._metrics import metrics_served, total_of
 from packetcore_cli._place import Place
 from packetcore_cli._ports import sockets_of_workers
-from packetcore_cli._serve import LOOPBACK, log_stopped, metrics_told
+from packetcore_cli._serve import log_stopped
 from packetcore_cli._signals import Impatient, Signals, heard
 from packetcore_cli._supervisor import Ended, Supervisor
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import address_text, counted
-from packetcore_cli._watching import refuse_without_one_process
+from packetcore_cli._usage import need, refuse_beside
 from packetcore_sockets import Notifier, as_address
 
 
@@ -32,11 +33,9 @@ def serve_workers(args: argparse.Namespace, command_line: Sequence[str], out: Te
     """
     if args.workers < 1:
         raise Failure(f"workers={args.workers} must be at least 1")
-    if args.record is not None:
-        raise WrongUsage("argument --workers: not allowed with argument --record (see packetcore serve --help)")
-    refuse_without_one_process(args)
-    if args.metrics_host is not None and args.metrics_port is None:
-        raise WrongUsage("--metrics-host needs --metrics-port (see packetcore serve --help)")
+    refuse_beside(args, "--record", "--workers")
+    refuse_beside(args, "--console", "--workers", why=", which shows the sessions of one process")
+    need(args, "--metrics-port", "--metrics-host")
     with ExitStack() as opened:
         sockets = sockets_of_workers(args, args.host or [LOOPBACK], opened)
         signals = Signals()
@@ -54,8 +53,7 @@ def serve_workers(args: argparse.Namespace, command_line: Sequence[str], out: Te
         try:
             try:
                 supervisor.start()
-                if args.metrics_port is not None:
-                    opened.enter_context(metrics_told(args, supervisor.counters.read))
+                opened.enter_context(metrics_served(args, supervisor.counters.read))
                 Lines(to_out, out).put("listening on ", (where, "bold"))
                 log_event("workers", f"{counted(args.workers, 'worker')} serve", workers=args.workers)
                 notifier.ready(f"listening on {where}, {counted(args.workers, 'worker')}")
