@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from random import Random
 
 import pytest
@@ -21,6 +23,7 @@ from packetcore_conformance.datagram_peer import DatagramPeer
 from packetcore_conformance.peer import DEADLINE, Peer
 from packetcore_tap import DIRECTIONS, Direction, Ending, Fault, Impairments, Tap, TapConnection, TapObserver
 from packetcore_tap import _datagram_proxy as datagram_proxy
+from packetcore_tap import _proxy as proxy
 
 PING = encode(Packet(1, b"ping"))
 SIZE = 3_000_000
@@ -357,6 +360,20 @@ def test_new_connections_are_refused_and_then_not() -> None:
         there.close()
 
 
+def test_one_whose_port_was_taken_while_it_refused_accepts_once_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(info: object) -> socket.socket:
+        raise OSError(errno.EADDRINUSE, "listening: in use")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, Tap(listener.getsockname()) as tap:
+        with monkeypatch.context() as patch:
+            patch.setattr(proxy, "_bound", taken)
+            for change in (tap.refuse, tap.accept):
+                with pytest.raises(OSError, match="in use"):
+                    change()
+        tap.accept()
+        Peer.connect(tap.address).close()
+
+
 @BOTH
 @pytest.mark.parametrize("size", [1, 5, len(PING), 30])
 def test_a_fault_happens_at_its_very_byte(ends: Ends, direction: Direction, size: int) -> None:
@@ -554,6 +571,29 @@ def test_datagrams_to_nobody_are_told_once() -> None:
         it.tap.wait_for(lambda: it.tap.passed("to_server").bytes + 14 * it.tap.passed("to_server").dropped)
         assert isinstance(errors[0], ConnectionRefusedError)
         assert len(errors) == 1
+
+
+def test_that_there_is_no_way_to_the_target_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: SimpleQueue[object] = SimpleQueue()
+
+    def unreachable(infos: object) -> object:
+        asked.put(infos)
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    with Datagrams() as it:
+        client = it.client()
+        with monkeypatch.context() as patch:
+            patch.setattr(datagram_proxy, "open_udp_client", unreachable)
+            client.send(b"lost")
+            client.send(b"lost, too")
+            for _ in range(2):
+                asked.get(timeout=DEADLINE)
+        client.send(PING)
+        assert it.server.receive() == PING
+    (said,) = caplog.messages
+    assert re.fullmatch(r"datagrams are lost, there is no way to .*: Network is unreachable", said)
 
 
 def test_over_udp_nobody_listens_while_it_refuses() -> None:

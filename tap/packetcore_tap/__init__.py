@@ -9,38 +9,22 @@ Links that misbehave, as state machines without a socket or a clock: `Impairment
 """
 
 from packetcore_tap._capture import CaptureWriter, Side
-from packetcore_tap._connection import Ending, Fault, Passed, TapConnection, TapObserver
-from packetcore_tap._conversations import (
-    Chunk,
-    Conversation,
-    Conversations,
-    Ended,
-    Gap,
-    Heard,
-    Readable,
-    Reset,
-    hear,
-    is_capture,
-)
+from packetcore_tap._connection import Ending, Passed, TapConnection, TapObserver
+from packetcore_tap._conversations import Conversations
+from packetcore_tap._differences import Difference, differences
+from packetcore_tap._direction import DIRECTIONS, Direction
 from packetcore_tap._errors import CaptureError
+from packetcore_tap._events import Events, Told, as_json, event_fields, events
+from packetcore_tap._fault import Fault
+from packetcore_tap._heard import Chunk, Conversation, Ended, Gap, Heard, Reset, capture_of
 from packetcore_tap._impairments import Impairments
 from packetcore_tap._link import DatagramLink, StreamLink
 from packetcore_tap._proxy import Tap
+from packetcore_tap._reading import Readable, hear, is_capture
 from packetcore_tap._recorder import Recorder
 from packetcore_tap._recording import MIN_BYTES, Recording
-from packetcore_tap._replay import (
-    Difference,
-    Events,
-    Shrinking,
-    Told,
-    as_json,
-    capture_of,
-    differences,
-    event_fields,
-    events,
-    shortest,
-)
-from packetcore_tap._sight import DIRECTIONS, Direction, Seen
+from packetcore_tap._shrinking import Shrinking, shortest
+from packetcore_tap._sight import Seen
 
 __version__ = "0.1.0"
 

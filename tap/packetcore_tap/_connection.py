@@ -18,14 +18,14 @@ from packetcore import Address, Handle, Malformed, SyncCondition
 from packetcore.framings import Framing
 from packetcore_sockets import AddressInfo, SyncRuntime
 from packetcore_tap._capture import Side
+from packetcore_tap._direction import DIRECTIONS, Both, Direction, directions_of
+from packetcore_tap._fault import Fault, due, until_next
 from packetcore_tap._impairments import Impairments
 from packetcore_tap._link import DatagramLink, StreamLink
 from packetcore_tap._recording import Recording
-from packetcore_tap._sight import DIRECTIONS, Direction, Seen, Sight
+from packetcore_tap._sight import Seen, Sight
 
 log = logging.getLogger("packetcore")
-
-Both = Direction | Literal["both"]
 
 
 class Ending(enum.Enum):
@@ -48,39 +48,6 @@ _RESETS = {
     Ending.RESET_BY_SERVER: Side.SERVER,
     Ending.RESET_BY_TAP: Side.SERVER,  # or the client: each hears it of the other
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something that happens to each connection at a certain point.
-
-    Raises:
-        ValueError: the action or the direction is none, not one point is given, or it is below 0.
-    """
-
-    action: Literal["reset", "close", "stall", "black_hole"]
-    """What happens: the method of `TapConnection` of that name."""
-
-    after_bytes: int | None = None
-    """After so many bytes that have passed in one direction, to the byte on a stream."""
-
-    after_seconds: float | None = None
-    """After so many seconds of the connection."""
-
-    direction: Both = "both"
-    """Whose bytes count, "both" for whichever come to so many first; and of a stall and a black hole what they
-    are done to."""
-
-    def __post_init__(self) -> None:
-        if self.action not in ("reset", "close", "stall", "black_hole"):
-            raise ValueError(f'action={self.action!r} is none of "reset", "close", "stall" and "black_hole"')
-        if self.direction not in (*DIRECTIONS, "both"):
-            raise ValueError(f'direction={self.direction!r} is none of "to_server", "to_client" and "both"')
-        given = [value for value in (self.after_bytes, self.after_seconds) if value is not None]
-        if len(given) != 1:
-            raise ValueError(f"after_bytes={self.after_bytes}, after_seconds={self.after_seconds}: give one of them")
-        if given[0] < 0:
-            raise ValueError(f"{self.action} after {given[0]} must not be below 0")
 
 
 @dataclass(slots=True)
@@ -321,8 +288,8 @@ class TapConnection:
         for fault in line.faults:
             if fault.after_seconds is not None and self.is_open:
                 self._timers.append(line.loop.call_at(now + fault.after_seconds, partial(self.suffer, fault)))
-        for direction in DIRECTIONS:
-            self._suffer_due(self._flow(direction))
+        for flow in self._flows():
+            self._suffer_due(flow, before=-1)
 
     def connected(self) -> None:
         """The target has answered."""
@@ -335,9 +302,7 @@ class TapConnection:
 
     def until_fault(self, flow: Flow) -> int | None:
         """Bytes that may pass until the next fault; `None` for any number."""
-        passed = flow.passed.bytes
-        left = [n - passed for _, n in self._byte_faults(flow) if n > passed]
-        return min(left, default=None)
+        return until_next(self._line.faults, flow.direction, flow.passed.bytes)
 
     def note(self, flow: Flow, data: bytes) -> None:
         """A piece has passed on."""
@@ -392,22 +357,12 @@ class TapConnection:
             line.seen.append(seen)
             line.tell("seen", self, seen)
 
-    def _byte_faults(self, flow: Flow) -> list[tuple[Fault, int]]:
-        return [
-            (fault, fault.after_bytes)
-            for fault in self._line.faults
-            if fault.after_bytes is not None and fault.direction in ("both", flow.direction)
-        ]
-
-    def _suffer_due(self, flow: Flow, before: int = -1) -> None:
-        for fault, after in self._byte_faults(flow):
-            if before < after <= flow.passed.bytes:
-                self.suffer(fault)
+    def _suffer_due(self, flow: Flow, before: int) -> None:
+        for fault in due(self._line.faults, flow.direction, before, flow.passed.bytes):
+            self.suffer(fault)
 
     def _flow(self, direction: Direction) -> Flow:
         return self.to_server if direction == "to_server" else self.to_client
 
     def _flows(self, direction: Both = "both") -> list[Flow]:
-        if direction not in (*DIRECTIONS, "both"):
-            raise ValueError(f'direction={direction!r} is none of "to_server", "to_client" and "both"')
-        return [self._flow(each) for each in DIRECTIONS if direction in (each, "both")]
+        return [self._flow(each) for each in directions_of(direction)]

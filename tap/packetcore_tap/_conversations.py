@@ -1,5 +1,5 @@
 """Conversations out of a capture: both directions, every TCP stream put together by its sequence numbers, every
-UDP datagram. Packets in, and no file; `hear` reads one.
+UDP datagram. Packets in, and no file.
 
 Captures of `CaptureWriter` give back the chunks that it was given. Of those by tcpdump or Wireshark each
 segment is a chunk. What comes twice is given once; what comes out of order waits for what is missing, until the
@@ -8,93 +8,21 @@ other side acknowledges it all the same: then it is told as a `Gap`. Fragments o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Literal, Protocol
+from typing import Literal
 
 from packetcore_tap._capture import CLIENT_INTERFACE, INTERFACES, Side
 from packetcore_tap._errors import CaptureError
+from packetcore_tap._heard import Chunk, Conversation, Ended, Gap, Heard, Reset
 from packetcore_tap._ip import TCP, End, Flag, Segment
 from packetcore_tap._link_types import NAMES, is_known, segment_of
-from packetcore_tap._pcap import MAGIC, PcapReader
-from packetcore_tap._pcapng import SECTION_HEADER, PcapngReader, Record, Way
+from packetcore_tap._pcapng import Record, Way
 
 MAX_HELD = 16 << 20
 """Bytes of one direction that wait for what is missing, at most; then that is given up."""
 
-READ_SIZE = 1 << 20
-
 _WRAP = 1 << 32
-
-
-@dataclass(slots=True, eq=False)
-class Conversation:
-    """Two ends that talk, as a capture tells of them."""
-
-    number: int
-    """Counts up from 1."""
-
-    kind: Literal["tcp", "udp"]
-    """What they talk over, or seem to in a recording of something else."""
-
-    client: End
-    """Who connected, as far as the capture shows it: else who spoke first, or has the higher port."""
-
-    server: End
-    """The other one."""
-
-    has_beginning: bool = False
-    """Whether the capture has the beginning of the connection."""
-
-    comments: list[str] = field(default_factory=list)
-    """What is noted on its packets."""
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.client} > {self.server}"
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """One side has sent something: a piece of a stream, in order, or one datagram."""
-
-    conversation: Conversation
-    time: int
-    """Nanoseconds since the beginning of 1970, as captured."""
-    sender: Side
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Bytes that one side has sent next are not in the capture."""
-
-    conversation: Conversation
-    time: int
-    sender: Side
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """One side of a stream has finished sending."""
-
-    conversation: Conversation
-    time: int
-    sender: Side
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """One side has broken the connection off."""
-
-    conversation: Conversation
-    time: int
-    sender: Side
-
-
-Heard = Chunk | Gap | Ended | Reset
-"""What a capture tells of a conversation, in the order in which it was said."""
 
 
 @dataclass(slots=True)
@@ -291,62 +219,3 @@ def _sender(record: Record, segment: Segment) -> Side:
     else:
         is_client = segment.protocol != TCP or segment.source.port >= segment.destination.port
     return Side.CLIENT if is_client else Side.SERVER
-
-
-class Readable(Protocol):
-    """A file, or what is read like one."""
-
-    def read(self, size: int, /) -> bytes:
-        """Some bytes, at most so many; none at the end."""
-
-
-def hear(file: Readable, conversations: Conversations | None = None) -> Iterator[Heard]:
-    """All that a capture tells, pcapng or pcap.
-
-    Args:
-        file: the capture, opened for reading bytes. What it does not give yet may be waited for in its `read`.
-        conversations: takes the packets, for who wants to know its numbers afterwards.
-
-    Raises:
-        CaptureError: the file is no capture, or damaged, or ends in the midst; all that is whole was given.
-        OSError: it cannot be read.
-    """
-    conversations = Conversations() if conversations is None else conversations
-    error: CaptureError | None = None
-    try:
-        for record in _records(file):
-            yield from conversations.feed(record)
-    except CaptureError as wrong:
-        error = wrong
-    yield from conversations.feed_eof()
-    if error is not None:
-        raise error
-
-
-def is_capture(head: bytes, *, so_far: bool = False) -> bool:
-    """Whether a file begins as a capture does.
-
-    Args:
-        head: its first 4 bytes.
-        so_far: whether it may have fewer yet, and be one all the same.
-    """
-    starts = [SECTION_HEADER.to_bytes(4, "little"), *MAGIC]
-    return any(start.startswith(head) for start in starts) if so_far else head in starts
-
-
-def _records(file: Readable) -> Iterator[Record]:
-    data = file.read(READ_SIZE)
-    while 0 < len(data) < 4 and (more := file.read(READ_SIZE)):
-        data += more
-    reader: PcapngReader | PcapReader
-    if data[:4] in MAGIC:
-        reader = PcapReader()
-    elif data[:4] == SECTION_HEADER.to_bytes(4, "little"):
-        reader = PcapngReader()
-    else:
-        begin = f"it begins with {data[:4].hex()}" if data else "it is empty"
-        raise CaptureError(f"no capture, neither pcapng nor pcap: {begin}")
-    while data:
-        yield from reader.feed(data)
-        data = file.read(READ_SIZE)
-    reader.feed_eof()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 from packetcore import Address
-from packetcore_sockets import READ_AT_ONCE, open_udp_client
-from packetcore_tap._connection import Ending, Flow, Line, TapConnection
+from packetcore_sockets import READ_AT_ONCE, address_text, open_udp_client
+from packetcore_tap._connection import Ending, Flow, Line, TapConnection, log
+from packetcore_tap._direction import Direction
 from packetcore_tap._link import DatagramLink
-from packetcore_tap._sight import Direction
 
 IDLE_TIMEOUT = 120.0
 """Seconds of silence in both directions after which a client is forgotten: the least that a NAT may take (RFC 4787,
@@ -150,6 +149,7 @@ class DatagramFront:
         self._line = line
         self._sock = sock
         self._clients: dict[Address, DatagramConnection] = {}  # who sent last is the last
+        self._told: int | None = None  # the error, while there is no way to the target
         line.loop.set_reader(sock, self._readable)
 
     def close(self) -> None:
@@ -176,9 +176,16 @@ class DatagramFront:
     def _admit(self, client: Address) -> DatagramConnection | None:
         if len(self._clients) >= MAX_CLIENTS:
             next(iter(self._clients.values())).finish(Ending.IDLE)
-        with suppress(OSError):
-            return DatagramConnection(self._line, self._sock, client, self._gone)
-        return None
+        try:
+            connection = DatagramConnection(self._line, self._sock, client, self._gone)
+        except OSError as error:
+            if self._told != error.errno:
+                self._told = error.errno
+                where = address_text(self._line.target[0][4])
+                log.warning("datagrams are lost, there is no way to %s: %s", where, error.strerror or error)
+            return None
+        self._told = None
+        return connection
 
     def _gone(self, client: Address) -> None:
         self._clients.pop(client, None)

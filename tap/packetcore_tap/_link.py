@@ -29,6 +29,7 @@ class _Link:
         self.is_black_hole = False
         """Whether it takes everything and nothing ever arrives."""
         self._random = random
+        self._free_at = -inf  # when the bytes sent until now have left
 
     def stall(self) -> None:
         """Let nothing arrive until `resume`: what is sent fills the buffer."""
@@ -41,6 +42,15 @@ class _Link:
     @property
     def _is_silent(self) -> bool:
         return self.is_stalled or self.is_black_hole
+
+    def _arrival(self, size: int, now: float) -> float:
+        """When so many bytes arrive that are sent now."""
+        impairments = self.impairments
+        leaves = now
+        if impairments.bandwidth is not None:
+            leaves = self._free_at = max(now, self._free_at) + size / impairments.bandwidth
+        arrives = leaves + impairments.latency
+        return arrives + impairments.jitter * self._random.random() if impairments.jitter else arrives
 
 
 class StreamLink(_Link):
@@ -55,7 +65,6 @@ class StreamLink(_Link):
         super().__init__(impairments, random)
         self._held: deque[tuple[float, bytes]] = deque()
         self._last = -inf  # when the last piece arrives
-        self._free_at = -inf  # when the bytes sent until now have left
         self._ends_at: float | None = None
 
     @property
@@ -135,15 +144,9 @@ class StreamLink(_Link):
             start = end
 
     def _take(self, piece: bytes, now: float, gap: float = 0.0) -> None:
-        impairments = self.impairments
-        leaves = now
-        if impairments.bandwidth is not None:
-            leaves = self._free_at = max(now, self._free_at) + len(piece) / impairments.bandwidth
-        arrives = leaves + impairments.latency
-        if impairments.jitter:
-            arrives += impairments.jitter * self._random.random()
-        if impairments.merge and arrives > self._last:
-            arrives += impairments.merge  # the first of those that wait for each other
+        arrives, merge = self._arrival(len(piece), now), self.impairments.merge
+        if merge and arrives > self._last:
+            arrives += merge  # the first of those that wait for each other
         self._last = max(self._last + gap, arrives)
         self._held.append((self._last, piece))
 
@@ -160,7 +163,6 @@ class DatagramLink(_Link):
         super().__init__(impairments, random)
         self._held: list[tuple[float, int, bytes]] = []
         self._count = 0
-        self._free_at = -inf
 
     def send(self, data: bytes, now: float) -> bool:
         """Take one datagram.
@@ -175,12 +177,7 @@ class DatagramLink(_Link):
             return True
         copies = 2 if impairments.duplication and random.random() < impairments.duplication else 1
         for _ in range(copies):
-            leaves = now
-            if impairments.bandwidth is not None:
-                leaves = self._free_at = max(now, self._free_at) + len(data) / impairments.bandwidth
-            arrives = leaves + impairments.latency
-            if impairments.jitter:
-                arrives += impairments.jitter * random.random()
+            arrives = self._arrival(len(data), now)
             self._count += 1
             self.size += len(data)
             copy = _corrupted(data, impairments.corrupt, random) if impairments.corrupt else data

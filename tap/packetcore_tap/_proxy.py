@@ -13,11 +13,13 @@ from packetcore import Address
 from packetcore.framings import Framing
 from packetcore_blocking import BlockingDriver
 from packetcore_sockets import BACKLOG, AddressInfo, Listener, address_of, address_text
-from packetcore_tap._connection import Both, Ending, Fault, Line, Passed, TapConnection, TapObserver
+from packetcore_tap._connection import Ending, Line, Passed, TapConnection, TapObserver
 from packetcore_tap._datagram_proxy import DatagramFront
+from packetcore_tap._direction import Both, Direction, directions_of
+from packetcore_tap._fault import Fault
 from packetcore_tap._impairments import Impairments
 from packetcore_tap._recording import Recording
-from packetcore_tap._sight import DIRECTIONS, Direction, Seen, Sight
+from packetcore_tap._sight import Seen, Sight
 from packetcore_tap._stream_proxy import StreamConnection
 
 KEPT = 10_000
@@ -72,6 +74,7 @@ class Tap:
         self._kind = kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
         infos = _look_up(target, kind)
         self._sock = _bound(_look_up(listen, kind)[0])
+        self._family = self._sock.family
         self.address = address_of(self._sock)
         """Where it listens: host and port, and what else an IPv6 address has."""
         self._driver = BlockingDriver()
@@ -153,15 +156,15 @@ class Tap:
     def stall(self, direction: Both = "both") -> None:
         """Let nothing arrive until `resume`, on the connections that there are and on those to come."""
         with self._loop.lock:
-            self._line.stalled |= _directions(direction)
+            self._line.stalled.update(directions_of(direction))
             for connection in self.connections:
                 connection.stall(direction)
 
     def resume(self, direction: Both = "both") -> None:
         """End stalls. A connection that was a black hole stays one, but those to come are not."""
         with self._loop.lock:
-            self._line.stalled -= _directions(direction)
-            self._line.black_holes -= _directions(direction)
+            self._line.stalled.difference_update(directions_of(direction))
+            self._line.black_holes.difference_update(directions_of(direction))
             for connection in self.connections:
                 connection.resume(direction)
 
@@ -169,7 +172,7 @@ class Tap:
         """Lose everything without a word, on the connections that there are and on those that come before
         `resume`."""
         with self._loop.lock:
-            self._line.black_holes |= _directions(direction)
+            self._line.black_holes.update(directions_of(direction))
             for connection in self.connections:
                 connection.black_hole(direction)
 
@@ -181,14 +184,18 @@ class Tap:
 
     def refuse(self) -> None:
         """Have new connections refused, as where no server runs; those that there are go on. Over UDP forget all
-        clients. Idempotent."""
+        clients. Idempotent.
+
+        Raises:
+            OSError: somebody else has taken the port in the moment between; `accept` tries to have it again.
+        """
         with self._loop.lock:
             if self._front is None:
                 return
             self._front.close()
             self._front = None
             if self._kind == socket.SOCK_STREAM:
-                self._sock = _bound((self._sock.family, self._kind, 0, "", self.address))  # the port stays ours
+                self._sock = _bound((self._family, self._kind, 0, "", self.address))  # the port stays ours
             else:
                 self.reset()
 
@@ -201,12 +208,12 @@ class Tap:
         with self._loop.lock:
             if self._front is not None:
                 return
+            if self._sock.fileno() < 0:
+                self._sock = _bound((self._family, self._kind, 0, "", self.address))
             if self._kind == socket.SOCK_STREAM:
                 _listen(self._sock, self.address)
                 self._front = Listener(self._loop, self._sock, self._accepted)
             else:
-                if self._sock.fileno() < 0:
-                    self._sock = _bound((self._sock.family, self._kind, 0, "", self.address))
                 self._front = DatagramFront(self._line, self._sock)
 
     def close(self) -> None:
@@ -234,12 +241,6 @@ class Tap:
             for connection in self.connections:
                 flow = connection.to_server if direction == "to_server" else connection.to_client
                 flow.impair(impairments)
-
-
-def _directions(direction: Both) -> set[Direction]:
-    if direction not in (*DIRECTIONS, "both"):
-        raise ValueError(f'direction={direction!r} is none of "to_server", "to_client" and "both"')
-    return {each for each in DIRECTIONS if direction in (each, "both")}
 
 
 def _look_up(address: Address, kind: socket.SocketKind) -> Sequence[AddressInfo]:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from packetcore import Decoder, Malformed, Packet
 from packetcore.framings import Framing
-
-Direction = Literal["to_server", "to_client"]
-"""Which way something passes: the client is who connected to the tap, or sent it a datagram."""
-
-DIRECTIONS: tuple[Direction, Direction] = ("to_server", "to_client")
-"""Both."""
+from packetcore_tap._direction import DIRECTIONS, Direction
 
 _HELLO = 6
 """Bytes that tell whether a client speaks TLS: the header of a record and the type of the message in it."""

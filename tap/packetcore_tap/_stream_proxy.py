@@ -15,8 +15,8 @@ from functools import partial
 from packetcore import Address
 from packetcore_sockets import READ_SIZE, Attempts, Connecting, Race, prepare, read_rest, reset_on_close
 from packetcore_tap._connection import Ending, Flow, Line, TapConnection
+from packetcore_tap._direction import Direction
 from packetcore_tap._link import StreamLink
-from packetcore_tap._sight import Direction
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that the target may take to answer, as long as a client of packetcore waits by default."""
