@@ -23,9 +23,10 @@ from rich.console import Console
 
 from packetcore import CloseReason, Endpoint, Handler, Packet, Session, encode
 from packetcore_cli._lines import Lines, Writer
-from packetcore_cli._live import prints_to, table_of
+from packetcore_cli._printed import LONGEST, prints_to
 from packetcore_cli._sampler import Sampler
 from packetcore_cli._seen import Row
+from packetcore_cli._table import table_of
 from packetcore_cli._terminal import Terminal
 from tests.made_up_host import MadeUpHost
 
@@ -190,3 +191,9 @@ def test_what_an_application_prints_is_put_as_whole_lines(monkeypatch: pytest.Mo
         assert sys.stdout.encoding == before.encoding
     assert put == [("one line",), ("begun, two",), ("three",), ("not ended",)]
     assert sys.stdout is before
+    put.clear()
+    with prints_to(lines, "stdout"):
+        for _ in range(2 * LONGEST):
+            print(".", end="")  # noqa: T201
+        assert len("".join(str(line) for (line,) in put)) >= LONGEST, "what never ends is not kept"
+    assert "".join(str(line) for (line,) in put) == "." * 2 * LONGEST

@@ -81,10 +81,10 @@ def command(*options: str) -> list[str]:
 
 
 @contextmanager
-def tapping(target: Sequence[object], *options: str) -> Iterator[Tapping]:
+def tapping(target: Sequence[object], *options: str, stdin: int = subprocess.PIPE) -> Iterator[Tapping]:
     """Run it on a free port until the end of the block."""
     run = command("0", f"{target[0]}:{target[1]}", *options)
-    process = subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(run, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     with process:
         try:
             yield Tapping(process)
@@ -203,10 +203,25 @@ def test_it_misbehaves_as_told_on_the_command_line_and_by_commands(driver: Drive
         assert "-> malformed TRUNCATED  7 bytes" in tap.wait("TRUNCATED")
         assert tap.say("latency -1") == "not done: latency=-1.0 must not be below 0"
         assert tap.process.stdin is not None
-        tap.process.stdin.write("quit\n")
+        tap.process.stdin.write("latency slow\ncut 2.5\nloss 1\n")
         tap.process.stdin.flush()
+        for why in ("'slow' is not a number", "'2.5' is not an integer", "TCP has no loss"):
+            tap.wait(f"^not done: {why}$")
+        tap.process.stdin.write("quit")
+        tap.process.stdin.close()  # the last line need not have an end
         assert tap.process.wait(DEADLINE) == 0
     driver.call(server.close, 0)
+
+
+def test_where_commands_cannot_be_read_that_is_told_and_the_tap_goes_on(tmp_path: Path) -> None:
+    with (
+        (tmp_path / "only-written").open("w") as stdin,
+        socket.create_server(("127.0.0.1", 0)) as server,
+        tapping(server.getsockname(), "--interactive", stdin=stdin.fileno()) as tap,
+    ):
+        tap.wait("^no more commands, standard input cannot be read: Bad file descriptor$")
+        Peer.connect(tap.address).close()
+        tap.wait("opened")
 
 
 def test_datagrams_pass_too() -> None:

@@ -146,24 +146,6 @@ class EventList:
         self._out.line(self._indent, (", ".join(counts), "bold"))
 
 
-def list_events(
-    out: Terminal, data: bytes, *, max_payload: int, framing: Framing | None = None, indent: str = ""
-) -> int:
-    """Print all events of a stream, and how many there were.
-
-    Returns:
-        How many of them are malformed.
-
-    Raises:
-        ValueError: `max_payload` is out of its range.
-    """
-    events = EventList(out, framing, indent)
-    for span in _spans(data, max_payload, framing):
-        events.put(span)
-    events.finish()
-    return events.malformed
-
-
 def _spans(data: bytes, max_payload: int, framing: Framing | None) -> Iterator[Span]:
     return spans(data, max_payload) if framing is None else frame_spans(data, framing, max_payload)
 

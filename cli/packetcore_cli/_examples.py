@@ -6,6 +6,11 @@ EXAMPLES = {
     "demo": """examples:
   packetcore demo
   packetcore demo --transport blocking           on plain blocking sockets""",
+    "serve": """examples:
+  packetcore serve --port 7000                   print what comes in
+  packetcore serve --port 7000 --app gateway:Gateway --console 8080
+  packetcore serve --port 7000 --app gateway:Gateway --workers 4 --metrics-port 9100
+  packetcore serve --port 7000 --app company.devices:handle --transport blocking --framing u16""",
     "send": """examples:
   packetcore send 127.0.0.1 7000 --id 0x10 --data hello
   packetcore send 127.0.0.1 7000 --id 7 --hex "01 fe" --replies 3 --timeout 5
@@ -38,6 +43,15 @@ EXAMPLES = {
   packetcore bench 127.0.0.1 7000 --rate 20000   latencies at a rate that it can carry
   packetcore bench gateway.example 7000 --tls --id 7 --hex 0102 --packets 1000 --json
   packetcore bench 127.0.0.1 7000 --udp --connections 50""",
+    "tap": """examples:
+  packetcore tap 7001 7000                       show what clients of port 7001 and the server on 7000 say
+  packetcore tap 7001 gateway.example:7000 --latency 0.2 --jitter 0.1 --bandwidth 2000
+  packetcore tap 7001 7000 --cut 3 --gap 0.01    all bytes, in pieces of 1 to 3
+  packetcore tap 7001 7000 --corrupt 0.001 --direction to-server --seed 7
+  packetcore tap 7001 7000 --reset-after 4096B   in the midst of a packet
+  packetcore tap 7001 7000 --black-hole-after 30s
+  packetcore tap 7001 7000 --udp --loss 0.1 --duplication 0.05 --jitter 0.2
+  packetcore tap 7001 7000 --interactive         then: stall, resume, reset, latency 0.5, help ...""",
     "transports": """examples:
   packetcore transports""",
     "completion": """examples:

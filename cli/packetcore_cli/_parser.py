@@ -72,11 +72,37 @@ def new_parser() -> Parser:
             name, help=help, description=text, epilog=EXAMPLES.get(name), formatter_class=RawHelp
         )
 
-    demo = command("demo", "show packets, a server and its pool at work, in a few seconds")
-    _add_transport(demo)
+    _add_transport(command("demo", "show packets, a server and its pool at work, in a few seconds"))
+    _add_serve_options(command("serve", "serve over TCP or UDP and print, or echo, what comes in"))
+    _add_send_options(command("send", "send one packet, or with --framing one frame, and print the replies"))
+    encode = command("encode", "print the frame of a packet in hex")
+    add_packet_options(encode)
+    encode.add_argument("--raw", action="store_true", help="write its bytes as they are")
+    _add_decode_options(
+        command("decode", "show what each byte of a stream is, and the packets or frames in it or in a capture")
+    )
+    _add_replay_options(
+        command("replay", "show what a recording holds, compare it, shrink it, or play it to a live server")
+    )
+    dissector = command("dissector", "print a dissector of packets for Wireshark, in Lua")
+    text = 'be for this port of TCP and UDP; may be given again; without it, Wireshark\'s "Decode As" says where'
+    dissector.add_argument("--port", type=target_port, action="append", metavar="N", help=text)
+    _add_max_payload(dissector)
 
-    serve = command("serve", "serve over TCP or UDP and print, or echo, what comes in")
-    serve.epilog = SERVE_EXAMPLES
+    _add_bench_options(
+        command("bench", "load a server that replies, and print how many packets and how long they take")
+    )
+
+    _add_tap_options(command("tap", "stand between clients and a server, show what passes, and misbehave as told"))
+
+    command("transports", "list the installed adapters and what each can do")
+
+    completion = command("completion", "print what completes commands and options in a shell")
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=f"one of {', '.join(SHELLS)}")
+    return parser
+
+
+def _add_serve_options(serve: Parser) -> None:
     text = (
         "serve what you have written: a packetcore.Handler, its class, a function without parameters that gives one, "
         "or a function over a stream; the current directory is looked in first"
@@ -145,7 +171,8 @@ def new_parser() -> Parser:
 
     _add_record(serve)
 
-    send = command("send", "send one packet, or with --framing one frame, and print the replies")
+
+def _add_send_options(send: Parser) -> None:
     host = send.add_argument("server", metavar="HOST", help="where the server is")
     its_port = send.add_argument("port", type=target_port, metavar="PORT", help="its port")
     text = "send on this serial line, such as /dev/ttyUSB0, in place of HOST and PORT"
@@ -163,11 +190,8 @@ def new_parser() -> Parser:
     send.add_argument("--timeout", type=seconds("timeout"), default=2.0, metavar="S", help=text)
     _add_max_payload(send)
 
-    encode = command("encode", "print the frame of a packet in hex")
-    add_packet_options(encode)
-    encode.add_argument("--raw", action="store_true", help="write its bytes as they are")
 
-    decode = command("decode", "show what each byte of a stream is, and the packets or frames in it or in a capture")
+def _add_decode_options(decode: Parser) -> None:
     text = "hex, or a file that holds bytes, hex or a capture (pcap, pcapng); - or nothing reads standard input"
     decode.add_argument("source", nargs="*", metavar="HEX|FILE|-", help=text)
     _add_framing(decode)
@@ -180,7 +204,8 @@ def new_parser() -> Parser:
     text = "of a capture only this conversation, by its number in the list; may be given again"
     decode.add_argument("--only", type=number, action="append", metavar="N", help=text)
 
-    replay = command("replay", "show what a recording holds, compare it, shrink it, or play it to a live server")
+
+def _add_replay_options(replay: Parser) -> None:
     text = "a capture of serve --record, tcpdump or Wireshark, pcapng or pcap; - is standard input"
     replay.add_argument("file", metavar="FILE", help=text)
     _add_framing(replay)
@@ -204,40 +229,6 @@ def new_parser() -> Parser:
     replay.add_argument("--timeout", type=seconds("timeout"), metavar="S", help=text)
     replay.add_argument("--tls", action="store_true", help="with --to: speak TLS")
     replay.add_argument("--tls-ca", metavar="FILE", help="with --to: trust the certificates in this PEM file")
-
-    dissector = command("dissector", "print a dissector of packets for Wireshark, in Lua")
-    text = 'be for this port of TCP and UDP; may be given again; without it, Wireshark\'s "Decode As" says where'
-    dissector.add_argument("--port", type=target_port, action="append", metavar="N", help=text)
-    _add_max_payload(dissector)
-
-    _add_bench_options(
-        command("bench", "load a server that replies, and print how many packets and how long they take")
-    )
-
-    _add_tap_options(command("tap", "stand between clients and a server, show what passes, and misbehave as told"))
-
-    command("transports", "list the installed adapters and what each can do")
-
-    completion = command("completion", "print what completes commands and options in a shell")
-    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=f"one of {', '.join(SHELLS)}")
-    return parser
-
-
-SERVE_EXAMPLES = """examples:
-  packetcore serve --port 7000                   print what comes in
-  packetcore serve --port 7000 --app gateway:Gateway --console 8080
-  packetcore serve --port 7000 --app gateway:Gateway --workers 4 --metrics-port 9100
-  packetcore serve --port 7000 --app company.devices:handle --transport blocking --framing u16"""
-
-TAP_EXAMPLES = """examples:
-  packetcore tap 7001 7000                       show what clients of port 7001 and the server on 7000 say
-  packetcore tap 7001 gateway.example:7000 --latency 0.2 --jitter 0.1 --bandwidth 2000
-  packetcore tap 7001 7000 --cut 3 --gap 0.01    all bytes, in pieces of 1 to 3
-  packetcore tap 7001 7000 --corrupt 0.001 --direction to-server --seed 7
-  packetcore tap 7001 7000 --reset-after 4096B   in the midst of a packet
-  packetcore tap 7001 7000 --black-hole-after 30s
-  packetcore tap 7001 7000 --udp --loss 0.1 --duplication 0.05 --jitter 0.2
-  packetcore tap 7001 7000 --interactive         then: stall, resume, reset, latency 0.5, help ..."""
 
 
 def _add_bench_options(bench: Parser) -> None:
@@ -270,7 +261,6 @@ def _add_bench_options(bench: Parser) -> None:
 
 
 def _add_tap_options(tap: Parser) -> None:
-    tap.epilog = TAP_EXAMPLES
     text = "where clients connect to: PORT, HOST:PORT or [HOST]:PORT; port 0 takes a free one"
     tap.add_argument("listen", type=address, metavar="LISTEN", help=text)
     tap.add_argument("target", type=address, metavar="TARGET", help="where the server is, in the same way")

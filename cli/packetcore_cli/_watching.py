@@ -11,8 +11,9 @@ from typing import Any
 from packetcore import ServerBase
 from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._lines import Lines
-from packetcore_cli._live import LiveTerminal, prints_to
+from packetcore_cli._live import LiveTerminal
 from packetcore_cli._log import log_event
+from packetcore_cli._printed import prints_to
 from packetcore_cli._sampler import Sampler
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import address_text
