@@ -27,6 +27,7 @@ from packetcore import (
     load_driver,
 )
 from packetcore_cli import _sampler
+from packetcore_cli._notes import Notes
 from packetcore_cli._sampler import Sampler
 from packetcore_cli._seen import Row, View, name_of
 from tests.made_up_host import MadeUpHost
@@ -271,6 +272,20 @@ def test_the_past_is_what_those_that_are_over_have_counted() -> None:
             {CloseReason.PEER: 1},
         )
     )
+
+
+def test_notes_that_are_closed_keep_no_session_though_others_have_hooked_on_behind_them() -> None:
+    rig = Rig()
+    first, second = Notes(rig.endpoint), Notes(rig.endpoint)
+    first.close()
+    session = rig.open()
+    session.received(b"\xfe\x01\xfe", 0.0)
+    session.lost(None, 0.0)
+    reading = first.rest([])
+    assert (reading.came, reading.left, first.malformed) == ([], [], [])
+    reading = second.rest([])
+    assert ([one for one, _ in reading.came], reading.left) == ([session], [session.id])
+    assert len(second.malformed) == 1
 
 
 def test_who_listened_before_hears_on_and_alone_again_in_the_end() -> None:

@@ -2,7 +2,7 @@
 
 The runtime is asked for a slice of the sessions at a time, by `call_soon`, and reads a few counters there; all else
 is done here. Who asks and who answers take no more than `SHARE` of a core together, however many sessions there
-are: with more of them each is looked at less often. Nothing is wrapped, and no packet passes through here.
+are: with more of them each is looked at less often.
 """
 
 from __future__ import annotations
@@ -11,21 +11,14 @@ import heapq
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
-from packetcore import (
-    Address,
-    Endpoint,
-    EndpointStats,
-    LocalProtocolError,
-    Malformed,
-    Session,
-    Stats,
-)
+from packetcore import Endpoint, EndpointStats, LocalProtocolError
+from packetcore_cli._notes import Notes, Reading, Values
 from packetcore_cli._seen import SORTS, Noted, Point, Row, Totals, View, name_of
 
 SHARE = 0.05
@@ -41,21 +34,8 @@ SLICE = 250
 POINTS = 300
 """Points of the history that are kept: five minutes."""
 
-MALFORMED_KEPT = 50
-"""Malformed runs that are kept, the latest."""
-
 HEARING = 0.2
 """Seconds between two moments in which the end is heard for certain."""
-
-
-class _Reading(NamedTuple):
-    """What the runtime's thread told."""
-
-    past: EndpointStats
-    came: list[tuple[Session[Any], float]]
-    left: list[int]
-    values: list[tuple[int, int, int, int, int, Hashable] | None]
-    took: float
 
 
 class Sampler:
@@ -75,10 +55,6 @@ class Sampler:
         self._rows: dict[int, Row] = {}
         self._totals = Totals()
         self._history: deque[Point] = deque(maxlen=POINTS)
-        self._came: deque[tuple[Session[Any], float]] = deque()
-        self._left: deque[int] = deque()
-        self._malformed: deque[Noted] = deque(maxlen=MALFORMED_KEPT)
-        self._noted = 0
         self._sums = [0, 0, 0, 0]
         self._outstanding = 0
         self._past = EndpointStats()
@@ -87,10 +63,9 @@ class Sampler:
         self._earlier = [0, 0, 0, 0]
         self._age = 0.0
         self._is_answering = True
-        self._scratch = Stats()
         self._ending = threading.Event()
         self._turn = 0
-        self._hook()
+        self._notes = Notes(endpoint)
         self._thread = threading.Thread(target=self._run, name="packetcore-sampler", daemon=True)
         self._thread.start()
 
@@ -98,9 +73,9 @@ class Sampler:
         """Look no more, and keep what was seen last. Waits for nobody. Where the server is closed already, the
         totals are its last."""
         self._ending.set()
-        self._unhook()
+        self._notes.close()
         with self._lock, suppress(RuntimeError):  # another thread counts on
-            self._merge((), _Reading(self.endpoint.past, _taken(self._came), _taken(self._left), [], 0.0), 0.0)
+            self._merge((), self._notes.rest([]), 0.0)
             self._settle(time.monotonic())
 
     def __enter__(self) -> Sampler:
@@ -108,8 +83,6 @@ class Sampler:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # What others ask, from any thread.
 
     @property
     def totals(self) -> Totals:
@@ -126,7 +99,7 @@ class Sampler:
     @property
     def malformed(self) -> list[Noted]:
         """What was malformed lately, the latest first."""
-        return list(self._malformed.copy())[::-1]
+        return self._notes.malformed
 
     def view(self, search: str = "", sort: str = "id", *, descending: bool = False, start: int = 0, stop: int) -> View:
         """A part of the list of sessions. Costs time in proportion to how many there are.
@@ -151,74 +124,9 @@ class Sampler:
         """Goes up with each point of the history."""
         return self._turn
 
-    # On the runtime's thread.
-
-    def _hook(self) -> None:
-        endpoint, came, left = self.endpoint, self._came, self._left
-        self._before = before = endpoint.on_admitted, endpoint.on_finished, endpoint.on_malformed
-
-        def admitted(session: Session[Any]) -> None:
-            if before[0] is not None:
-                before[0](session)
-            came.append((session, time.monotonic()))
-
-        def finished(session: Session[Any]) -> None:
-            if before[1] is not None:
-                before[1](session)
-            left.append(session.id)
-
-        def malformed(what: Malformed, peer: Address, session: Session[Any] | None) -> None:
-            if before[2] is not None:
-                before[2](what, peer, session)
-            self._note(what, peer, session)
-
-        self._hooks = admitted, finished, malformed
-        endpoint.on_admitted, endpoint.on_finished, endpoint.on_malformed = self._hooks
-
-    def _unhook(self) -> None:
-        endpoint = self.endpoint
-        if (endpoint.on_admitted, endpoint.on_finished, endpoint.on_malformed) == self._hooks:
-            endpoint.on_admitted, endpoint.on_finished, endpoint.on_malformed = self._before
-
-    def _note(self, malformed: Malformed, peer: Address, session: Session[Any] | None) -> None:
-        self._noted += 1
-        id, identity = (0, None) if session is None else (session.id, session.identity)
-        self._malformed.append(Noted(self._noted, time.time(), id, peer, identity, malformed))
-
-    def _read(self, sessions: Sequence[Session[Any]], done: Future[_Reading]) -> None:
-        begun = time.perf_counter()
-        scratch = self._scratch
-        values: list[tuple[int, int, int, int, int, Hashable] | None] = []
-        try:
-            for session in sessions:
-                if session.is_over:
-                    values.append(None)
-                    continue
-                scratch.packets_received = scratch.packets_sent = scratch.bytes_received = scratch.bytes_sent = 0
-                session.add_to(scratch)
-                values.append(
-                    (
-                        scratch.packets_received,
-                        scratch.packets_sent,
-                        scratch.bytes_received,
-                        scratch.bytes_sent,
-                        session.outstanding,
-                        session.identity,
-                    )
-                )
-            came, left = _taken(self._came), _taken(self._left)
-            done.set_result(_Reading(self.endpoint.past, came, left, values, time.perf_counter() - begun))
-        except BaseException as error:
-            done.set_exception(error)
-
-    def _own(self, done: Future[list[Session[Any]]]) -> None:
-        done.set_result(self.endpoint.own_sessions())
-
-    # On the sampler's.
-
     def _run(self) -> None:
         try:
-            there = self._asked(self._own)
+            there = self._asked(self._notes.own)
             with self._lock:
                 for session in there or ():
                     self._rows.setdefault(session.id, Row(session, None, float("inf")))
@@ -238,7 +146,7 @@ class Sampler:
             chunk = list(islice(rows, SLICE))
             sessions = [row.session for row in chunk]
             asked = time.monotonic()
-            reading = self._asked(lambda done, sessions=sessions: self._read(sessions, done))  # type: ignore[misc]
+            reading = self._asked(lambda done, sessions=sessions: self._notes.read(sessions, done))  # type: ignore[misc]
             if reading is None:
                 return False
             at = time.perf_counter()
@@ -271,7 +179,7 @@ class Sampler:
                     self._settle(time.monotonic())
         return None
 
-    def _merge(self, chunk: Sequence[Row], reading: _Reading, now: float) -> None:
+    def _merge(self, chunk: Sequence[Row], reading: Reading, now: float) -> None:
         self._is_answering = True
         rows = self._rows
         for session, opened in reading.came:
@@ -293,7 +201,7 @@ class Sampler:
         for place, count in enumerate(row.counts):
             self._sums[place] -= count
 
-    def _update(self, row: Row, values: tuple[int, int, int, int, int, Hashable], now: float) -> None:
+    def _update(self, row: Row, values: Values, now: float) -> None:
         *_, outstanding, identity = values
         counts, before, sums = values[:4], row.counts, self._sums
         if counts != before:
@@ -338,7 +246,7 @@ class Sampler:
             rates=rates,
             closed=past.closed,
             refused=past.refused,
-            malformed=self._noted,
+            malformed=self._notes.count,
             age=self._age,
             is_answering=self._is_answering,
         )
@@ -346,17 +254,9 @@ class Sampler:
             self._point, self._point_at = self._totals, now
         elif is_point:
             closed = {reason.name: n for reason, n in (past.closed - before.closed).items()}
-            malformed, refused = self._noted - before.malformed, past.refused - before.refused
+            malformed, refused = self._notes.count - before.malformed, past.refused - before.refused
             point = Point(time.time(), past.sessions, self._outstanding, rates, closed, malformed, refused)
             self._history.append(point)
             self._point, self._point_at = self._totals, now
             self._earlier = [0, 0, 0, 0]
             self._turn += 1
-
-
-_T = TypeVar("_T")
-
-
-def _taken(queue: deque[_T]) -> list[_T]:
-    """All that is in a queue, which others add to."""
-    return [queue.popleft() for _ in range(len(queue))]
