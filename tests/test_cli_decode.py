@@ -157,7 +157,8 @@ def test_a_capture_is_listed_and_dumped_for_each_side(run: Run, tmp_path: Path) 
     assert lines[at + 1 : at + 3] == ["0000  flag     fe", "0001  id       00 10           16 (0x10)"]
     assert "... the dump ends here: 4096 of 6400 bytes" in lines
     assert lines[-1] == f"1 conversation, 401 packets, 0 malformed, {len(HELLO) * 400 + len(BYE)} bytes"
-    assert run("--only", "2", path)[1] == "0 conversations, 0 packets, 0 malformed, 0 bytes\n"
+    said = f"packetcore: {str(path)!r} has no conversation 2: it has 1 conversation, numbered from 1\n"
+    assert run("--only", "2", path) == (1, "", said)
 
 
 def test_a_capture_cut_in_the_middle_is_shown_up_to_there(run: Run, tmp_path: Path) -> None:

@@ -277,6 +277,8 @@ def test_of_a_damaged_file_what_is_whole_is_shown_and_then_one_line(run: Run, fi
         (["FILE", "--compare", __file__], 1, "no capture, neither pcapng nor pcap: it begins with 222222"),
         (["FILE", "--compare", "wrong.jsonl"], 1, "'wrong.jsonl' has no events: line 2 is no event"),
         (["FILE", "--only", "1", "--shrink", "y"], 1, "does not fail: nothing in it is malformed"),
+        (["FILE", "--only", "3", "--shrink", "y"], 1, "has no conversation 3: it has 2 conversations, numbered from 1"),
+        (["FILE", "--only", "0", "--to", "h:1"], 1, "has no conversation 0: it has 2 conversations, numbered from 1"),
         (["FILE", "--shrink", "nowhere/y"], 1, "cannot write 'nowhere/y': No such file or directory"),
         (["FILE", "--shrink", "y", "--fails", "nowhere/x"], 1, "cannot run 'nowhere/x': No such file or directory"),
     ],

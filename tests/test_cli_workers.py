@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import urllib.request
@@ -320,6 +321,15 @@ def test_a_service_manager_hears_of_the_parent_alone_and_a_worker_that_hangs_is_
         assert manager.hear()["STOPPING"] == "1"
         assert not [line for line in server.log if "aborted" in line]
     manager.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk here is always full")
+def test_all_end_where_what_the_parent_prints_cannot_be_written() -> None:
+    command = [sys.executable, "-m", "packetcore_cli", "serve", "--workers", "2", "--echo"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=DEADLINE, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == "packetcore: No space left on device"
 
 
 def test_a_port_in_use_is_told(app: Callable[[str], str]) -> None:

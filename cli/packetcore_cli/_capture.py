@@ -53,6 +53,16 @@ class Capture:
                 self.error = CaptureError(f"{self.name!r} is damaged: {error}")
             except OSError as error:
                 raise Failure(f"cannot read {self.name!r}: {reason_of(error)}") from None
+        if self.error is None:
+            self._check_only()
+
+    def _check_only(self) -> None:
+        """See that there are the conversations that were asked for; this is known once all was read."""
+        count = self.conversations.count
+        for number in self.args.only or ():
+            if not 1 <= number <= count:
+                has = counted(count, "conversation")
+                raise Failure(f"{self.name!r} has no conversation {number}: it has {has}, numbered from 1")
 
     def events(self) -> Iterator[Told]:
         """What it comes to."""

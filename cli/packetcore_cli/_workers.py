@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from packetcore_cli._arguments import LOOPBACK
 from packetcore_cli._failure import Failure
@@ -25,11 +26,16 @@ from packetcore_sockets import Notifier, as_address
 
 
 def serve_workers(args: argparse.Namespace, command_line: Sequence[str], out: Terminal, err: Terminal) -> int:
-    """Serve by several processes until SIGINT or SIGTERM; then have all of them drain.
+    """Serve by several processes until SIGINT or SIGTERM, or nobody reads what is printed; then have all of them drain.
 
     Returns:
         0; 1 where a second signal cut the draining short, or workers cannot be started; 2 for what a worker
         finds wrong with the command line, and has told.
+
+    Raises:
+        Failure: the port cannot be had, the system cannot do it, or a value is out of its range.
+        NobodyReads: the other end of standard output was closed.
+        OSError: standard output could not be written.
     """
     if args.workers < 1:
         raise Failure(f"workers={args.workers} must be at least 1")
@@ -43,6 +49,7 @@ def serve_workers(args: argparse.Namespace, command_line: Sequence[str], out: Te
         to_out, to_err = opened.enter_context(writers(out, err))
         opened.enter_context(log_to(err, to_err, args.log, verbose=args.verbose))
         opened.enter_context(heard(signals))
+        printed = Lines(to_out, out, failed=partial(signals.put, 0))
         notifier = Notifier()
         places = [
             Place(index, each, command_line, grace=args.grace, one_reads=args.udp) for index, each in enumerate(sockets)
@@ -54,7 +61,7 @@ def serve_workers(args: argparse.Namespace, command_line: Sequence[str], out: Te
             try:
                 supervisor.start()
                 opened.enter_context(metrics_served(args, supervisor.counters.read))
-                Lines(to_out, out).put("listening on ", (where, "bold"))
+                printed.put("listening on ", (where, "bold"))
                 log_event("workers", f"{counted(args.workers, 'worker')} serve", workers=args.workers)
                 notifier.ready(f"listening on {where}, {counted(args.workers, 'worker')}")
                 while True:
@@ -72,4 +79,6 @@ def serve_workers(args: argparse.Namespace, command_line: Sequence[str], out: Te
             supervisor.abort()
         if code == 0:
             log_stopped(total_of(supervisor.counters.last().values()))
-        return code
+    if printed.error is not None:
+        raise printed.error
+    return code
