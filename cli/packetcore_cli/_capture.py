@@ -12,10 +12,10 @@ from typing import BinaryIO
 
 from packetcore import Malformed, Packet
 from packetcore_cli._dump import DUMPED, dump
+from packetcore_cli._event_line import ARROWS, event_cells
 from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import counted
-from packetcore_cli._told import ARROWS, event_cells
 from packetcore_tap import CaptureError, Chunk, Conversation, Conversations, Heard, Readable, Side, Told, events, hear
 
 

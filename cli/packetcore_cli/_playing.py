@@ -16,11 +16,11 @@ from typing import Any
 
 from packetcore import Malformed, Packet
 from packetcore.framings import Framing
+from packetcore_cli._event_line import event_cells
 from packetcore_cli._failure import reason_of
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import address_text, counted
 from packetcore_cli._tls import client_tls
-from packetcore_cli._told import event_cells
 from packetcore_tap import Chunk, Conversation, Ended, Events, Heard, Reset, Side, Told, as_json, differences
 
 TIMEOUT = 2.0

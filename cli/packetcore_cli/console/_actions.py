@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from packetcore import Endpoint, Packet, Session
-from packetcore_cli.console._told import reply_told
+from packetcore_cli.console._values import reply_told
 
 MAX_WAIT = 60.0
 """Seconds for which a reply is waited for at most."""

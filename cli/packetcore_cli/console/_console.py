@@ -20,20 +20,14 @@ from packetcore_cli._sampler import SHARE, Sampler
 from packetcore_cli._seen import SORTS
 from packetcore_cli._text import address_text
 from packetcore_cli.console._actions import Failed, Refused, close, send
+from packetcore_cli.console._feed import Feed
 from packetcore_cli.console._guard import Guard
-from packetcore_cli.console._told import noted_told, point_told, row_told, totals_told
-
-ROWS = 20
-"""Sessions on a page of the list."""
 
 DEEPEST = 1000
 """Pages of the list that can be turned to: what lies behind them is found by searching."""
 
 VIEWERS = 8
 """Pages open at a time."""
-
-MALFORMED_SHOWN = 12
-"""Malformed runs that a page shows."""
 
 BODY = 4 << 20
 """Bytes that a request may have."""
@@ -85,8 +79,8 @@ class Console:
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         """Where the page is served, as `(host, port)`."""
         self._guard = Guard(f"packetcore-console-{self.address[1]}", [host, *names])
-        self._own_sampler = Sampler(self._endpoint) if sampler is None else None
-        self._sampler = sampler or self._own_sampler
+        self._owns_sampler = sampler is None
+        self._sampler = Sampler(self._endpoint) if sampler is None else sampler
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Event | None = None
         self._viewers = 0
@@ -109,8 +103,8 @@ class Console:
 
     def close(self) -> None:
         """Serve the page no more. Waits for its thread, for two seconds at most."""
-        if self._own_sampler is not None:
-            self._own_sampler.close()
+        if self._owns_sampler:
+            self._sampler.close()
         self._started.wait(ENDING)
         if self._loop is not None and self._ending is not None:
             with suppress(RuntimeError):  # it has ended already
@@ -187,69 +181,30 @@ class Console:
         self._viewers += 1
         try:
             await response.prepare(request)
-            told: Told = Told(self._sampler, self._endpoint, self._title)  # type: ignore[arg-type]
+            feed = Feed(self._sampler, self._endpoint, self._title)
             while True:
                 begun = time.perf_counter()
-                text = json.dumps(told.next(search, sort, descending=descending, page=page))
+                text = json.dumps(feed.next(search, sort, descending=descending, page=page))
                 took = time.perf_counter() - begun
                 await response.write(f"data: {text}\n\n".encode())
                 # The same share for all viewers together.
-                if await self._waits(told, took * self._viewers / SHARE):
+                if await self._waits(feed, took * self._viewers / SHARE):
                     return response
         except ConnectionResetError:
             return response  # the page was closed
         finally:
             self._viewers -= 1
 
-    async def _waits(self, told: Told, pause: float) -> bool:
+    async def _waits(self, feed: Feed, pause: float) -> bool:
         """Wait until there is something new, and a pause is over. Returns whether the end comes first."""
         assert self._ending is not None
         until = time.monotonic() + pause
         while not self._ending.is_set():
-            if told.has_new and time.monotonic() >= until:
+            if feed.has_new and time.monotonic() >= until:
                 return False
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), LOOK)
         return True
-
-
-class Told:
-    """What one page was told, and what it is to be told next."""
-
-    def __init__(self, sampler: Sampler, endpoint: Endpoint[Any], title: str) -> None:
-        self._sampler = sampler
-        self._endpoint = endpoint
-        self._title = title
-        self._turn = -1
-        self._point = 0.0
-        self._noted = -1
-
-    @property
-    def has_new(self) -> bool:
-        """Whether there is more."""
-        return self._sampler.turn != self._turn
-
-    def next(self, search: str, sort: str, *, descending: bool, page: int) -> dict[str, Any]:
-        """The figures, what the history has had since, the sessions of a page of the list, and where there is more
-        of it what was malformed."""
-        sampler = self._sampler
-        is_first, self._turn = self._turn < 0, sampler.turn
-        told: dict[str, Any] = {"totals": totals_told(sampler.totals)}
-        if is_first:
-            told |= {"title": self._title, "framed": self._endpoint.is_framed}
-        points = [point for point in sampler.history if point.time > self._point]
-        if points:
-            self._point = points[-1].time
-        told["points"] = [point_told(point) for point in points]
-        start = page * ROWS
-        rows, matched = sampler.view(search, sort, descending=descending, start=start, stop=start + ROWS)
-        told["sessions"] = {"rows": [row_told(row) for row in rows], "matched": matched, "page": page, "size": ROWS}
-        noted = sampler.malformed[:MALFORMED_SHOWN]
-        newest = noted[0].number if noted else 0
-        if newest != self._noted:
-            self._noted = newest
-            told["malformed"] = [noted_told(each, is_framed=self._endpoint.is_framed) for each in noted]
-        return told
 
 
 def _wanted(request: web.Request) -> tuple[str, str, bool, int]:
