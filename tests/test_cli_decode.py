@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from packetcore import Packet, encode
 from packetcore.framings import SLIP
 from packetcore_cli.__main__ import main
-from packetcore_cli._annotate import Spans, spans
-from packetcore_cli._framed import FrameSpans, frame_spans
+from packetcore_cli._annotate import Span, Spans, spans
+from packetcore_cli._framed import HEAD, TAIL, FrameSpans, frame_spans
 from packetcore_cli._framings import framing_named
 from packetcore_conformance.strategies import chunked, streams
 from packetcore_tap import CaptureWriter, Side
@@ -211,6 +211,29 @@ def test_however_a_stream_is_cut_each_event_has_its_place(data: st.DataObject, n
     assert told == list(spans(stream, 8) if framing is None else frame_spans(stream, framing, 8))
 
 
+@pytest.mark.parametrize(
+    ("name", "idle"), [("lines", b"x"), ("hdlc", b"\x7e"), ("cobs", b"\x05"), ("slip", b"\xdb\x01"), ("hdlc", b"y")]
+)
+def test_what_has_no_end_is_not_kept_and_the_frame_behind_it_has_its_place(name: str, idle: bytes) -> None:
+    framing = framing_named(name)
+    assert framing is not None
+    frame = framing.encode(b"frame")
+    stream = idle * 60_000 + frame[-1:] + frame
+    found = FrameSpans(framing, 8)
+    seen: list[Span] = []
+    held = 0
+    for start in range(0, len(stream), 1000):
+        seen += found.feed(stream[start : start + 1000])
+        held = max(held, len(found._held))
+    seen += found.feed_eof()
+    assert held <= 2 * (HEAD + TAIL)
+    assert [span.start for span in seen] == [0, *(span.stop for span in seen[:-1])]
+    assert seen[-1].stop == len(stream)
+    (found_frame,) = [span for span in seen if isinstance(span.event, bytes)]
+    assert found_frame.event == b"frame"
+    assert stream[found_frame.start : found_frame.stop].strip(b"\x7e\xc0\0\n") == frame.strip(b"\x7e\xc0\0\n")
+
+
 class Following:
     """A `decode --follow` as a process."""
 
@@ -282,6 +305,18 @@ def test_standard_input_is_followed_to_its_end_as_bytes_or_lines_of_hex() -> Non
             os.close(writing)
             assert follower.events(1) == [BYE_JSON]
             assert follower.process.wait(DEADLINE) == 0
+
+
+def test_a_line_of_hex_without_an_end_is_decoded_as_it_comes() -> None:
+    reading, writing = os.pipe()
+    with open(writing, "wb", buffering=0) as pipe, following("--json", "-", stdin=reading) as follower:
+        os.close(reading)
+        for _ in range(10):
+            pipe.write(HELLO.hex().encode() * 500)
+        assert follower.events(3000) == [HELLO_JSON] * 3000
+        pipe.close()
+        assert follower.events(2000) == [HELLO_JSON] * 2000
+        assert follower.process.wait(DEADLINE) == 0
 
 
 def test_a_capture_is_followed_as_it_is_written(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ HEAD = 4
 HEX = re.compile(rb"[0-9a-fA-FxX\s:,-]*")
 """What text in hex is made of."""
 
+SEPARATORS = (b" ", b"\t", b",", b":", b"-")
+
 READ_SIZE = 1 << 16
 
 
@@ -170,10 +172,14 @@ def _pieces(first: bytes, file: Readable) -> Iterator[bytes]:
 
 
 def _unhexed(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The bytes that lines of hex stand for, each once it is whole."""
+    """The bytes that lines of hex stand for, each once it is whole, or is so long that it may have no end."""
     rest = b""
     for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > READ_SIZE:
+            whole = max(map(rest.rfind, SEPARATORS)) + 1 or len(rest) // 2 * 2
+            lines.append(rest[:whole])
+            rest = rest[whole:]
         yield b"".join(map(_hex_line, lines))
     yield _hex_line(rest)
 
