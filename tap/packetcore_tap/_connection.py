@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
-from typing import Literal
+from typing import Literal, ParamSpec
 
-from packetcore import Address, Handle, Malformed, SyncCondition
+from packetcore import Address, Handle, Malformed, Packet, SyncCondition
 from packetcore.framings import Framing
 from packetcore_sockets import AddressInfo, SyncRuntime
 from packetcore_tap._capture import Side
@@ -26,6 +26,8 @@ from packetcore_tap._recording import Recording
 from packetcore_tap._sight import Seen, Sight
 
 log = logging.getLogger("packetcore")
+
+P = ParamSpec("P")
 
 
 class Ending(enum.Enum):
@@ -109,12 +111,12 @@ class Line:
     stalled: set[Direction] = field(default_factory=set)
     black_holes: set[Direction] = field(default_factory=set)
 
-    def tell(self, what: str, connection: TapConnection, *args: object) -> None:
-        """Tell the observer, and who waits for a change."""
+    def tell(self, heard: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Tell the observer by one of its methods, and who waits for a change."""
         try:
-            getattr(self.observer, what)(connection, *args)
+            heard(*args, **kwargs)
         except Exception:
-            log.exception("the observer of a tap failed in %r", what)
+            log.exception("the observer of a tap failed in %r", getattr(heard, "__name__", heard))
         self.changed.notify_all()
 
 
@@ -274,7 +276,7 @@ class TapConnection:
             comment = "" if ending is Ending.FINISHED else ending.value
             self._line.recording.closed(self, reset=_RESETS.get(ending), comment=comment)
         self._line.connections.pop(self.number, None)
-        self._line.tell("closed", self, ending, error)
+        self._line.tell(self._line.observer.closed, self, ending, error)
 
     @abstractmethod
     def release(self, ending: Ending) -> None:
@@ -283,7 +285,7 @@ class TapConnection:
     def begin(self) -> None:
         """Tell that it is there, and set timers for the faults to come."""
         line = self._line
-        line.tell("opened", self)
+        line.tell(line.observer.opened, self)
         now = line.loop.time()
         for fault in line.faults:
             if fault.after_seconds is not None and self.is_open:
@@ -312,11 +314,11 @@ class TapConnection:
         line.totals[direction].bytes += len(data)
         if line.recording is not None:
             line.recording.data(self, SENDERS[direction], data)
-        line.tell("passed", self, direction, data)
+        line.tell(line.observer.passed, self, direction, data)
         was_encrypted = self._sight.is_encrypted
         self._saw(direction, self._sight.look(direction, data))
         if self._sight.is_encrypted and not was_encrypted:
-            line.tell("encrypted", self)
+            line.tell(line.observer.encrypted, self)
         self._suffer_due(flow, before)
 
     def note_end(self, flow: Flow) -> None:
@@ -324,7 +326,7 @@ class TapConnection:
         self._saw(flow.direction, self._sight.end(flow.direction))
         if self._line.recording is not None:
             self._line.recording.ended(self, SENDERS[flow.direction])
-        self._line.tell("ended", self, flow.direction)
+        self._line.tell(self._line.observer.ended, self, flow.direction)
 
     def drop(self, flow: Flow) -> None:
         """A datagram was lost for want of room."""
@@ -345,7 +347,7 @@ class TapConnection:
             case "close":
                 self.close()
 
-    def _saw(self, direction: Direction, events: Sequence[object]) -> None:
+    def _saw(self, direction: Direction, events: Sequence[Packet | bytes | Malformed]) -> None:
         line, flow = self._line, self._flow(direction)
         for event in events:
             for counts in (flow.passed, line.totals[direction]):
@@ -353,9 +355,9 @@ class TapConnection:
                     counts.malformed += 1
                 else:
                     counts.packets += 1
-            seen = Seen(time.time(), self.number, direction, event)  # type: ignore[arg-type]
+            seen = Seen(time.time(), self.number, direction, event)
             line.seen.append(seen)
-            line.tell("seen", self, seen)
+            line.tell(line.observer.seen, self, seen)
 
     def _suffer_due(self, flow: Flow, before: int) -> None:
         for fault in due(self._line.faults, flow.direction, before, flow.passed.bytes):

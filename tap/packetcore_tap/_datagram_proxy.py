@@ -106,7 +106,7 @@ class DatagramConnection(TapConnection):
         """The system refuses a datagram, or tells of an earlier one."""
         if self._last_error is None or self._last_error.errno != error.errno:
             self._last_error = error
-            self._line.tell("failed", self, error)
+            self._line.tell(self._line.observer.failed, self, error)
 
     def release(self, ending: Ending) -> None:
         """See `TapConnection`."""
