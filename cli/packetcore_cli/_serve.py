@@ -22,10 +22,11 @@ from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._framings import check_limit, framing_options
 from packetcore_cli._given import given_sockets
 from packetcore_cli._lines import Lines, writers
-from packetcore_cli._log import Log, log_event, log_to
+from packetcore_cli._log import log_event, log_to
 from packetcore_cli._metrics import SCRAPE_TIMEOUT, metrics_served
 from packetcore_cli._record import recorded
 from packetcore_cli._reload import reload
+from packetcore_cli._session_log import Log
 from packetcore_cli._signals import HANGUP, HEARING, Impatient, heard, next_signal
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, Content, address_text, content_text, counted

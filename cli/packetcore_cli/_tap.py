@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from packetcore_cli._failure import Failure
 from packetcore_cli._framings import check_limit
 from packetcore_cli._lines import Lines, writers
-from packetcore_cli._log import log_to
+from packetcore_cli._log import log_event, log_to
 from packetcore_cli._record import recording
 from packetcore_cli._signals import Impatient, heard, next_signal
 from packetcore_cli._tap_commands import IMPAIRMENTS, OF_DATAGRAMS, OF_STREAMS, Commands
@@ -77,7 +77,7 @@ def tap(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
                 next_signal(signals)
             printer.stopped(opened)
         except Impatient:
-            logging.getLogger("packetcore_cli").warning("aborted by a second signal")
+            log_event("aborted", "aborted by a second signal", logging.WARNING)
             return 1
     if printed.error is not None:
         raise printed.error

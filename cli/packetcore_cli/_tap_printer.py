@@ -12,7 +12,7 @@ from packetcore.framings import Framing
 from packetcore_cli._dump import dump_lines, malformed_lines
 from packetcore_cli._failure import reason_of
 from packetcore_cli._lines import Line, Lines
-from packetcore_cli._log import NOTES_LOGGED
+from packetcore_cli._session_log import NOTES_LOGGED
 from packetcore_cli._text import PREVIEW, address_text, content_text, counted
 from packetcore_tap import DIRECTIONS, Direction, Ending, Passed, Seen, Tap, TapConnection
 from packetcore_tap import TapObserver as Observer
