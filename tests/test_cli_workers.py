@@ -345,6 +345,14 @@ def test_a_descriptor_that_is_not_open_is_told_and_is_no_other_socket_of_the_par
     assert (code, said) == (1, "packetcore: cannot listen: descriptor 3: Bad file descriptor")
 
 
+def test_where_metrics_cannot_be_served_no_worker_starts() -> None:
+    pytest.importorskip("prometheus_client")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, said = failing("--workers", "2", "--echo", "--metrics-port", port)
+    assert (code, said) == (1, f"packetcore: cannot serve metrics on 127.0.0.1:{port}: Address already in use")
+
+
 def test_sockets_that_are_given_are_shared(app: Callable[[str], str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         number = listener.fileno()

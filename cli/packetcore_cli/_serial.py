@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
 from packetcore import Config, Driver, Handler, Session
 from packetcore_cli._drivers import running_driver
 from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._framings import check_limit, framing_options
-from packetcore_cli._lines import Lines, writers
-from packetcore_cli._log import log_event, log_to
 from packetcore_cli._record import recorded
+from packetcore_cli._running import running
 from packetcore_cli._serve import app_of, application_of, config_of, log_stopped
-from packetcore_cli._signals import HEARING, Impatient, heard, next_signal
+from packetcore_cli._signals import HEARING, next_signal
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import Content
 from packetcore_cli._usage import need, refuse, refuse_beside
@@ -102,35 +98,28 @@ def serve_serial(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     config = replace(config_of(args), idle_timeout=args.idle_timeout or None, close_timeout=args.grace or None)
     app = app_of(args, err)
     transport = running_driver(args.transport, serial=True, framing=args.framing is not None)
-    signals: SimpleQueue[int] = SimpleQueue()
-    with ExitStack() as told:
-        to_out, to_err = told.enter_context(writers(out, err))
-        told.enter_context(log_to(err, to_err, args.log, verbose=args.verbose, sessions=app is not None))
-        told.enter_context(heard(signals))
-        printed = Lines(to_out, out, failed=partial(signals.put, 0))
-        try:
-            with recorded(args, config) as config, transport as driver, ExitStack() as beside:
-                handler, sessions = application_of(app, driver, args, printed, beside)
-                if sessions is not None:
-                    raise Failure(f"--app {args.app!r}: a serial line has no register of sessions")
-                if not isinstance(handler, Handler):
-                    raise Failure(f"--app {args.app!r}: a serial line needs a packetcore.Handler, no function")
-                session = open_line(driver, args, handler, config)
-                printed.put("listening on ", (args.serial, "bold"), f" at {_baudrate(args)} baud")
-                next_signal(signals, lambda: session.is_over)
-                ended_by_itself = session.is_over
-                driver.call(session.close if args.grace else session.abort)
-                while not session.is_over:  # in the end `close_timeout` does
-                    time.sleep(HEARING / 10)
-                log_stopped(session.endpoint.stats)
-        except Impatient:
-            log_event("aborted", "aborted by a second signal", logging.WARNING)
-            return 1
-    if printed.error is not None:
-        raise printed.error
-    if ended_by_itself and (reason := session.close_reason) is not None:
+    with (
+        running(out, err, args.log, verbose=args.verbose, sessions=app is not None) as command,
+        recorded(args, config) as config,
+        transport as driver,
+        ExitStack() as beside,
+    ):
+        handler, sessions = application_of(app, driver, args, command.printed, beside)
+        if sessions is not None:
+            raise Failure(f"--app {args.app!r}: a serial line has no register of sessions")
+        if not isinstance(handler, Handler):
+            raise Failure(f"--app {args.app!r}: a serial line needs a packetcore.Handler, no function")
+        session = open_line(driver, args, handler, config)
+        command.printed.put("listening on ", (args.serial, "bold"), f" at {_baudrate(args)} baud")
+        next_signal(command.signals, lambda: session.is_over)
+        ended_by_itself = session.is_over
+        driver.call(session.close if args.grace else session.abort)
+        while not session.is_over:  # in the end `close_timeout` does
+            time.sleep(HEARING / 10)
+        log_stopped(session.endpoint.stats)
+    if command.code == 0 and ended_by_itself and (reason := session.close_reason) is not None:
         raise Failure(f"the line ended, {reason.name}: {reason.value}")
-    return 0
+    return command.code
 
 
 def _baudrate(args: argparse.Namespace) -> int:

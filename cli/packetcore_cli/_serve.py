@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
 import socket
 import threading
@@ -21,13 +20,14 @@ from packetcore_cli._drivers import running_driver
 from packetcore_cli._failure import Failure, reason_of
 from packetcore_cli._framings import check_limit, framing_options
 from packetcore_cli._given import given_sockets
-from packetcore_cli._lines import Lines, writers
-from packetcore_cli._log import log_event, log_to
+from packetcore_cli._lines import Lines
+from packetcore_cli._log import log_event
 from packetcore_cli._metrics import SCRAPE_TIMEOUT, metrics_served
 from packetcore_cli._record import recorded
 from packetcore_cli._reload import reload
+from packetcore_cli._running import running
 from packetcore_cli._session_log import Log
-from packetcore_cli._signals import HANGUP, HEARING, Impatient, heard, next_signal
+from packetcore_cli._signals import HANGUP, HEARING, next_signal
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, Content, address_text, content_text, counted
 from packetcore_cli._tls import TLS_OPTIONS, server_tls
@@ -133,51 +133,44 @@ def _serve(
         proxy=args.proxy_protocol is not None,
         inherited=bool(sockets),
     )
-    signals: SimpleQueue[int] = SimpleQueue()
-    with ExitStack() as told:
-        if (live := live_terminal(args, out, told)) is not None:
+    with ExitStack() as shown:
+        if (live := live_terminal(args, out, shown)) is not None:
             out, err = live, live if out.is_same_file(err) else err
-        to_out, to_err = told.enter_context(writers(out, err))
         index = None if worker is None else worker.index
-        told.enter_context(log_to(err, to_err, args.log, verbose=args.verbose, sessions=app is not None, worker=index))
-        told.enter_context(heard(signals))
+        command = shown.enter_context(
+            running(out, err, args.log, verbose=args.verbose, sessions=app is not None, worker=index)
+        )
+        signals, printed = command.signals, command.printed
         if worker is not None:
             worker.hear(partial(signals.put, signal.SIGTERM))
-        printed = Lines(to_out, out, failed=partial(signals.put, 0))
-        try:
-            with recorded(args, config) as config, transport as driver, ExitStack() as beside:
-                notifier = Notifier()
-                served = application_of(app, driver, args, printed, beside, worker)
-                if worker is not None and not _may_serve(worker, signals):
-                    return 0
-                server = _listen(driver, served, args, config, tls, sockets)
+        with recorded(args, config) as config, transport as driver, ExitStack() as beside:
+            notifier = Notifier()
+            served = application_of(app, driver, args, printed, beside, worker)
+            if worker is not None and not _may_serve(worker, signals):
+                return 0
+            server = _listen(driver, served, args, config, tls, sockets)
 
-                def read() -> EndpointStats:
-                    stats: EndpointStats = driver.call(lambda: server.stats, timeout=SCRAPE_TIMEOUT)
-                    return stats
+            def read() -> EndpointStats:
+                stats: EndpointStats = driver.call(lambda: server.stats, timeout=SCRAPE_TIMEOUT)
+                return stats
 
-                where = ", ".join(map(address_text, server.addresses))
-                if worker is not None:
-                    worker.serves(read)
-                else:
-                    beside.enter_context(metrics_served(args, lambda: {"": read()}))
-                    url = beside.enter_context(watched_by_people(args, server, live, printed, err))
-                    printed.put("listening on ", (where, "bold"))
-                    if url is not None:
-                        printed.put("console on ", (url, "bold"))
-                beside.enter_context(watched(notifier, server))
-                notifier.ready(f"listening on {where}")
-                while next_signal(signals) == HANGUP:
-                    reload(driver, server, args, notifier)
-                _drain(driver, server, args.grace, notifier)
-                if worker is not None:
-                    worker.tell(Tell.STATS, server.stats)
-        except Impatient:
-            log_event("aborted", "aborted by a second signal", logging.WARNING)
-            return 1
-    if printed.error is not None:
-        raise printed.error
-    return 0
+            where = ", ".join(map(address_text, server.addresses))
+            if worker is not None:
+                worker.serves(read)
+            else:
+                beside.enter_context(metrics_served(args, lambda: {"": read()}))
+                url = beside.enter_context(watched_by_people(args, server, live, printed, err))
+                printed.put("listening on ", (where, "bold"))
+                if url is not None:
+                    printed.put("console on ", (url, "bold"))
+            beside.enter_context(watched(notifier, server))
+            notifier.ready(f"listening on {where}")
+            while next_signal(signals) == HANGUP:
+                reload(driver, server, args, notifier)
+            _drain(driver, server, args.grace, notifier)
+            if worker is not None:
+                worker.tell(Tell.STATS, server.stats)
+    return command.code
 
 
 def _may_serve(worker: Worker, signals: SimpleQueue[int]) -> bool:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import re
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 
 from packetcore_cli._failure import Failure
 from packetcore_cli._framings import check_limit
-from packetcore_cli._lines import Lines, writers
-from packetcore_cli._log import log_event, log_to
 from packetcore_cli._record import recording
-from packetcore_cli._signals import Impatient, heard, next_signal
+from packetcore_cli._running import running
+from packetcore_cli._signals import next_signal
 from packetcore_cli._tap_commands import IMPAIRMENTS, OF_DATAGRAMS, OF_STREAMS, Commands
 from packetcore_cli._tap_printer import Printer
 from packetcore_cli._terminal import Terminal
@@ -63,25 +60,18 @@ def tap(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     check_limit(args.framing, args.max_payload)
     if args.target[1] == 0:
         raise Failure("port=0 of TARGET is out of range 1 to 65535")
-    signals: SimpleQueue[int] = SimpleQueue()
-    with writers(out, err) as (to_out, to_err), log_to(err, to_err, None), heard(signals):
-        printed = Lines(to_out, out, failed=partial(signals.put, 0))
+    with running(out, err) as command:
+        printed = command.printed
         printer = Printer(printed, args.framing, args.quiet, args.dump)
-        try:
-            with recording(args) as recorder, _open(args, printer, recorder) as opened:
-                printed.put(
-                    "listening on ", (address_text(opened.address), "bold"), f", target {address_text(args.target)}"
-                )
-                if args.interactive:
-                    Commands(opened, args.udp, args.direction, printed, partial(signals.put, 0)).start()
-                next_signal(signals)
-            printer.stopped(opened)
-        except Impatient:
-            log_event("aborted", "aborted by a second signal", logging.WARNING)
-            return 1
-    if printed.error is not None:
-        raise printed.error
-    return 0
+        with recording(args) as recorder, _open(args, printer, recorder) as opened:
+            printed.put(
+                "listening on ", (address_text(opened.address), "bold"), f", target {address_text(args.target)}"
+            )
+            if args.interactive:
+                Commands(opened, args.udp, args.direction, printed, partial(command.signals.put, 0)).start()
+            next_signal(command.signals)
+        printer.stopped(opened)
+    return command.code
 
 
 def _open(args: argparse.Namespace, observer: TapObserver, recorder: Recorder | None) -> Tap:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 
 from packetcore_cli._arguments import LOOPBACK
 from packetcore_cli._failure import Failure
-from packetcore_cli._lines import Lines, writers
-from packetcore_cli._log import log_event, log_to
+from packetcore_cli._log import log_event
 from packetcore_cli._metrics import metrics_served, total_of
 from packetcore_cli._place import Place
 from packetcore_cli._ports import sockets_of_workers
+from packetcore_cli._running import running
 from packetcore_cli._serve import log_stopped
-from packetcore_cli._signals import Impatient, Signals, heard
+from packetcore_cli._signals import Signals
 from packetcore_cli._supervisor import Ended, Supervisor
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import address_text, counted
@@ -46,39 +43,26 @@ def serve_workers(args: argparse.Namespace, command_line: Sequence[str], out: Te
         sockets = sockets_of_workers(args, args.host or [LOOPBACK], opened)
         signals = Signals()
         opened.callback(signals.close)
-        to_out, to_err = opened.enter_context(writers(out, err))
-        opened.enter_context(log_to(err, to_err, args.log, verbose=args.verbose))
-        opened.enter_context(heard(signals))
-        printed = Lines(to_out, out, failed=partial(signals.put, 0))
+        command = opened.enter_context(running(out, err, args.log, signals=signals, verbose=args.verbose))
         notifier = Notifier()
         places = [
             Place(index, each, command_line, grace=args.grace, one_reads=args.udp) for index, each in enumerate(sockets)
         ]
         supervisor = Supervisor(places, args.grace, signals, notifier)
+        opened.callback(supervisor.abort)
         where = ", ".join(address_text(as_address(sock.getsockname())) for sock in sockets[0])
-        code = 0
+        opened.enter_context(metrics_served(args, supervisor.counters.read))
         try:
-            try:
-                supervisor.start()
-                opened.enter_context(metrics_served(args, supervisor.counters.read))
-                printed.put("listening on ", (where, "bold"))
-                log_event("workers", f"{counted(args.workers, 'worker')} serve", workers=args.workers)
-                notifier.ready(f"listening on {where}, {counted(args.workers, 'worker')}")
-                while True:
-                    supervisor.turn()
-            except Ended as ended:
-                code = ended.code
-            finally:
-                if not isinstance(sys.exc_info()[1], Impatient):
-                    notifier.stopping(f"draining {counted(args.workers, 'worker')}")
-                    supervisor.drain()
-        except Impatient:
-            log_event("aborted", "aborted by a second signal", logging.WARNING)
-            code = 1
-        finally:
-            supervisor.abort()
-        if code == 0:
+            supervisor.start()
+            command.printed.put("listening on ", (where, "bold"))
+            log_event("workers", f"{counted(args.workers, 'worker')} serve", workers=args.workers)
+            notifier.ready(f"listening on {where}, {counted(args.workers, 'worker')}")
+            while True:
+                supervisor.turn()
+        except Ended as ended:
+            command.code = ended.code
+        notifier.stopping(f"draining {counted(args.workers, 'worker')}")
+        supervisor.drain()
+        if command.code == 0:
             log_stopped(total_of(supervisor.counters.last().values()))
-    if printed.error is not None:
-        raise printed.error
-    return code
+    return command.code
