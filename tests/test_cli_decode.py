@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from packetcore import Packet, encode
 from packetcore.framings import SLIP
 from packetcore_cli.__main__ import main
-from packetcore_cli._annotate import Span, Spans, spans
-from packetcore_cli._framed import HEAD, TAIL, FrameSpans, frame_spans
+from packetcore_cli._annotate import Span, Spans
+from packetcore_cli._framed import HEAD, TAIL, FrameSpans, spans_of
 from packetcore_cli._framings import framing_named
 from packetcore_conformance.strategies import chunked, streams
 from packetcore_tap import CaptureWriter, Side
@@ -208,7 +208,7 @@ def test_however_a_stream_is_cut_each_event_has_its_place(data: st.DataObject, n
     found = Spans(8) if framing is None else FrameSpans(framing, 8)
     told = [span for piece in data.draw(chunked(stream)) for span in found.feed(piece)]
     told += found.feed_eof()
-    assert told == list(spans(stream, 8) if framing is None else frame_spans(stream, framing, 8))
+    assert told == list(spans_of(stream, framing, 8))
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from packetcore import Decoder, Malformed, Packet, encode
 from packetcore_cli.__main__ import main
-from packetcore_cli._annotate import Part, marks, spans
+from packetcore_cli._annotate import Part, marks
 from packetcore_cli._dump import DUMPED
+from packetcore_cli._framed import spans_of
 from packetcore_conformance.strategies import chunked, streams
 
 limits = st.sampled_from([0, 1, 8, 40])
@@ -33,13 +34,13 @@ def test_the_events_shown_are_the_decoders(data: st.DataObject, max_payload: int
     for chunk in data.draw(chunked(stream)):
         events += decoder.feed(chunk)
     events += decoder.feed_eof()
-    assert [span.event for span in spans(stream, max_payload) if span.event is not None] == events
+    assert [span.event for span in spans_of(stream, None, max_payload) if span.event is not None] == events
 
 
 @given(data=st.data(), max_payload=limits)
 def test_every_byte_is_one_thing(data: st.DataObject, max_payload: int) -> None:
     stream = data.draw(streams(max_payload))
-    told = [mark for span in spans(stream, max_payload) for mark in marks(stream, span)]
+    told = [mark for span in spans_of(stream, None, max_payload) for mark in marks(stream, span)]
     assert [at for mark in told for at in range(mark.start, mark.stop)] == list(range(len(stream)))
     assert all((stream[mark.start] == 0xFE) == (mark.part is Part.FLAG) for mark in told)
 
@@ -47,7 +48,7 @@ def test_every_byte_is_one_thing(data: st.DataObject, max_payload: int) -> None:
 @given(data=st.data(), max_payload=limits)
 def test_the_fields_told_apart_are_the_packets(data: st.DataObject, max_payload: int) -> None:
     stream = data.draw(streams(max_payload))
-    for span in spans(stream, max_payload):
+    for span in spans_of(stream, None, max_payload):
         if isinstance(span.event, Packet):
             id, payload, type, count = span.event
             fields = dict.fromkeys((Part.ID, Part.TYPE, Part.COUNT, Part.LENGTH, Part.PAYLOAD), b"")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from packetcore import Malformed
 from packetcore_cli.__main__ import main
-from packetcore_cli._framed import frame_spans
+from packetcore_cli._framed import spans_of
 from packetcore_cli._framings import NAMES, framing_named
 from tests.test_cli_serve import read_to_end, serving
 
@@ -150,7 +150,7 @@ def test_what_decode_shows_is_what_the_decoder_says_and_every_byte_is_one_thing(
     stream = b"".join(pieces)
     decoder = framing.decoder(4)
     events = [*decoder.feed(stream), *decoder.feed_eof()]
-    told = [*frame_spans(stream, framing, 4)]
+    told = [*spans_of(stream, framing, 4)]
     assert [span.event for span in told if span.event is not None] == events
     assert [at for span in told for at in range(span.start, span.stop)] == list(range(len(stream)))
     for start, stop, event, _ in told:

@@ -103,13 +103,6 @@ class Spans:
             yield Span(start, self._start, event)
 
 
-def spans(data: bytes, max_payload: int) -> Iterator[Span]:
-    """Those of a whole stream."""
-    found = Spans(max_payload)
-    yield from found.feed(data)
-    yield from found.feed_eof()
-
-
 def marks(data: bytes, span: Span) -> Iterator[Mark]:
     """What the bytes of a span are. Where a frame is malformed, what they would have been; where
     it is too short for a header, noise."""

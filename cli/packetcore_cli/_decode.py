@@ -11,12 +11,12 @@ from contextlib import closing
 from functools import partial
 
 from packetcore import Malformed
-from packetcore_cli._annotate import Span, Spans
+from packetcore_cli._annotate import Span
 from packetcore_cli._arguments import hex_or_path, parse_hex
 from packetcore_cli._capture import Capture, Following, given, opened, show
 from packetcore_cli._dump import EventList, dump
 from packetcore_cli._failure import Failure, reason_of
-from packetcore_cli._framed import FrameSpans
+from packetcore_cli._framed import new_spans
 from packetcore_cli._framings import check_limit
 from packetcore_cli._growing import Growing
 from packetcore_cli._terminal import Terminal
@@ -108,7 +108,7 @@ class _View:
         self.malformed = 0
         self._out = out
         self._events = None if args.json else EventList(out, args.framing)
-        self._spans = Spans(args.max_payload) if args.framing is None else FrameSpans(args.framing, args.max_payload)
+        self._spans = new_spans(args.framing, args.max_payload)
 
     def feed(self, data: bytes) -> None:
         for span in self._spans.feed(data):

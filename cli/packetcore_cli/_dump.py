@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from packetcore import Malformed, Reason
 from packetcore.framings import Framing
-from packetcore_cli._annotate import HEADER, Mark, Part, Span, marks, spans
-from packetcore_cli._framed import frame_spans
+from packetcore_cli._annotate import HEADER, Mark, Part, Span, marks
+from packetcore_cli._framed import spans_of
 from packetcore_cli._lines import Line
 from packetcore_cli._terminal import Terminal
 from packetcore_cli._text import PREVIEW, content_text, counted, malformed_text
@@ -73,7 +73,7 @@ def dump_lines(
     # The second half of an escape is not left behind.
     limit = DUMPED + (framing is None and data[DUMPED - 1 : DUMPED] == bytes([ESCAPE]))
     shown: list[Span] = []
-    for span in _spans(data, max_payload, framing):
+    for span in spans_of(data, framing, max_payload):
         if span.start >= limit:
             break
         shown.append(span)
@@ -144,10 +144,6 @@ class EventList:
         """Print how many there were."""
         counts = counted(self._found, self._noun), f"{self.malformed} malformed", counted(self._size, "byte")
         self._out.line(self._indent, (", ".join(counts), "bold"))
-
-
-def _spans(data: bytes, max_payload: int, framing: Framing | None) -> Iterator[Span]:
-    return spans(data, max_payload) if framing is None else frame_spans(data, framing, max_payload)
 
 
 def _rows(data: bytes, span: Span) -> Iterator[tuple[Mark, str]]:

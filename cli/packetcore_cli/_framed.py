@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from packetcore import Malformed, Reason
 from packetcore.framings import Framing
-from packetcore_cli._annotate import Part, Span
+from packetcore_cli._annotate import Part, Span, Spans
 
 HEAD, TAIL = 8192, 4096
 """Bytes that are held of the beginning and of the end of what no event has spoken for yet. Where a frame or a malformed
@@ -82,8 +82,13 @@ class FrameSpans:
             self._start = self._body = end
 
 
-def frame_spans(data: bytes, framing: Framing, max_frame: int) -> Iterator[Span]:
+def new_spans(framing: Framing | None, max_payload: int) -> Spans | FrameSpans:
+    """What finds the spans of a stream of packets, or where there is a framing of its frames."""
+    return Spans(max_payload) if framing is None else FrameSpans(framing, max_payload)
+
+
+def spans_of(data: bytes, framing: Framing | None, max_payload: int) -> Iterator[Span]:
     """Those of a whole stream."""
-    found = FrameSpans(framing, max_frame)
+    found = new_spans(framing, max_payload)
     yield from found.feed(data)
     yield from found.feed_eof()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from packetcore import Decoder, Malformed, Packet
+from packetcore import Malformed, Packet
 from packetcore.framings import Framing
 from packetcore_tap._capture import Side
+from packetcore_tap._decoding import Decoding, new_decoder
 from packetcore_tap._heard import Chunk, Conversation, Ended, Gap, Heard, Reset
 
 
@@ -23,14 +24,6 @@ class Told:
     sender: Side
     what: Packet | bytes | Malformed | Gap | Ended | Reset
     """A packet, or a frame of another framing; what is malformed; or what else happened."""
-
-
-class _Decoder(Protocol):
-    def feed(self, data: bytes, /) -> Sequence[Any]:
-        """What some bytes complete."""
-
-    def feed_eof(self) -> Sequence[Any]:
-        """What is left at the end."""
 
 
 class Events:
@@ -48,8 +41,8 @@ class Events:
     def __init__(self, framing: Framing | None = None, max_payload: int = 1 << 20) -> None:
         self._framing = framing
         self._max_payload = max_payload
-        self._decoders: dict[tuple[Conversation, Side], _Decoder] = {}
-        self._new()
+        self._decoders: dict[tuple[Conversation, Side], Decoding] = {}
+        new_decoder(framing, max_payload)  # which it raises for
 
     def feed(self, heard: Heard) -> list[Told]:
         """What one more thing that was heard comes to."""
@@ -57,7 +50,11 @@ class Events:
         told: list[Any] = []
         match heard:
             case Chunk(conversation, _, _, data):
-                decoder = self._decoders.setdefault(key, self._new()) if conversation.kind == "tcp" else self._new()
+                decoder = self._decoders.get(key)
+                if decoder is None:
+                    decoder = new_decoder(self._framing, self._max_payload)
+                    if conversation.kind == "tcp":
+                        self._decoders[key] = decoder
                 told += decoder.feed(data)
                 if conversation.kind == "udp":
                     told += decoder.feed_eof()
@@ -68,11 +65,6 @@ class Events:
     def _end(self, conversation: Conversation, sender: Side) -> Sequence[Any]:
         decoder = self._decoders.pop((conversation, sender), None)
         return () if decoder is None else decoder.feed_eof()
-
-    def _new(self) -> _Decoder:
-        if self._framing is None:
-            return Decoder(max_payload=self._max_payload)
-        return self._framing.decoder(self._max_payload)
 
 
 def events(heard: Iterable[Heard], framing: Framing | None = None, max_payload: int = 1 << 20) -> Iterator[Told]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from packetcore import Decoder, Malformed, Packet
 from packetcore.framings import Framing
+from packetcore_tap._decoding import Decoded, new_decoder
 from packetcore_tap._direction import DIRECTIONS, Direction
 
 _HELLO = 6
@@ -27,13 +25,8 @@ class Seen:
     direction: Direction
     """Which way it went."""
 
-    event: Packet | bytes | Malformed
+    event: Decoded
     """What it was; `bytes` is a frame of another framing than the default."""
-
-
-class _Decoder(Protocol):
-    def feed(self, data: bytes, /) -> Sequence[Packet | bytes | Malformed]: ...
-    def feed_eof(self) -> Sequence[Malformed]: ...
 
 
 class Sight:
@@ -49,15 +42,13 @@ class Sight:
     """
 
     def __init__(self, framing: Framing | None, max_payload: int, *, is_stream: bool) -> None:
-        self._framing = framing
-        self._max = max_payload
         self._is_stream = is_stream
-        self._decoders = {direction: self._decoder() for direction in DIRECTIONS}
+        self._decoders = {direction: new_decoder(framing, max_payload) for direction in DIRECTIONS}
         self._head: bytes | None = b"" if is_stream else None  # what the client began with, while that may be TLS
         self.is_encrypted = False
         """Whether the client speaks TLS: then nothing is seen."""
 
-    def look(self, direction: Direction, data: bytes) -> list[Packet | bytes | Malformed]:
+    def look(self, direction: Direction, data: bytes) -> list[Decoded]:
         """What a piece of a direction completes."""
         if self.is_encrypted:
             return []
@@ -74,19 +65,16 @@ class Sight:
             return [*decoder.feed(data)]
         return [*decoder.feed(data), *decoder.feed_eof()]
 
-    def end(self, direction: Direction) -> list[Packet | bytes | Malformed]:
+    def end(self, direction: Direction) -> list[Decoded]:
         """What a direction leaves unfinished at its end."""
         if self.is_encrypted:
             return []
         decoder = self._decoders[direction]
-        events: list[Packet | bytes | Malformed] = []
+        events: list[Decoded] = []
         if direction == "to_server" and self._head:
             events += decoder.feed(self._head)
             self._head = None
         return [*events, *decoder.feed_eof()]
-
-    def _decoder(self) -> _Decoder:
-        return Decoder(max_payload=self._max) if self._framing is None else self._framing.decoder(self._max)
 
 
 def _may_be_hello(head: bytes) -> bool:
