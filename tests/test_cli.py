@@ -140,7 +140,7 @@ def unused_udp_port() -> Iterator[str]:
         ("serve --idle-timeout -1", "idle_timeout=-1 is out of range 0 to 1000000000 seconds"),
         ("serve --grace inf", "grace=inf is out of range 0 to 1000000000 seconds"),
         ("serve --tls-cert no-such", "cannot read 'no-such': No such file or directory"),
-        ("serve --tls-cert pyproject.toml", "cannot use 'pyproject.toml' for TLS: "),
+        ("serve --tls-cert pyproject.toml", "cannot use 'pyproject.toml' for TLS: no "),
         ("demo --transport nope", "unknown transport 'nope'; installed: "),
     ],
 )

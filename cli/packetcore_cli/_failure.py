@@ -17,6 +17,10 @@ EXIT_CODES = {
 """What the exit codes of all commands mean. With 1 and 2, one line on standard error says what was wrong."""
 
 
+NO_PEM = "no certificate, or no key, in PEM"
+"""What OpenSSL has no words for."""
+
+
 class Failure(Exception):
     """The command ends with this message; nothing else is printed."""
 
@@ -36,7 +40,8 @@ def reason_of(error: Exception) -> str:
             return f"certificate not trusted: {error.verify_message}"
         case ssl.SSLError():  # its errno is OpenSSL's, not the system's
             text = error.reason.lower().replace("_", " ") if error.reason else error.strerror or "TLS failed"
-            return re.sub(r" ?\(_ssl\.c:\d+\)$", "", text)
+            text = re.sub(r" ?\(_ssl\.c:\d+\)$", "", text)
+            return NO_PEM if text.lower().endswith("pem lib") else text
         case socket.gaierror():
             return error.strerror or "name not known"
         case OSError() if error.errno:
