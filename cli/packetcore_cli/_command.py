@@ -66,7 +66,7 @@ def _done(argv: Sequence[str] | None) -> int:
         args = new_parser().parse_args(argv)
     except SystemExit as end:  # --help and --version
         return int(end.code or 0)
-    out = Terminal(sys.stdout)
+    out, err = Terminal(sys.stdout), Terminal(sys.stderr)
     if args.command in ("serve", "send"):
         check_serial(args)
     match args.command:
@@ -75,16 +75,16 @@ def _done(argv: Sequence[str] | None) -> int:
         case "serve":
             if args.workers is not None and args.as_worker is None:
                 command_line = sys.argv[1:] if argv is None else argv
-                return serve_workers(args, command_line, out, Terminal(sys.stderr))
-            return (serve if args.serial is None else serve_serial)(args, out, Terminal(sys.stderr))
+                return serve_workers(args, command_line, out, err)
+            return (serve if args.serial is None else serve_serial)(args, out, err)
         case "send":
-            return send(args, out, Terminal(sys.stderr))
+            return send(args, out, err)
         case "tap":
-            return tap(args, out, Terminal(sys.stderr))
+            return tap(args, out, err)
         case "encode":
             return _encode(args, out)
         case "decode":
-            return decode(args, out, Terminal(sys.stderr))
+            return decode(args, out, err)
         case "bench":
             return bench(args, out)
         case "completion":
@@ -92,7 +92,7 @@ def _done(argv: Sequence[str] | None) -> int:
         case "dissector":
             return dissector(args, out)
         case "replay":
-            return replay(args, out, Terminal(sys.stderr))
+            return replay(args, out, err)
         case "transports":
             return list_transports(out)
     raise AssertionError(f"no function for the command {args.command!r}")

@@ -57,10 +57,10 @@ class Printer(Observer):
             label = "packet   " if isinstance(event, Packet) else "frame    "
             self._put(connection, arrow, " ", label, " ", content_text(event, PREVIEW), at=seen.time)
             if self._dump:
-                data = event if isinstance(event, bytes) else encode(event)
-                if isinstance(event, bytes) and self._framing is not None:
-                    data = self._framing.encode(event)
-                size = len(event) if isinstance(event, bytes) else len(event.payload)
+                if isinstance(event, Packet):
+                    data, size = encode(event), len(event.payload)
+                else:
+                    data, size = event if self._framing is None else self._framing.encode(event), len(event)
                 self._block(dump_lines(data, max_payload=max(1, size), framing=self._framing))
 
     def encrypted(self, connection: TapConnection) -> None:
