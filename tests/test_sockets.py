@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED, EHOSTUNREACH, EMFILE, EMSGSIZE, ENODEV, ENOTDIR
 from functools import partial
@@ -55,7 +55,6 @@ from packetcore_sockets import (
     Handshake,
     Listener,
     Records,
-    Runtime,
     StreamSocket,
     Target,
     Task,
@@ -68,25 +67,12 @@ from packetcore_sockets import (
 )
 from packetcore_sockets._carrier import address_text, carrier_of
 from packetcore_sockets._inherited import given_datagram_sockets, given_listeners
+from tests.select_loop import PATIENCE, Later, OwnRuntime, SelectLoop
 
 PING = Packet(1, b"ping")
 DATAGRAM = encode(PING)
-PATIENCE = 10.0
-"""Seconds until something that has to happen is given up."""
 
 needs_error_queue = pytest.mark.skipif(not hasattr(socket, "MSG_ERRQUEUE"), reason="errors have addresses on Linux")
-
-
-class Later:
-    """Something that a loop has put off."""
-
-    def __init__(self, at: float, callback: Callable[[], object]) -> None:
-        self.at = at
-        self.callback = callback
-        self.is_over = False
-
-    def cancel(self) -> None:
-        self.is_over = True
 
 
 class StillLoop:
@@ -647,80 +633,6 @@ def test_on_several_sockets_a_reply_leaves_by_the_one_that_heard_the_peer(cleanu
 
 
 # One TCP connection.
-
-
-class SelectLoop:
-    """A `packetcore_sockets.Loop` that runs until a test has what it wants, and counts how often it
-    called a socket's callbacks."""
-
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._callbacks: dict[tuple[socket.socket, int], Callable[[], object]] = {}
-        self._later: list[Later] = []
-        self.calls = 0
-        self._skipped = 0.0
-
-    def time(self) -> float:
-        return time.monotonic() + self._skipped
-
-    def skip(self, seconds: float) -> None:
-        """Have so much time pass at once."""
-        self._skipped += seconds
-
-    def call_soon(self, callback: Callable[[], object]) -> None:
-        self.call_at(0.0, callback)
-
-    def call_at(self, when: float, callback: Callable[[], object]) -> Later:
-        self._later.append(Later(when, callback))
-        return self._later[-1]
-
-    def set_reader(self, sock: socket.socket, callback: Callable[[], object] | None) -> None:
-        self._set(sock, selectors.EVENT_READ, callback)
-
-    def set_writer(self, sock: socket.socket, callback: Callable[[], object] | None) -> None:
-        self._set(sock, selectors.EVENT_WRITE, callback)
-
-    def watches(self, sock: socket.socket) -> int:
-        """Which events of a socket are waited for."""
-        return sum(event for watched, event in self._callbacks if watched is sock)
-
-    @property
-    def callbacks(self) -> list[Callable[[], object]]:
-        """What it would call of all sockets that are watched."""
-        return [*self._callbacks.values()]
-
-    def turn(self, patience: float = 0.0) -> None:
-        """Call what is due, then what is ready within some seconds."""
-        for later in [later for later in self._later if later.at <= self.time()]:
-            self._later.remove(later)
-            if not later.is_over:
-                later.callback()
-        for key, events in self._selector.select(patience):
-            for event in (selectors.EVENT_READ, selectors.EVENT_WRITE):
-                if events & event and (callback := self._callbacks.get((key.data, event))) is not None:
-                    self.calls += 1
-                    callback()
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        deadline = self.time() + PATIENCE
-        while not condition():
-            assert self.time() < deadline, "the condition never came true"
-            self.turn(0.01)
-
-    def close(self) -> None:
-        assert self._callbacks == {}, "a socket is watched that nobody has any more"
-        self._selector.close()
-
-    def _set(self, sock: socket.socket, event: int, callback: Callable[[], object] | None) -> None:
-        if callback is None:
-            self._callbacks.pop((sock, event), None)
-        else:
-            self._callbacks[sock, event] = callback
-        events = self.watches(sock)
-        if sock.fileno() in self._selector.get_map():
-            self._selector.unregister(sock.fileno())
-        if events:
-            self._selector.register(sock.fileno(), events, sock)
 
 
 class Conversation:
@@ -1445,22 +1357,6 @@ def test_a_task_is_told_that_it_waits_for_what_is_not_of_its_runtime() -> None:
 
 
 # All of an adapter on a loop that has neither tasks nor transports.
-
-
-class OwnRuntime(SelectLoop, Runtime):
-    """Five verbs, and all the rest as it comes."""
-
-    def complete(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Turn until it is over, which has to be by returning."""
-        ends: list[str] = []
-
-        async def main() -> None:
-            await coroutine
-            ends.append("returned")
-
-        Task(main(), self.call_soon, lambda: ends.append("over"))
-        self.until(lambda: "over" in ends)
-        assert ends == ["returned", "over"]
 
 
 def test_five_verbs_make_an_adapter(cleanup: ExitStack) -> None:
