@@ -79,8 +79,14 @@ class Server(ServerBase[AnyPacket]):
         Raises:
             SystemExit: a handler did, or `KeyboardInterrupt`, which nobody has been told; once.
         """
+        if not self._is_closed:
+            await self._close(0.0 if self._error else grace)
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    async def _close(self, grace: float) -> None:
         try:
-            grace = 0.0 if self._error else grace
             since = self.runtime.time()
             if self.listening is not None:
                 self.listening.stop(self._changed.notify_all)
@@ -98,9 +104,6 @@ class Server(ServerBase[AnyPacket]):
                 self._is_closed = True
                 self._changed.notify_all()
                 self.runtime.release(self._end)
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
 
     def reload_tls(self, context: Any) -> None:
         """See `packetcore.ServerBase`.
