@@ -926,6 +926,81 @@ def test_a_handshake_that_fails_is_told_once_and_closes_its_socket(cleanup: Exit
     assert talk.sock.fileno() == -1
 
 
+class Answering(Records):
+    """Answers each byte at length, and agrees at a full stop."""
+
+    protocol = "something"
+    error: OSError | None = None
+
+    def __init__(self) -> None:
+        self.heard_of = b""
+        self._answer = b""
+
+    def shake_hands(self, data: bytes) -> None:
+        self.heard_of += data
+        self._answer += data * 40
+        self.is_open = data.endswith(b".")
+
+    def take(self) -> bytes:
+        answer, self._answer = self._answer, b""
+        return answer
+
+    def went(self, size: int) -> int:
+        return 0
+
+    def receive(self, data: bytes) -> bytes:
+        raise NotImplementedError
+
+    def send(self, data: object) -> None:
+        raise NotImplementedError
+
+    def close(self, *, going_away: bool = False) -> None:
+        raise NotImplementedError
+
+    def carrier(self, below: Carrier) -> Carrier:
+        raise NotImplementedError
+
+
+class NarrowSocket(socket.socket):
+    """Has room for three bytes, every other time."""
+
+    has_room = True
+    error: OSError | None = None
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        if self.error is not None:
+            raise self.error
+        self.has_room = not self.has_room
+        if self.has_room:
+            raise BlockingIOError
+        return super().send(data[:3], flags)
+
+
+def test_what_a_handshake_has_to_say_waits_for_room_and_goes_in_order(cleanup: ExitStack) -> None:
+    talk, records, told = Conversation(cleanup, Handler()), Answering(), list[object]()
+    talk.sock = sock = NarrowSocket(fileno=talk.sock.detach())
+    Handshake(talk.loop, sock, records, told.append)
+    for said in (b"a", b"ab", b"ab."):
+        talk.peer.sendall(said[-1:])
+        talk.loop.until(lambda said=said: records.heard_of == said)  # type: ignore[misc]
+    assert told == []
+    talk.loop.until(lambda: bool(told))
+    assert told == [records]
+    assert talk.peer.recv(120, socket.MSG_WAITALL) == b"a" * 40 + b"b" * 40 + b"." * 40
+    assert talk.loop.watches(sock) == 0
+
+
+@pytest.mark.parametrize("own", [None, ConnectionAbortedError("the peer's fault")])
+def test_a_handshake_whose_socket_breaks_says_so_unless_it_had_failed(cleanup: ExitStack, own: OSError | None) -> None:
+    talk, records, told = Conversation(cleanup, Handler()), Answering(), list[object]()
+    talk.sock = sock = NarrowSocket(fileno=talk.sock.detach())
+    Handshake(talk.loop, sock, records, told.append)
+    sock.error, records.error = ConnectionResetError("gone"), own
+    talk.peer.sendall(b"a")
+    talk.loop.until(lambda: bool(told))
+    assert told == [own or sock.error]
+
+
 def test_a_context_of_the_other_side_is_an_error_at_once(cleanup: ExitStack) -> None:
     talk = Conversation(cleanup, Handler())
     with pytest.raises(ssl.SSLError):

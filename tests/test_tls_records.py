@@ -9,6 +9,7 @@ import pytest
 import trustme
 
 from packetcore_sockets import TLSRecords
+from packetcore_sockets._tls import RECORD
 
 NAME = "server.example"
 
@@ -76,11 +77,14 @@ def test_what_has_gone_is_counted_in_the_application_s_bytes_and_exact_in_the_en
     agree(server, client)
     client.send(bytes(100_000))
     client.send(b"x")
+    first = client.take()  # of which nothing has gone when the next are made
+    client.send(b"yz")
+    second = client.take()
     client.close()
-    records = client.take()
-    gone = [client.went(1) for _ in records]
-    assert sum(gone) == 100_001
-    assert [size for size in gone if size] == [16384] * 6 + [100_000 - 6 * 16384, 1]
+    gone = [client.went(1) for _ in first + second + client.take()]
+    assert [size for size in gone if size] == [16384] * 6 + [100_000 - 6 * 16384, 1, 2]
+    assert gone[len(first) - 1] == 1, "a record has gone with its last byte"
+    assert gone[len(first + second) - 1] == 2
     assert gone[-1] == 0  # the close_notify comes last, and is nobody's
 
 
@@ -136,6 +140,9 @@ def test_a_fault_after_this_side_has_finished_is_nobody_s_loss(contexts: Context
     for _ in range(3):
         assert server.receive(bad) == b""
     assert server.error is None
+    held = server._incoming.pending
+    server.receive(bytes(100_000))
+    assert server._incoming.pending == held, "what nobody will read is kept"
 
 
 def garble(server: TLSRecords, client: TLSRecords) -> TLSRecords:
@@ -208,10 +215,12 @@ def test_what_cannot_go_while_the_peer_renews_the_handshake_goes_after_it_in_ord
     agree(server, client)
     renewing = Renewing(client._tls)
     monkeypatch.setattr(client, "_tls", renewing)
-    client.send(b"first ")
+    long = bytes(3 * RECORD + 1)
+    client.send(long)
     client.send(b"second ")
+    client.send(long)
     assert client.take() == b""
     renewing.is_renewing = False
     client.receive(b"")
     client.send(b"third")
-    assert carry(client, server) == b"first second third"
+    assert carry(client, server) == long + b"second " + long + b"third"

@@ -31,6 +31,7 @@ from packetcore_conformance.websocket_peer import (
     request,
 )
 from packetcore_sockets import TLSRecords, WebSocketError, WebSocketOptions
+from packetcore_sockets._tls import RECORD
 from packetcore_sockets._websocket.dial import dialler_to
 from packetcore_sockets._websocket.frames import FrameError, FrameReader, make_frame
 from packetcore_sockets._websocket.options import WebSocketURL, options_of
@@ -66,6 +67,28 @@ def carry(source: WebSocketRecords, to: WebSocketRecords, size: int = 1 << 20) -
     data = source.take()
     source.went(len(data))
     return b"".join(to.receive(data[at : at + size]) for at in range(0, len(data), size))
+
+
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's and a client's."""
+    authority = trustme.CA()
+    trusted, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.issue_cert(NAME).configure_cert(trusted)
+    authority.configure_trust(trusting)
+    return trusted, trusting
+
+
+def over_tls(said: bytes) -> tuple[WebSocketRecords, TLSRecords]:
+    """A server's side, and the bare TLS of a client, which has said something and has been answered."""
+    trusted, trusting = contexts()
+    ours, theirs = server_records(OPEN, trusted), TLSRecords(trusting, server_hostname=NAME)
+    for _ in range(2):
+        ours.receive(theirs.take())
+        theirs.receive(ours.take())
+    theirs.send(said)
+    ours.receive(theirs.take())
+    theirs.receive(ours.take())
+    return ours, theirs
 
 
 # The examples.
@@ -143,20 +166,17 @@ def test_two_sides_agree_and_carry_a_stream_however_it_is_cut(size: int) -> None
 
 @pytest.mark.parametrize("size", [1, 5, 1 << 20])
 def test_they_do_so_over_tls_which_ends_after_both_have(size: int) -> None:
-    authority = trustme.CA()
-    trusted, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.issue_cert(NAME).configure_cert(trusted)
-    authority.configure_trust(trusting)
+    trusted, trusting = contexts()
     ours, theirs = server_records(OPEN, trusted), client_records(WebSocketURL(f"wss://{NAME}/"), trusting, None)
     for _ in range(4):
         assert carry(theirs, ours, size) + carry(ours, theirs, size) == b""
     assert ours.is_open
     assert theirs.is_open
     theirs.send(b"hello" * 30_000)
-    gone, data = 0, theirs.take()
-    for at in range(0, len(data), 1000):
-        gone += theirs.went(len(data[at : at + 1000]))
-    assert gone == 150_000
+    data = theirs.take()
+    gone = [theirs.went(1) for _ in data]
+    assert sum(gone) == 150_000
+    assert sum(map(bool, gone)) <= 150_000 // RECORD + 2, "what has gone counts by whole records of TLS"
     assert ours.receive(data) == b"hello" * 30_000
     carrier = ours.carrier(Carrier("tcp"))
     assert carrier.kind == "websocket"
@@ -171,10 +191,7 @@ def test_they_do_so_over_tls_which_ends_after_both_have(size: int) -> None:
 
 
 def test_tls_that_ends_without_a_close_frame_is_an_error() -> None:
-    authority = trustme.CA()
-    trusted, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.issue_cert(NAME).configure_cert(trusted)
-    authority.configure_trust(trusting)
+    trusted, trusting = contexts()
     for until in (2, 3):  # in the handshake, and after it
         ours, theirs = server_records(OPEN, trusted), TLSRecords(trusting, server_hostname=NAME)
         for step in range(until):
@@ -186,6 +203,40 @@ def test_tls_that_ends_without_a_close_frame_is_an_error() -> None:
         theirs.close()
         ours.receive(theirs.take())
         assert isinstance(ours.error, WebSocketError)
+
+
+@pytest.mark.parametrize("is_first", [False, True], ids=["the peer first", "this side first"])
+def test_tls_ends_once_both_sides_have_closed(is_first: bool) -> None:
+    ours, theirs = over_tls(request())
+    assert ours.is_open
+    if is_first:
+        ours.close()
+        theirs.receive(ours.take())
+    else:
+        theirs.send(close_frame())
+        ours.receive(theirs.take())
+        theirs.receive(ours.take())
+    ended = [theirs.at_end]
+    if is_first:
+        theirs.send(close_frame())
+        ours.receive(theirs.take())
+    else:
+        ours.close()
+    theirs.receive(ours.take())
+    assert [*ended, theirs.at_end] == [False, True]
+    assert ours.error is None
+
+
+@pytest.mark.parametrize(
+    "said", [request() + frame(BINARY, b"", rsv=4), b"GET / HTTP/1.1\r\n\r\n"], ids=["rules", "HTTP"]
+)
+def test_tls_ends_where_the_peer_is_told_what_it_did_wrong(said: bytes) -> None:
+    ours, theirs = over_tls(said)
+    assert ours.error is not None
+    ours.close()
+    theirs.receive(ours.take())
+    assert theirs.at_end
+    assert theirs.error is None
 
 
 def test_what_comes_with_the_end_of_the_handshake_counts() -> None:
@@ -203,13 +254,16 @@ def test_it_is_told_how_much_has_gone() -> None:
     records = server()
     records.send(b"a" * 1000)
     records.ping()
-    records.send(b"b" * 100_000)
     size = len(records.take())
+    records.send(b"b" * 100_000)  # while nothing of the first has gone
+    size += len(records.take())
     assert records.went(4) == 0
     assert records.went(999) == 999
     assert records.went(1) == 1
     assert records.went(size - 1005) == 100_000 - 1
     assert records.went(1) == 1
+    records.receive(frame(PING, b"?"))
+    assert records.take() == make_frame(PONG, b"?", is_client=False), "a peer that has taken all is not slow"
 
 
 # `wsproto` as another opinion.
