@@ -124,8 +124,11 @@ def test_what_came_before_a_fault_still_counts_and_the_peer_is_told(contexts: Co
     good = client.take()
     client.send(b"bad")
     assert server.receive(good + spoil(client.take())) == b"good"
-    assert server.error is not None
+    fault = server.error
+    assert fault is not None
     assert server.receive(good) == b""
+    server.send(b"a reply to that")  # which nobody will get
+    assert server.error is fault
     carry(server, client)
     assert client.error is not None
     assert "alert" in str(client.error).lower()
@@ -224,3 +227,19 @@ def test_what_cannot_go_while_the_peer_renews_the_handshake_goes_after_it_in_ord
     client.receive(b"")
     client.send(b"third")
     assert carry(client, server) == long + b"second " + long + b"third"
+
+
+def test_what_cannot_be_sent_for_a_fault_of_tls_is_an_error_and_raises_nothing(
+    contexts: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def write(self, data: object) -> int:
+            raise fault
+
+    server, client = contexts.pair()
+    agree(server, client)
+    fault = ssl.SSLError("the handshake was renewed, and failed")
+    monkeypatch.setattr(client, "_tls", Broken())
+    client.send(b"first")
+    client.send(b"second")
+    assert client.error is fault

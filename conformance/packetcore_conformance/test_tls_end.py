@@ -144,6 +144,19 @@ def test_a_stream_that_was_cut_is_told_as_a_loss(
     rig.until_empty(server)
 
 
+def test_what_came_before_a_record_that_is_garbage_may_be_replied_to_and_then_that_session_alone_ends(
+    rig: Rig, certificates: Certificates, connect: Connect
+) -> None:
+    handler = echo()
+    server = rig.serve(handler, tls=certificates.server)
+    sound, peer = connect(server), connect(server)
+    peer.send_before_garbage(PING)
+    assert handler.wait_reasons() == [CloseReason.RESET]
+    assert handler.values("packet_received") == [Packet(1, b"ping")]
+    sound.send(PING)
+    assert sound.receive(len(PING)) == PING, "one peer's garbage harmed another session"
+
+
 def test_a_cut_after_this_side_has_closed_changes_nothing(
     rig: Rig, certificates: Certificates, connect: Connect
 ) -> None:

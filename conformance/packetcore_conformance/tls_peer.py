@@ -44,6 +44,14 @@ class TLSPeer:
             self._tls.write(data[at : at + 65536])
         self._flush()
 
+    def send_before_garbage(self, data: bytes) -> None:
+        """Send `data`, and with it a record that nobody can decrypt."""
+        self._tls.write(data)
+        good = self._goes.read()
+        self._tls.write(b"garbage")
+        bad = self._goes.read()
+        self.sock.sendall(good + bad[:-1] + bytes([bad[-1] ^ 1]))
+
     def receive(self, size: int) -> bytes:
         """Receive exactly `size` bytes.
 

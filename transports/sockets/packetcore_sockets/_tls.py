@@ -92,7 +92,8 @@ class TLSRecords(Records):
         return b"".join(pieces)
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt what the application sends: see `Records`."""
+        """Encrypt what the application sends: see `Records`. After a fault nothing goes any more, and what is sent
+        in reply to what came before it is lost."""
         if self._waiting:
             self._waiting += data
             return
@@ -111,6 +112,9 @@ class TLSRecords(Records):
             size = self._tls.write(data)
         except ssl.SSLWantReadError:  # TLS 1.2 only
             self._waiting += data
+            return
+        except ssl.SSLError as error:
+            self._error = self._error or error
             return
         self._ends.append((self._sent + self._outgoing.pending, size))
 
