@@ -117,6 +117,17 @@ def test_a_line_is_closed_once_it_has_sent_what_it_holds() -> None:
     assert handler.named("disconnected") == [("disconnected", CloseReason.LOCAL)]
 
 
+def test_a_slow_line_is_looked_at_each_second_and_closed_soon_after_its_last_byte() -> None:
+    loop, port, session, _ = opened(byte_time=1.0, close_timeout=100.0)
+    session.send(Packet(1))
+    port.held = 50
+    session.close()
+    loop.pass_to(100.9)
+    port.held = 0
+    loop.pass_to(101.0)
+    assert port.is_closed
+
+
 def test_a_line_that_sends_no_more_is_given_up_after_close_timeout() -> None:
     loop, port, session, handler = opened(close_timeout=2.0)
     port.held = 5
@@ -179,6 +190,20 @@ def test_a_line_that_is_closed_with_bytes_unsent_drops_them_first() -> None:
     port.out_waiting = 0
     SerialPort("/dev/x", port).close()
     assert verbs == ["reset", "close", "close"]
+
+
+def test_a_port_that_is_closed_has_no_descriptor() -> None:
+    master, slave = os.openpty()
+    try:
+        port = Line(os.ttyname(slave), 9600).open()
+        assert port.fileno() not in (-1, master, slave)
+        with pytest.raises(BlockingIOError):
+            port.recv(1)
+        port.close()
+        assert port.fileno() == -1
+    finally:
+        os.close(master)
+        os.close(slave)
 
 
 def test_without_pyserial_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -565,6 +565,28 @@ def test_every_address_that_this_machine_has_gets_a_socket_and_all_have_one_port
     assert [sock.getsockname() for sock in sockets] == [("127.0.0.1", port), ("127.0.0.2", port)]
 
 
+@on_linux
+def test_as_many_may_wait_to_be_accepted_as_was_asked_for(cleanup: ExitStack) -> None:
+    runtime = OwnRuntime()
+    cleanup.callback(runtime.close)
+    own = AsyncAdapter(lambda: runtime, AsyncStream, AsyncServer, AsyncClient)
+    opened: list[socket.socket] = []
+
+    def open_listeners(*args: Any) -> list[socket.socket]:
+        opened.extend(open_tcp_listeners(*args))
+        return opened
+
+    runtime.open_tcp_listeners = open_listeners  # type: ignore[assignment]
+
+    async def main() -> None:
+        async with await own.serve(Handler(), backlog=7):
+            information = opened[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+            # Of a socket that listens: how many wait, and how many may.
+            assert struct.unpack_from("II", information, 24) == (0, 7)
+
+    runtime.complete(main())
+
+
 @both_kinds
 def test_no_host_is_both_families_each_with_a_socket(open_all: Open, cleanup: ExitStack) -> None:
     sockets = open_all(infos(None), 0)
@@ -713,7 +735,6 @@ def test_a_socket_that_has_ended_is_not_watched_however_long_the_session_lives(c
     talk.loop.until(lambda: bool(ended))
     session.pause()
     session.resume()
-    talk.loop.turn()
     assert talk.loop.watches(talk.sock) == 0
     session.send(PING)
     talk.loop.turn()
@@ -1245,6 +1266,7 @@ class Accepting:
         return address
 
     def _accepted(self, sock: socket.socket, peer: Address) -> None:
+        assert not sock.getblocking(), "who reads it first would wait for ever for what is not there"
         self._cleanup.enter_context(sock)
         self.peers.append(peer)
 

@@ -186,6 +186,8 @@ def test_a_client_waits_for_a_server_that_is_behind(rig: Rig, path: str) -> None
                     break
             with pytest.raises(TimeoutError, match=r"connect_timeout=0\.3"):
                 rig.connect_unix(path, config=SELDOM)
+            with pytest.raises(OSError, match="listens there"):
+                rig.serve_unix(path)
             connected = rig.in_thread(rig.connect_unix, path, Recorder())
             server.settimeout(DEADLINE)
             server.accept()[0].close()

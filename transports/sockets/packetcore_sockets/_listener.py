@@ -32,7 +32,7 @@ class Listener:
     Args:
         loop: watches the socket.
         sock: listening; it belongs to this from now on.
-        accepted: called with each connection's socket, which blocks yet, and its peer's address.
+        accepted: called with each connection's socket, which never waits, and its peer's address.
     """
 
     def __init__(self, loop: Loop, sock: socket.socket, accepted: Callable[[socket.socket, Address], object]) -> None:
@@ -67,6 +67,7 @@ class Listener:
             except OSError as error:
                 self._fail(error)
                 return
+            sock.setblocking(False)
             self._accepted(sock, as_address(peer))
         else:
             return
@@ -96,8 +97,6 @@ def open_tcp_listeners(infos: Sequence[AddressInfo], port: int, backlog: int = B
     """
 
     def listen(family: int, address: Address) -> socket.socket:
-        listener = socket.create_server(address, family=family, backlog=backlog, dualstack_ipv6=False)
-        listener.setblocking(False)
-        return listener
+        return socket.create_server(address, family=family, backlog=backlog, dualstack_ipv6=False)
 
     return open_each(infos, port, listen)

@@ -74,7 +74,6 @@ class HeaderReading(Prelude):
         done: Callable[[Address | Exception], object],
         until: float | None,
     ) -> None:
-        sock.setblocking(False)
         super().__init__(loop, sock, done, until)
         self._peer = peer
         self._taken = bytearray()

@@ -70,7 +70,7 @@ class Line:
         except ImportError:
             raise ImportError('serial lines need pyserial: pip install "packetcore-sockets[serial]"') from None
         # With this `inter_byte_timeout` a read that finds nothing is told from one on a line that has gone.
-        known: dict[str, Any] = {"timeout": 0, "write_timeout": 0, "inter_byte_timeout": 0, "exclusive": exclusive}
+        known: dict[str, Any] = {"inter_byte_timeout": 0, "exclusive": exclusive}
         self._new = partial(Serial, baudrate=baudrate, **known, **options)
         self._rs485 = rs485
         port = self._new()  # finds out now whether the options are any
@@ -127,7 +127,7 @@ class SerialPort:
 
     def fileno(self) -> int:
         """See `socket.socket`: -1 once it is closed."""
-        fd = self._port.fd if self._port.is_open else None
+        fd = self._port.fd
         return -1 if fd is None else int(fd)
 
     def recv(self, size: int) -> bytes:

@@ -225,7 +225,7 @@ class StreamSocket:
         self._ping_later(tls)
 
     def _end(self, *, truncated: bool) -> None:
-        if not (self._has_ended or self._is_gone):
+        if not self._is_gone:
             self.pause_reading()
             self._has_ended = True
             self.session.eof(self._time(), truncated=truncated)

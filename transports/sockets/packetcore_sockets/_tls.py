@@ -122,7 +122,7 @@ class TLSRecords(Records):
         """Say that this side has finished sending: see `Records`. TLS has no word for why."""
         if self.is_open and not self._is_closing and self._error is None:
             self._is_closing = True
-            with suppress(ssl.SSLError, ValueError):  # the peer's own word is to come, or it sends on
+            with suppress(ssl.SSLError):  # the peer's own word is to come, or it sends on
                 self._tls.unwrap()
 
     def take(self) -> bytes:

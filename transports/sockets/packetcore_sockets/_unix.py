@@ -61,7 +61,6 @@ def unix_listener(path: str, mode: int | None, backlog: int) -> Iterator[socket.
             if has_file and mode is not None:
                 os.chmod(path, mode)
             sock.listen(backlog)
-            sock.setblocking(False)
         except OSError as error:
             raise OSError(error.errno, f"listening on {path!r}: {error.strerror or error}") from None
         yield sock

@@ -21,7 +21,6 @@ class FirstByte(Prelude):
     def __init__(
         self, loop: Loop, sock: socket.socket, done: Callable[[bytes | OSError], object], until: float | None
     ) -> None:
-        sock.setblocking(False)
         super().__init__(loop, sock, done, until)
         loop.set_reader(sock, self._readable)
 
