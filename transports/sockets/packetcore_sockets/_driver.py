@@ -7,7 +7,7 @@ import socket
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from functools import partial
@@ -141,15 +141,18 @@ class AsyncDriver(ThreadDriver):
         async def run() -> None:
             try:
                 result = function()
-                _settle(future, await result if inspect.isawaitable(result) else result)
+                if inspect.isawaitable(result):
+                    result = await result
             except Exception as error:
-                _settle(future, error=error)
+                future.set_exception(error)
             except (KeyboardInterrupt, SystemExit) as error:
-                _settle(future, error=error)
+                future.set_exception(error)
                 raise
             except BaseException:
-                _settle(future, error=TimeoutError("it was cancelled"))
+                future.set_exception(TimeoutError("it was cancelled"))
                 raise
+            else:
+                future.set_result(result)
 
         return self.runtime.spawn(run(), lambda: None)
 
@@ -174,16 +177,15 @@ class SyncDriver(ThreadDriver):
         def run() -> None:
             try:
                 with self.runtime.lock:
-                    _settle(future, function())
-            except BaseException as error:
-                _settle(future, error=error)
+                    result = function()
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
+                future.set_exception(error)
+            except BaseException:
+                future.set_exception(TimeoutError("it was cancelled"))
+            else:
+                future.set_result(result)
 
         return self.runtime.start_thread(run, lambda: None)
-
-
-def _settle(future: Future[Any], result: Any = None, error: BaseException | None = None) -> None:
-    with suppress(InvalidStateError):  # nobody waits any more
-        future.set_result(result) if error is None else future.set_exception(error)
 
 
 async def _echo(stream: AsyncStream[Any]) -> None:
