@@ -89,10 +89,11 @@ class Inbox(Handler[Any], Generic[AnyItem]):
         """Whether something that can be sent no more may be dropped without a word: to a peer that
         was lost, as long as the reader has not been told of that. What is sent in reply is then
         lost as in the network, and the reader gets all that had come. At most
-        `write_high_water` bytes for each item taken, so that who only sends is told too.
+        `write_high_water` bytes for each item taken, so that who only sends is told too, be it
+        packets without a byte.
 
         Args:
-            size: bytes of payload.
+            size: bytes of payload; 1 where it has no length.
         """
         unread = len(self._queue) + (self._last is not None)
         if unread < self._unread:
@@ -101,7 +102,7 @@ class Inbox(Handler[Any], Generic[AnyItem]):
         limit = self.session.endpoint.config.write_high_water
         if self._has_told_end or self._end is not CloseReason.RESET or self._dropped > limit:
             return False
-        self._dropped += size
+        self._dropped += max(1, size)
         return True
 
     def connected(self, session: Session[Any]) -> None:

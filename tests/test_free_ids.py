@@ -76,3 +76,10 @@ def test_behind_a_full_block_the_next_begins_at_its_first_id() -> None:
     assert ids.pick() == 256
     ids.give_back(1000)
     assert 3 not in ids._blocks
+
+
+def test_behind_the_last_id_the_round_begins_again_at_the_first() -> None:
+    ids = FreeIds()
+    for id in range(300, ALL):
+        ids.take(id)
+    assert [ids.pick() for _ in range(301)] == [*range(300), 0]

@@ -197,7 +197,71 @@ def test_what_is_sent_to_a_lost_peer_is_dropped_up_to_the_high_water_mark() -> N
         Task(awaited.send(NEWS))
     with pytest.raises(SessionClosed):
         blocking.send(NEWS)
-    assert blocking.recv_nowait() == NEWS
-    blocking.send(Packet(1, bytes(21)))  # taking an item begins the count anew
+    assert awaited.recv_nowait() == blocking.recv_nowait() == NEWS
+    assert Task(awaited.send(Packet(1, bytes(21)))).is_done  # taking an item begins the count anew
+    blocking.send(Packet(1, bytes(21)))
+    with pytest.raises(SessionClosed):
+        Task(awaited.send(NEWS))
     with pytest.raises(SessionClosed):
         blocking.send(NEWS)
+
+
+def test_who_sends_packets_without_bytes_or_length_to_a_lost_peer_is_told_in_the_end_too() -> None:
+    network = Network(Config(write_high_water=20, write_low_water=0))
+    for item in (Packet(1), 7):  # a number is a packet of a codec that makes numbers of frames
+        streams: tuple[Any, Any] = awaited_and_blocking(network)
+        awaited, blocking = streams
+        for stream in streams:
+            stream.session.lost(ConnectionResetError(), 101)
+        for _ in range(21):
+            assert Task(awaited.send(item)).is_done
+            blocking.send(item)
+        with pytest.raises(SessionClosed):
+            Task(awaited.send(item))
+        with pytest.raises(SessionClosed):
+            blocking.send(item)
+
+
+class Unserved(Condition):
+    """That of a thread whose socket is served only while it waits."""
+
+    is_served = False
+
+
+@pytest.mark.parametrize("condition", [Condition, Unserved])
+def test_what_a_thread_hands_to_its_socket_itself_puts_the_keepalive_off(condition: type[Condition]) -> None:
+    config = Config(keepalive_interval=10.0, keepalive_packet=NEWS, write_high_water=20, write_low_water=0)
+    network = Network(config)
+    stream = SyncStream(network.open(), network.clock, condition)
+    (host,) = network.hosts
+    network.now = 105.0
+    stream.send(long := Packet(1, bytes(100)))
+    host.session.tick(110)
+    assert host.packets() == [long]
+    host.session.tick(115)
+    assert host.packets() == [long, NEWS]
+
+
+def test_where_nobody_serves_a_socket_a_sender_waits_until_the_system_has_it_all() -> None:
+    network = Network()
+    stream = SyncStream(network.open(), network.clock, Unserved)
+    (host,) = network.hosts
+    stream.send(NEWS)
+    assert host.packets() == [NEWS]
+    host.takes = 5
+    with pytest.raises(TimeoutError, match=r"^10 bytes are still unsent after timeout=3 s"):
+        stream.send(NEWS, timeout=3)
+
+
+def test_a_stream_that_sends_in_a_way_of_its_own_is_asked() -> None:
+    class Counting(SyncStream):
+        count = 0
+
+        def send(self, item: Any, *, timeout: float | None = None) -> None:
+            self.count += 1
+            super().send(item, timeout=timeout)
+
+    network = Network()
+    stream = Counting(network.open(), network.clock, Condition)
+    stream.send(NEWS)
+    assert (stream.count, sent_by(network.hosts[0])) == (1, [NEWS])
