@@ -354,7 +354,7 @@ def test_a_handler_that_closes_its_client_is_told_and_all_ends(caplog: pytest.Lo
     assert client.stats.opened == 1
 
 
-def test_servers_that_share_a_register_share_a_lock_and_a_thread() -> None:
+def test_servers_that_share_a_register_share_a_lock_and_a_thread(tmp_path: Path) -> None:
     class Binding(Handler):
         def packet_received(self, session: Session, packet: Packet) -> None:
             session.bind(packet.payload)
@@ -366,6 +366,9 @@ def test_servers_that_share_a_register_share_a_lock_and_a_thread() -> None:
         serve(Binding(), "203.0.113.1", sessions=register)  # an address for documentation, nobody's
     with serve(Binding(), sessions=register) as tcp:
         assert tcp.lock is udp.lock
+        if hasattr(socket, "AF_UNIX"):
+            with serve_unix(Binding(), str(tmp_path / "socket"), sessions=register) as unix:
+                assert unix.lock is udp.lock
         with connect(*tcp.address) as stream, connect_udp(*udp.address[:2]) as datagrams:
             assert stream.request(Packet(1, b"device"), timeout=DEADLINE) == Packet(1, b"device")
             assert datagrams.request(Packet(2, b"device"), timeout=DEADLINE) == Packet(2, b"device")

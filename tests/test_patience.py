@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from packetcore import AsyncStream, Backoff, Config, Handler, Packet, encode
-from packetcore_conformance.websocket_peer import BINARY, PING, request
+from packetcore_conformance.websocket_peer import BINARY, PING, PONG, frame, request
 from packetcore_sockets import (
     AsyncAdapter,
     AsyncClient,
@@ -28,7 +28,7 @@ from packetcore_sockets import (
 from packetcore_sockets._unix import FULL_PAUSE
 from packetcore_sockets._websocket.dial import dialler_to
 from packetcore_sockets._websocket.frames import make_frame
-from tests.select_loop import PATIENCE, Call, StoppedRuntime
+from tests.select_loop import PATIENCE, Call, OwnRuntime, StoppedRuntime
 
 NAME = "server.example"
 
@@ -50,11 +50,15 @@ class Rig:
         self.runtime.settle()
         return call
 
-    def give(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """What a coroutine gives."""
+    def outcome(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """What a coroutine gives or raises."""
         call = Call(self.runtime, coroutine)
         self.runtime.until(lambda: bool(call.outcome))
-        (outcome,) = call.outcome
+        return call.outcome[0]
+
+    def give(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """What it gives."""
+        outcome = self.outcome(coroutine)
         assert not isinstance(outcome, BaseException), outcome
         return outcome
 
@@ -80,6 +84,15 @@ class Rig:
 
     def until_it_runs(self) -> None:
         self.runtime.until(lambda: "runs" in self.log)
+
+
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's and a client's."""
+    authority = trustme.CA()
+    trusted, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.issue_cert(NAME).configure_cert(trusted)
+    authority.configure_trust(trusting)
+    return trusted, trusting
 
 
 @pytest.fixture
@@ -177,9 +190,53 @@ def test_what_ends_the_program_is_raised_by_who_serves_at_once_and_else_where_th
     assert serving[0].outcome + serving[1].outcome in ([error, None], [None, error])
     assert rig.runtime.ended == []
     idle = rig.give(rig.adapter.serve(Handler()))
-    for each in (server, idle):
+    session = rig.give(rig.adapter.connect(*idle.address[:2], Handler()))
+    for each in (server, idle, session):
         each.endpoint.on_ended(error)
-    assert rig.runtime.ended == [error, error]
+    assert rig.runtime.ended == [error] * 3
+
+
+def test_what_ends_the_program_comes_out_of_a_loop_that_has_no_way_of_its_own_and_then_of_nothing_else() -> None:
+    runtime = OwnRuntime()
+    adapter: Any = AsyncAdapter(lambda: runtime, AsyncStream, AsyncServer, AsyncClient)
+    serving = Call(runtime, adapter.serve(Handler()))
+    runtime.settle()
+    (server,) = serving.outcome
+    server.endpoint.on_ended(SystemExit(7))
+    with pytest.raises(SystemExit, match="7"):
+        runtime.settle()
+    closing = Call(runtime, server.close())
+    runtime.settle()
+    assert closing.outcome == [None]
+    runtime.close()
+
+
+@pytest.mark.parametrize("kind", ["TLS", "WebSocket", "first byte", "PROXY header", "refused"])
+def test_a_server_that_closes_waits_for_no_handshake_that_is_over(rig: Rig, cleanup: ExitStack, kind: str) -> None:
+    trusted, trusting = contexts()
+    options: dict[str, dict[str, Any]] = {
+        "TLS": {"ssl": trusted},
+        "WebSocket": {"websocket": True},
+        "first byte": {"websocket": "auto"},
+        "PROXY header": {"proxy_protocol": ("127.0.0.1",)},
+        "refused": {"ssl": trusted},
+    }
+    server = rig.give(rig.adapter.serve(Handler(), **options[kind]))
+    if kind == "TLS":
+        rig.give(rig.adapter.connect(*server.address[:2], Handler(), ssl=trusting, server_hostname=NAME))
+    elif kind == "WebSocket":
+        rig.give(rig.adapter.connect("ws://{}:{}/".format(*server.address), handler=Handler()))
+    else:
+        peer = cleanup.enter_context(socket.create_connection(server.address))
+        peer.sendall({"first byte": b"\xfe", "PROXY header": b"PROXY UNKNOWN\r\n", "refused": bytes(1000)}[kind])
+    if kind == "refused":
+        rig.runtime.until(lambda: server.stats.refused == 1)
+    else:
+        rig.runtime.until(lambda: len(server.sessions) == 1)
+        if kind in ("first byte", "PROXY header"):
+            peer.close()
+    closing = rig.begin(server.close())
+    rig.runtime.until(lambda: closing.outcome == [None])
 
 
 # Dialling.
@@ -237,16 +294,20 @@ def test_tls_over_a_unix_socket_is_agreed_on_within_connect_timeout_or_fails_at_
     assert silent.outcome == []
     rig.skip(0.5)
     assert [type(error) for error in silent.outcome] == [TimeoutError]
-    wrong = rig.begin(connect(ssl=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)))
-    assert isinstance(wrong.outcome[0], ssl.SSLError)
+    tcp = cleanup.enter_context(socket.create_server(("127.0.0.1", 0)))
+    for begin in (connect, partial(rig.adapter.connect, *tcp.getsockname(), Handler())):
+        assert isinstance(rig.outcome(begin(ssl=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))), ssl.SSLError)
+
+
+def test_a_function_without_reconnect_is_no_handler(rig: Rig) -> None:
+    refusal = rig.outcome(rig.adapter.connect("127.0.0.1", 1, rig.hang))
+    assert isinstance(refusal, TypeError)
+    assert "a function needs reconnect" in str(refusal)
 
 
 @needs_unix
 def test_without_connect_timeout_both_sides_connect(rig: Rig, path: str) -> None:
-    authority = trustme.CA()
-    trusted, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.issue_cert(NAME).configure_cert(trusted)
-    authority.configure_trust(trusting)
+    trusted, trusting = contexts()
     options: dict[str, Any] = {"config": Config(connect_timeout=None)}
     server = rig.give(rig.adapter.serve(Handler(), ssl=trusted, **options))
     rig.give(rig.adapter.serve_unix(Handler(), path, ssl=trusted, **options))
@@ -297,13 +358,13 @@ def test_a_url_with_wss_is_connected_to_by_its_host_and_the_port_given_and_speak
 # Pings.
 
 
-def test_a_ping_that_would_wait_behind_what_is_unsent_is_left_out(rig: Rig, cleanup: ExitStack) -> None:
+def test_a_ping_is_left_out_and_an_answer_waits_while_much_is_unsent(rig: Rig, cleanup: ExitStack) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     options = {
         "socket": listener,
         "websocket": WebSocketOptions(ping_interval=2.0),
-        "config": Config(idle_timeout=None),
+        "config": Config(idle_timeout=None, write_high_water=1 << 20),
     }
     server = rig.give(rig.adapter.serve(Handler(), **options))
     peer = cleanup.enter_context(socket.socket())
@@ -337,3 +398,14 @@ def test_a_ping_that_would_wait_behind_what_is_unsent_is_left_out(rig: Rig, clea
     rig.runtime.settle()
     receive()
     assert received == wanted
+    received.clear()
+    for _ in range(2):
+        session.send(packet)
+        rig.runtime.settle()
+    before = session.outstanding
+    rig.runtime.until(lambda: receive() and session.outstanding < before)  # and frames are made of all
+    peer.sendall(frame(PING, b"?"))
+    rig.runtime.settle()
+    answer = make_frame(PONG, b"?", is_client=False)
+    rig.runtime.until(lambda: receive() and received.endswith(answer))
+    assert len(received) > 120_000, "it came before what there was no room for"

@@ -476,6 +476,9 @@ def test_the_first_address_that_a_client_can_reach_is_taken_and_the_others_leave
     sock, addr, is_connected = open_udp_client(candidates)
     with sock:
         assert (addr, is_connected) == (peer.getsockname(), True)
+    sock, addr, _ = open_udp_client(infos(*peer.getsockname()) + infos("127.0.0.2", 9))
+    with sock:
+        assert addr == peer.getsockname()
     assert descriptors() == before
 
 
@@ -489,7 +492,7 @@ def test_where_replies_may_come_from_elsewhere_the_client_is_not_connected(clean
 
 
 @on_linux
-@pytest.mark.parametrize("host", ["127.0.0.1", None])
+@pytest.mark.parametrize("host", ["127.0.0.1", None, *(["::"] if socket.has_dualstack_ipv6() else [])])
 def test_a_group_can_be_joined_on_one_interface_or_where_the_system_likes(host: str | None) -> None:
     (joined,) = open_udp_servers(infos(host), 0, multicast_group="239.1.2.3")
     with joined as sock:
@@ -508,6 +511,9 @@ def test_an_ipv6_group_is_joined_and_sent_to_on_the_interface_of_its_scope(clean
     cleanup.enter_context(client)
     assert client.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF) == socket.if_nametoindex("lo") == addr[3]
     assert not is_connected
+    client, *_ = open_udp_client(infos("::1", 5), local_host="::1")
+    cleanup.enter_context(client)
+    assert client.getsockname()[0] == "::1"
 
 
 @on_linux
@@ -1219,6 +1225,7 @@ def test_an_address_is_looked_up_without_a_thread_and_a_name_on_one(monkeypatch:
     assert isinstance(looked_up("unknown.example"), socket.gaierror)
     assert len(asking) == 2
     assert threading.current_thread() not in asking
+    assert all(thread.daemon for thread in asking), "a resolver that hangs would keep a program from its end"
 
 
 def test_where_no_thread_can_be_had_the_look_up_fails(monkeypatch: pytest.MonkeyPatch) -> None:

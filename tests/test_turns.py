@@ -200,6 +200,7 @@ def test_the_end_ends_all_and_sends_nothing_more(delay: float) -> None:
     bus.on_end[2] = lambda: 1 // 0
     with pytest.raises(ZeroDivisionError):
         bus.turns.fail(SessionClosed(CloseReason.RESET))
+    assert [getattr(outcome, "reason", None) for _, outcome in bus.ends] == [CloseReason.RESET] * 3
     assert (bus.sent, bus.ended(), len(bus.turns)) == ([1], [1, 2, 3], 0)
     bus.turns.expire(1000)
     assert bus.sent == [1]

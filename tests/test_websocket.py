@@ -205,6 +205,14 @@ def test_tls_that_ends_without_a_close_frame_is_an_error() -> None:
         assert isinstance(ours.error, WebSocketError)
 
 
+def test_tls_that_ends_after_this_side_has_closed_is_the_end_too() -> None:
+    ours, theirs = over_tls(request())
+    ours.close()
+    theirs.close()
+    ours.receive(theirs.take())
+    assert (ours.at_end, ours.error) == (True, None)
+
+
 @pytest.mark.parametrize("is_first", [False, True], ids=["the peer first", "this side first"])
 def test_tls_ends_once_both_sides_have_closed(is_first: bool) -> None:
     ours, theirs = over_tls(request())
@@ -248,6 +256,8 @@ def test_what_comes_with_the_end_of_the_handshake_counts() -> None:
     records = server_records(OPEN, None)
     records.shake_hands(asked)
     assert records.receive(b"") == b"at once"
+    long = bytes(2 * HEADER_SIZE)
+    assert server_records(OPEN, None).receive(request() + frame(BINARY, long)) == long, "which is no header"
 
 
 def test_it_is_told_how_much_has_gone() -> None:
@@ -410,6 +420,8 @@ def test_urls_are_taken_apart() -> None:
     url = WebSocketURL("ws://server.example:8080")
     assert (url.host, url.number, url.target, url.authority) == (NAME, 8080, "/", f"{NAME}:8080")
     assert WebSocketURL("ws://server.example", 81).authority == f"{NAME}:81"
+    url = WebSocketURL("ws://server.example")
+    assert (url.number, url.authority) == (80, NAME)
     with pytest.raises(ValueError, match="one too many"):
         WebSocketURL("ws://server.example:80", 81)
 
@@ -463,6 +475,14 @@ def test_a_handshake_that_is_refused_is_answered_with_what_is_wrong(
     assert said in str(upgrade.error)
     assert str(upgrade.error) != "None"
     assert upgrade.info is None
+
+
+def test_who_asks_for_another_version_is_told_ours() -> None:
+    upgrade = ServerUpgrade(OPEN)
+    upgrade.receive(request().replace(b"Version: 13", b"Version: 8"))
+    answer = upgrade.unsent.decode().lower()  # as RFC 6455 has it, section 4.4
+    assert answer.startswith("http/1.1 426 upgrade required\r\n")
+    assert "\r\nsec-websocket-version: 13\r\n" in answer
 
 
 def test_a_page_of_the_same_host_may_connect_and_both_sides_know_the_headers() -> None:

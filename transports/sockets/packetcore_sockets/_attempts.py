@@ -25,17 +25,14 @@ LEAST_ATTEMPT_DELAY = 0.1
 MOST_ATTEMPT_DELAY = 2.0
 """Seconds: the Maximum Connection Attempt Delay that RFC 8305 recommends (section 8)."""
 
-FIRST_FAMILY_COUNT = 1
-"""Addresses of the first family before one of the other: the First Address Family Count (RFC 8305,
-sections 4 and 8)."""
-
 TOLD = 8
 """Addresses that an error names, of those that were tried."""
 
 
 def in_order(infos: Iterable[AddressInfo]) -> list[AddressInfo]:
     """Addresses in the order in which to try them: families take turns, the first address stays the
-    first, and within its family each keeps its place. One that is there twice is tried once."""
+    first, and within its family each keeps its place (RFC 8305, section 4, with a First Address Family Count
+    of 1, as section 8 recommends). One that is there twice is tried once."""
     families: dict[int, deque[AddressInfo]] = {}
     for info in dict.fromkeys(infos):
         families.setdefault(info[0], deque()).append(info)
@@ -43,8 +40,7 @@ def in_order(infos: Iterable[AddressInfo]) -> list[AddressInfo]:
     ordered: list[AddressInfo] = []
     while turns:
         family = turns.popleft()
-        for _ in range(1 if ordered else min(FIRST_FAMILY_COUNT, len(family))):
-            ordered.append(family.popleft())
+        ordered.append(family.popleft())
         if family:
             turns.append(family)
     return ordered

@@ -303,7 +303,7 @@ class StreamSocket:
         if self._is_gone:  # a reply to what came before it broke
             self._lose(self._error)
             return
-        rest = b"" if self._has_ended else read_rest(self._sock)
+        rest = read_rest(self._sock)
         if self._tls is not None and rest:
             rest = self._tls.receive(rest)
         self._error = error
