@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -29,3 +30,11 @@ def test_a_number_that_is_no_port_is_refused(driver: Driver, port: int) -> None:
         driver.connect_udp("127.0.0.1", port, Handler())
     with pytest.raises(ValueError, match=told):
         driver.open_pool("127.0.0.1", port)
+
+
+def test_what_is_no_number_is_refused_too(driver: Driver) -> None:
+    connect: Any = driver.connect
+    with pytest.raises(TypeError, match=r"^port=<.*Handler object at .*> is no number$"):
+        connect("ws://127.0.0.1:7/", Handler())  # a URL needs no port, but in its place
+    with pytest.raises(TypeError, match=r"^port='80' is no number$"):
+        connect("127.0.0.1", "80", Handler())

@@ -32,12 +32,15 @@ def hosts_of(host: Hosts) -> list[str]:
     return hosts
 
 
-def check_port(port: int) -> None:
-    """See that a number is one of a port: a system's look-up may take its lowest 16 bits for it.
+def check_port(port: object) -> None:
+    """See that this is the number of a port: a system's look-up may take the lowest 16 bits of any for it.
 
     Raises:
-        ValueError: it is not.
+        TypeError: it is no number.
+        ValueError: it is out of range.
     """
+    if not isinstance(port, int):
+        raise TypeError(f"port={port!r} is no number")
     if not 0 <= port <= MAX_PORT:
         raise ValueError(f"port={port} is out of range 0 to {MAX_PORT}")
 
