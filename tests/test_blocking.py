@@ -385,6 +385,23 @@ def test_servers_that_share_a_register_share_a_lock_and_a_thread(tmp_path: Path)
         assert stream.request(Packet(1, b"device"), timeout=DEADLINE) == Packet(1, b"device")
 
 
+@pytest.mark.parametrize("over", ["tcp", "udp"])
+def test_what_another_thread_asks_of_a_session_waits_for_the_lock(over: str) -> None:
+    listen, dial = (serve, connect) if over == "tcp" else (serve_udp, connect_udp)
+    with listen(Recorder()) as server, dial(*server.address[:2]) as stream:
+        assert stream.request(Packet(1, b"device"), timeout=DEADLINE) == Packet(1, b"device")
+        (session,) = server.sessions
+        for each in (session, stream.session):
+            closing = threading.Thread(target=each.close)
+            with each.endpoint.runtime.lock:
+                closing.start()
+                closing.join(0.05)
+                assert closing.is_alive()
+                assert each.is_open, "two threads are in one session at a time"
+            closing.join(DEADLINE)
+            assert not each.is_open
+
+
 def test_when_the_thread_that_serves_leaves_another_goes_on(threads: ThreadPoolExecutor) -> None:
     with Pair() as (stream, peer):
         impatient = threads.submit(stream.recv, 0.05)
