@@ -78,6 +78,35 @@ class Recorder(Handler):
         self.ended.append(reason)
 
 
+def test_a_function_is_cancelled_once_however_often_its_server_is_closed(run: Main) -> None:
+    """What it does at its end may wait."""
+    begun, cancelled, go_on, ends = asyncio.Event(), asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def hang(stream: Stream) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+            await go_on.wait()
+            ends.append("ended")
+
+    async def main() -> None:
+        server = await serve(hang)
+        async with await connect(*server.address[:2]):
+            await begun.wait()
+            closing = [asyncio.create_task(server.close(0))]
+            await cancelled.wait()
+            closing.append(asyncio.create_task(server.close(0)))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            go_on.set()
+            await asyncio.gather(*closing)
+        assert ends == ["ended"]
+
+    run(main())
+
+
 async def raw(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     host, port = server.address
     return await asyncio.open_connection(host, port)

@@ -115,6 +115,9 @@ def test_a_socket_that_is_given_has_a_family_already(rig: Rig) -> None:
     start: Callable[..., Any] = rig.driver.start_server
     with socket.create_server(("127.0.0.1", 0)) as given, pytest.raises(TypeError, match="family"):
         start(Recorder(), socket=given, family=socket.AF_INET6)
+    start = rig.driver.start_udp_server
+    with socket.socket(type=socket.SOCK_DGRAM) as given, pytest.raises(TypeError, match="family"):
+        start(Recorder(), "127.0.0.1", 0, socket=given, family=socket.AF_INET6)
 
 
 def link_local() -> tuple[str, str, int]:
