@@ -206,8 +206,8 @@ def test_an_empty_tlv_is_one_and_so_is_tls_without_details() -> None:
 
 
 def test_a_path_ends_at_its_first_zero_and_a_name_that_is_no_file_at_its_last_byte() -> None:
-    paths = [b"/run/x\0left from before", b"\0name\0d\0\0", b"/run/\xff", b"p" * 108]
-    for path, address in zip(paths, ["/run/x", "\0name\0d", "/run/\udcff", "p" * 108], strict=True):
+    paths = [b"/run/x\0left from before", b"\0name\0X\0\0", b"/run/\xff", b"p" * 108]
+    for path, address in zip(paths, ["/run/x", "\0name\0X", "/run/\udcff", "p" * 108], strict=True):
         header = read(v2(1, 0x31, path.ljust(108, b"\0") + path.ljust(108, b"\0") + tlv(0xEA, b"q")))
         assert header.source == (address,)
         assert header.proxy is not None

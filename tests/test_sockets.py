@@ -747,6 +747,16 @@ def test_a_socket_that_has_ended_is_not_watched_however_long_the_session_lives(c
     assert talk.peer.recv(100) == DATAGRAM
 
 
+def test_a_socket_that_is_to_close_is_not_read_while_the_rest_goes(cleanup: ExitStack) -> None:
+    talk = Conversation(cleanup, Handler())
+    session = talk.begin()
+    session.send(Packet(3, bytes(1_000_000)))
+    talk.loop.turn()
+    talk.host.close()
+    talk.host.resume_reading()
+    assert talk.loop.watches(talk.sock) == selectors.EVENT_WRITE
+
+
 def test_room_is_waited_for_only_while_something_waits_for_it(cleanup: ExitStack) -> None:
     talk = Conversation(cleanup, Handler())
     session = talk.begin()

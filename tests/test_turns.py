@@ -482,6 +482,9 @@ def test_a_rest_that_is_over_keeps_nobody_waiting_and_one_under_way_lasts_as_lon
     bus.now = 102.0
     bus.ask(2)
     assert bus.sent == [1, 2]
+    bus.turns.take(Packet(2))
+    bus.turns.ask_by(lambda packet: True, Packet(3), lambda outcome: None, None, 104.0)
+    assert bus.sent == [1, 2, 3]
     both = Bus(most=2, delay=2)
     both.ask(1)
     both.ask(2)
