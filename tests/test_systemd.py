@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from packetcore_sockets import Notifier, _systemd, inherited_sockets
+from packetcore_sockets import Notifier, _systemd, has_inherited_sockets, inherited_sockets
 
 START = 200
 """The first descriptor that is handed over here, where 3 is pytest's."""
@@ -80,6 +80,12 @@ def test_a_descriptor_that_is_no_socket_is_told_and_the_others_are_closed(enviro
         inherited_sockets(environ)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(START)
+
+
+def test_without_a_count_there_are_none(environ: dict[str, str]) -> None:
+    del environ["LISTEN_FDS"]
+    assert not has_inherited_sockets(environ)
+    assert inherited_sockets(environ) == []
 
 
 @pytest.mark.parametrize("variables", [{"LISTEN_PID": "1"}, {"LISTEN_FDS": "0"}, {"LISTEN_PID": ""}])
