@@ -319,6 +319,11 @@ def test_without_connect_timeout_both_sides_connect(rig: Rig, path: str) -> None
         session = rig.give(connect)
         assert session.carrier.tls is not None
         session.abort()
+    names: list[str | None] = []
+    trusted.sni_callback = lambda tls, name, context: names.append(name)
+    trusting.check_hostname = False
+    rig.give(rig.adapter.connect_unix(path, Handler(), ssl=trusting)).abort()
+    assert names == [None], "a path is no name, and none is asked for"
 
 
 class Pool(AsyncConnectionPool):

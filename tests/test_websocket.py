@@ -452,6 +452,12 @@ def test_without_wsproto_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPa
         (request("/", "Origin: https://evil.example"), {}, "403 Forbidden", "'https://evil.example' may not connect"),
         (request("/", "Origin: https://[bad"), {}, "403 Forbidden", "may not connect"),
         (request("/", "Origin: null"), {}, "403 Forbidden", "pages of 'null' may not connect"),
+        (
+            re.sub(b"Host: [^\r]*", b"Host:", request("/", "Origin: null")),
+            {},
+            "403 Forbidden",
+            "pages of 'null' may not connect",
+        ),
         (request("/"), {"require_subprotocol": True}, "400 Bad Request", "not for subprotocol 'packetcore'"),
         (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", {}, "426 Upgrade Required|400 Bad Request", ""),
         (

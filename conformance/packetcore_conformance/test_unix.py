@@ -219,6 +219,12 @@ def test_tls_over_it(rig: Rig, path: str, certificates: Certificates) -> None:
     assert rig.call(lambda: stream.session.carrier.tls.version).startswith("TLS")
     with pytest.raises(OSError, match=r"(?i)certificate|hostname"):
         rig.connect_unix(path, ssl=context, server_hostname="elsewhere")
+    with pytest.raises(ValueError, match="server_hostname"):
+        rig.connect_unix(path, ssl=context)
+    context.check_hostname = False
+    nameless = rig.connect_unix(path, ssl=context)
+    rig.call(lambda: nameless.send(PING))
+    assert rig.call(lambda: nameless.recv()) == PING
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has names without files")

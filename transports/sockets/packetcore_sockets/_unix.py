@@ -17,6 +17,7 @@ from packetcore_sockets._handshake import Handshake
 from packetcore_sockets._listening import Listening
 from packetcore_sockets._network import Network
 from packetcore_sockets._records import Records
+from packetcore_sockets._tls import TLSRecords
 
 FULL_PAUSE = 0.01
 """Seconds until a client tries again whose server has its backlog full: no event tells that it has room."""
@@ -189,10 +190,10 @@ class UnixDial:
             done(None)
             return
         try:
-            self._handshake = Handshake(
-                self._network, sock, self._context, done, until=self._until, server_hostname=self._name or ""
-            )
+            records = TLSRecords(self._context, server_hostname=self._name)
+            self._handshake = Handshake(self._network, sock, records, done, until=self._until)
         except Exception as error:
+            sock.close()
             self._done(error)
 
     def _secured(self, sock: socket.socket, result: Records | OSError | None) -> None:
