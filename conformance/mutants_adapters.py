@@ -280,7 +280,7 @@ FAULTS: dict[str, list[Mutant]] = {
         Mutant(
             "what the system has received is lost with the connection",
             STREAM,
-            'rest = b"" if self._has_ended else read_rest(self._sock)',
+            "rest = read_rest(self._sock)",
             'rest = b""',
             "test_resets",
         ),
