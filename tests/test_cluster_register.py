@@ -42,7 +42,7 @@ OTHER = entry_bytes(Entry("other", 5, 1.0))
 BEAT = beat_bytes(Beat(LEASE, 1, "a machine"))
 
 SOURCES = sorted(Path(packetcore_cluster.__file__).parent.glob("_*.py"))
-OTHERS = ("background", "broker", "cluster", "home", "log", "member", "node", "threaded")
+OTHERS = ("background", "broker", "bucket", "cluster", "home", "log", "member", "node", "threaded")
 WITH_A_RUNTIME = {f"_{name}.py" for name in OTHERS}
 DECIDING = [path for path in SOURCES if path.name not in WITH_A_RUNTIME]
 FORBIDDEN = {"asyncio", "nats", "os", "random", "secrets", "socket", "threading", "time", "logging"}

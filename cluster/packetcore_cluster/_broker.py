@@ -1,56 +1,33 @@
-"""The register's operations, and what workers say to each other, on a broker of NATS: by `nats-py`.
-
-It decides nothing about claims: `Register` does. It keeps one connection, which comes back by itself, carries
-out operations, a bounded number at a time, and tells the register what came of them.
+"""One worker's connection with a broker of NATS, by `nats-py`, which comes back by itself: what workers say to each
+other, and the directory's bucket.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import nats.errors
-import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.js.api import DeliverPolicy, KeyValueConfig, StreamInfo
-from nats.js.client import JetStreamContext
 
+from packetcore_cluster._bucket import FAILURES, Bucket
 from packetcore_cluster._errors import BrokerAway
-from packetcore_cluster._operations import Delete, Operation, Put, Read, Watch
+from packetcore_cluster._log import logger
 from packetcore_cluster._register import Register
 from packetcore_cluster._replies import Replies
-
-logger = logging.getLogger("packetcore.cluster")
-
-MAX_OPERATIONS = 512
-"""How many are under way at a time: enough to keep the broker busy, few enough for what else it is asked."""
 
 MAX_WAITING = 4096
 MAX_WAITING_SIZE = 16 * 1024 * 1024
 """How many messages of other workers, and of how many bytes, wait to be looked at by a loop that is busy; more
 are dropped, and counted. Callers wait for answers, a bounded number of them, so that it takes many callers."""
 
-MARKER_TTL = 3600
-"""Seconds after which the broker, from version 2.11 on, forgets that a key was deleted. Before that a
-watch tells of it; who looks later finds nothing there, which is the same."""
-
 RECONNECT = 0.25
 """Seconds between two tries to reach the broker."""
-
-_WRONG_REVISION = (10071, 10164)
-"""JSStreamWrongLastSequenceErrF and JSStreamWrongLastSequenceConstantErr of nats-server."""
-
-_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
-_OPERATION = "KV-Operation"
-_MARKER_REASON = "Nats-Marker-Reason"
 
 Heard = Callable[[Msg], Any]
 
@@ -61,11 +38,10 @@ class Broker:
     Args:
         servers: URLs of the broker, or of several that are one cluster.
         bucket: the directory's name.
-        register: what is told, and says what to ask.
+        register: see `Bucket`.
         changed: called after the register was told something.
-        replicas: on how many servers of a cluster the directory is kept, where it is made.
-        patience: seconds after which a broker from which nothing comes is given up. It has twice as long to
-            answer to an operation.
+        replicas: see `Bucket`.
+        patience: seconds after which a broker from which nothing comes is given up; see also `Bucket`.
         options: what else `nats.connect` takes.
     """
 
@@ -81,9 +57,7 @@ class Broker:
         options: dict[str, Any],
     ) -> None:
         self._servers = [*servers]
-        self._bucket = bucket
-        self._stream = f"KV_{bucket}"
-        self._prefix = f"$KV.{bucket}."
+        self._name = bucket
         self._register = register
         self._changed = changed
         self._replicas = replicas
@@ -91,12 +65,8 @@ class Broker:
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._client = Client()
-        self._js: JetStreamContext
         self._replies: Replies[Msg]
-        self._watch: JetStreamContext.PushSubscription | None = None
-        self._latest: Watch | None = None
-        self._markers_vanish = False
-        self._under_way: dict[str, tuple[float, Put | Delete]] = {}  # by the subject of the answer, in order
+        self._bucket: Bucket
         self._outbox: deque[tuple[str, bytes]] = deque()
         self._subjects: dict[str, Subscription] = {}
         self._wanted: dict[str, Heard] = {}
@@ -141,16 +111,25 @@ class Broker:
         )
         try:
             await asyncio.wait_for(connecting, timeout)
-        except (OSError, asyncio.TimeoutError, nats.errors.Error) as error:
+            self._replies = Replies(self._client.new_inbox())
+            await self._client.subscribe(self._replies.subject, cb=self._answered)
+        except FAILURES as error:
             await self._close_client()
             said = self._client.last_error or error
             raise BrokerAway(self.url, str(said) or type(said).__name__) from error
         except BaseException:  # who waited was interrupted
             await self._close_client()
             raise
-        self._js = self._client.jetstream(timeout=self._patience)
-        self._replies = Replies(self._client.new_inbox())
-        await self._client.subscribe(self._replies.subject, cb=self._answered)
+        self._bucket = Bucket(
+            self._client,
+            self._name,
+            self._register,
+            self._replies,
+            self._told,
+            self._start,
+            replicas=self._replicas,
+            patience=self._patience,
+        )
         self._is_open = True
         self._start(self._run())
         self._register.connected(self._loop.time())
@@ -164,9 +143,7 @@ class Broker:
         for task in [*self._tasks]:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._watch is not None:
-            with suppress(nats.errors.Error):
-                await self._watch.unsubscribe()
+        await self._bucket.close()
         await self._close_client()
         self._replies.lose()
 
@@ -229,26 +206,22 @@ class Broker:
         return None if _is_status(msg, "503") else msg.data
 
     async def read(self, key: str) -> tuple[int, bytes | None]:
-        """The last revision of a key, 0 if it has none, and its value, `None` if it was deleted.
+        """See `Bucket.read`.
 
         Raises:
             BrokerAway: the broker cannot be reached, or did not answer.
         """
         self._check()
         try:
-            # Not from whichever server is nearest, which may not know the latest.
-            found = await self._js.get_last_msg(self._stream, self._prefix + key, direct=False)
-        except nats.js.errors.NotFoundError:
-            return 0, None
-        except (nats.errors.Error, nats.js.errors.Error, OSError, asyncio.TimeoutError) as error:
+            return await self._bucket.read(key)
+        except FAILURES as error:
             raise BrokerAway(self.url, f"reading {key}: {error}") from error
-        return found.seq or 0, None if _is_deletion(found.headers) else found.data or b""
 
     # What the client calls.
 
     async def _disconnected(self) -> None:
         if self._is_open:
-            self._under_way.clear()
+            self._bucket.lost()
             self._outbox.clear()
             self._register.disconnected(self._loop.time())
             self._replies.lose()
@@ -266,15 +239,6 @@ class Broker:
     async def _answered(self, msg: Msg) -> None:
         self._replies.take(msg.subject, msg)
 
-    async def _entry(self, watch: Watch, msg: Msg) -> None:
-        metadata = msg.metadata
-        key = msg.subject[len(self._prefix) :]
-        now = self._loop.time()
-        self._register.entry(watch, key, metadata.sequence.stream, None if _is_deletion(msg.headers) else msg.data, now)
-        if metadata.num_pending == 0:
-            self._register.synced(watch, now)
-        self._told()
-
     # The pump.
 
     def _told(self) -> None:
@@ -285,13 +249,7 @@ class Broker:
         now = self._loop.time()
         self._timer = None
         self._look_for_life(now)
-        while self._under_way:
-            inbox, (since, operation) = next(iter(self._under_way.items()))
-            if since + 2 * self._patience > now:
-                break
-            del self._under_way[inbox]
-            self._replies.forget(inbox)
-            self._register.failed(operation, now)
+        self._bucket.tick(now)
         self._register.tick(now)
         self._arm()
         self._told()
@@ -343,18 +301,7 @@ class Broker:
             await self._client.publish(subject, data)
         if self._client.is_connected and (self._wanted.keys() != self._subjects.keys()):
             await self._subscribe()
-        while self._client.is_connected and (room := MAX_OPERATIONS - len(self._under_way)) > 0:
-            operations = self._register.operations(room)
-            if not operations:
-                break
-            while operations:
-                try:
-                    await self._ask(operations[0])
-                except (nats.errors.Error, OSError):
-                    for operation in operations:
-                        self._register.failed(operation, self._loop.time())
-                    raise
-                del operations[0]
+        await self._bucket.carry_out()
 
     async def _subscribe(self) -> None:
         for subject in self._subjects.keys() - self._wanted.keys():
@@ -364,107 +311,13 @@ class Broker:
                 subject, cb=self._wanted[subject], pending_msgs_limit=MAX_WAITING, pending_bytes_limit=MAX_WAITING_SIZE
             )
 
-    async def _ask(self, operation: Operation) -> None:
-        if isinstance(operation, Watch):
-            self._start(self._begin_watch(operation))
-        elif isinstance(operation, Read):
-            self._start(self._read(operation))
-        else:
-            await self._write(operation)
-
-    async def _write(self, operation: Put | Delete) -> None:
-        headers: dict[str, str] = {}
-        if operation.expected is not None:
-            headers[_EXPECTED] = str(operation.expected)
-        data = b""
-        if isinstance(operation, Put):
-            data = operation.value
-        else:
-            headers[_OPERATION] = "DEL"
-            if self._markers_vanish:
-                headers["Nats-TTL"] = str(MARKER_TTL)
-        inbox = self._replies.expect(lambda msg: self._written(operation, inbox, msg))
-        self._under_way[inbox] = self._loop.time(), operation
-        await self._client.publish(self._prefix + operation.key, data, reply=inbox, headers=headers or None)
-
-    def _written(self, operation: Put | Delete, inbox: str, msg: Msg | None) -> None:
-        self._under_way.pop(inbox, None)
-        if msg is None:
-            return  # the register knows that the connection is lost
-        now = self._loop.time()
-        try:
-            said = json.loads(msg.data)
-            if "error" not in said:
-                self._register.done(operation, int(said["seq"]), now)
-            elif said["error"].get("err_code") in _WRONG_REVISION:
-                self._register.conflicted(operation, now)
-            else:
-                logger.warning("the broker refused to write %s: %s", operation.key, said["error"])
-                self._register.failed(operation, now)
-        except (ValueError, LookupError, TypeError):  # nobody there that keeps the directory
-            self._register.failed(operation, now)
-        self._told()
-
-    async def _read(self, operation: Read) -> None:
-        try:
-            revision, value = await self.read(operation.key)
-        except BrokerAway as error:
-            logger.debug("%s", error)
-            self._register.failed(operation, self._loop.time())
-        else:
-            self._register.read(operation, revision, value, self._loop.time())
-        self._told()
-
-    async def _begin_watch(self, watch: Watch) -> None:
-        self._latest = watch
-        try:
-            if self._watch is not None:
-                before, self._watch = self._watch, None
-                with suppress(nats.errors.Error):
-                    await before.unsubscribe()
-            info = await self._directory()
-            self._markers_vanish = bool(info.config.allow_msg_ttl)
-            bucket = f"{info.config.name} {info.created}"
-            self._register.watching(watch, bucket, info.state.last_seq, self._loop.time())
-            subscription = await self._js.subscribe(
-                f"{self._prefix}>",
-                stream=self._stream,
-                cb=partial(self._entry, watch),
-                ordered_consumer=True,
-                deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
-                pending_msgs_limit=0,
-                pending_bytes_limit=0,
-                inactive_threshold=60.0,
-            )
-            if watch is not self._latest:  # that took so long that another was begun
-                await subscription.unsubscribe()
-                return
-            self._watch = subscription
-            # Nothing is asked here of the broker: its answer would come behind all that it tells now.
-            if not info.state.messages:
-                self._register.synced(watch, self._loop.time())
-        except (nats.errors.Error, nats.js.errors.Error, OSError, asyncio.TimeoutError) as error:
-            level = logging.DEBUG if not self._client.is_connected else logging.WARNING
-            logger.log(level, "the directory %s cannot be watched: %r", self._bucket, error)
-            self._register.failed(watch, self._loop.time())
-        self._told()
-
-    async def _directory(self) -> StreamInfo:
-        try:
-            return await self._js.stream_info(self._stream)
-        except nats.js.errors.NotFoundError:
-            description = "who holds which identity, and which workers live (packetcore-cluster)"
-            config = KeyValueConfig(bucket=self._bucket, description=description, replicas=self._replicas, direct=True)
-            await self._js.create_key_value(config)
-            return await self._js.stream_info(self._stream)
-
     # Small things.
 
     def _check(self) -> None:
         if not self._client.is_connected:
             raise BrokerAway(self.url)
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -472,10 +325,6 @@ class Broker:
     async def _close_client(self) -> None:
         with suppress(nats.errors.Error, OSError):
             await self._client.close()
-
-
-def _is_deletion(headers: dict[str, str] | None) -> bool:
-    return headers is not None and (_OPERATION in headers or _MARKER_REASON in headers)
 
 
 def _is_status(msg: Msg, status: str) -> bool:
