@@ -239,6 +239,18 @@ def test_a_bucket_that_was_there_before_will_do() -> None:
     run(test())
 
 
+def test_why_a_broker_keeps_no_directory_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        with start_broker() as broker:
+            entering = asyncio.ensure_future(Cluster(broker.url, "test", replicas=3, connect_timeout=50).start())
+            told = "the broker does not tell the directory packetcore-test: replicas > 1 not supported in non-clustered"
+            await until(lambda: told in caplog.text, "it says so")
+            entering.cancel()
+            await asyncio.wait([entering])
+
+    run(test())
+
+
 def test_a_broker_from_which_nothing_comes_is_given_up_until_it_is_back() -> None:
     async def test() -> None:
         with start_broker() as broker:

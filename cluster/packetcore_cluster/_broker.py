@@ -18,6 +18,7 @@ from nats.aio.subscription import Subscription
 from packetcore_cluster._bucket import FAILURES, Bucket
 from packetcore_cluster._errors import BrokerAway
 from packetcore_cluster._log import logger
+from packetcore_cluster._permissions import Denial, Permissions
 from packetcore_cluster._register import Register
 from packetcore_cluster._replies import Replies
 
@@ -38,6 +39,7 @@ class Broker:
     Args:
         servers: URLs of the broker, or of several that are one cluster.
         bucket: the directory's name.
+        permissions: what is needed.
         register: see `Bucket`.
         changed: called after the register was told something.
         replicas: see `Bucket`.
@@ -49,6 +51,7 @@ class Broker:
         self,
         servers: Sequence[str],
         bucket: str,
+        permissions: Permissions,
         register: Register,
         changed: Callable[[], object],
         *,
@@ -58,6 +61,7 @@ class Broker:
     ) -> None:
         self._servers = [*servers]
         self._name = bucket
+        self._permissions = permissions
         self._register = register
         self._changed = changed
         self._replicas = replicas
@@ -68,6 +72,8 @@ class Broker:
         self._replies: Replies[Msg]
         self._bucket: Bucket
         self._outbox: deque[tuple[str, bytes]] = deque()
+        self._calls: dict[asyncio.Future[Msg | None], str] = {}  # and the subject that each went to
+        self._denials: set[tuple[str, str]] = set()
         self._subjects: dict[str, Subscription] = {}
         self._wanted: dict[str, Heard] = {}
         self._work = asyncio.Event()
@@ -79,6 +85,13 @@ class Broker:
         self._silent_ticks = 0
         self.dropped = 0
         """Messages that came while too many waited."""
+        self.unreadable: Denial | None = None
+        """Why this user cannot read the directory, if so."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the directory is not known, behind "the broker"."""
+        return self._bucket.trouble if self.unreadable is None else str(self.unreadable)
 
     @property
     def url(self) -> str:
@@ -116,7 +129,7 @@ class Broker:
         except FAILURES as error:
             await self._close_client()
             said = self._client.last_error or error
-            raise BrokerAway(self.url, str(said) or type(said).__name__) from error
+            raise BrokerAway(self.url, f"cannot be reached: {said or type(said).__name__}") from error
         except BaseException:  # who waited was interrupted
             await self._close_client()
             raise
@@ -178,7 +191,7 @@ class Broker:
             It; or `None` where nobody listens to the subject, as the broker says at once.
 
         Raises:
-            BrokerAway: the broker cannot be reached, or is lost before the answer has come.
+            BrokerAway: the broker cannot be reached, is lost before the answer has come, or does not permit it.
             TimeoutError: there was none in time.
         """
         self._check()
@@ -194,15 +207,17 @@ class Broker:
 
         inbox = self._replies.expect(done)
         timer = None if timeout is None else self._loop.call_later(timeout, late)
+        self._calls[answered] = subject
         try:
             await self._client.publish(subject, data, reply=inbox)
             msg = await answered
         finally:
+            del self._calls[answered]
             self._replies.forget(inbox)
             if timer is not None:
                 timer.cancel()
         if msg is None:
-            raise BrokerAway(self.url, "lost while waiting for an answer")
+            raise BrokerAway(self.url, "cannot be reached: it was lost while waiting for an answer")
         return None if _is_status(msg, "503") else msg.data
 
     async def read(self, key: str) -> tuple[int, bytes | None]:
@@ -215,7 +230,8 @@ class Broker:
         try:
             return await self._bucket.read(key)
         except FAILURES as error:
-            raise BrokerAway(self.url, f"reading {key}: {error}") from error
+            why = self.unreadable or f"does not tell {key}: {error or type(error).__name__}"
+            raise BrokerAway(self.url, str(why)) from error
 
     # What the client calls.
 
@@ -229,12 +245,28 @@ class Broker:
 
     async def _reconnected(self) -> None:
         if self._is_open:
+            self._denials.clear()
+            self.unreadable = None
             self._register.connected(self._loop.time())
             self._told()
 
     async def _erred(self, error: Exception) -> None:
         self.dropped += isinstance(error, nats.errors.SlowConsumerError)
         logger.debug("the broker's client: %r", error)
+        denial = self._permissions.denial(error)
+        if denial is not None:
+            self._denied(denial)
+
+    def _denied(self, denial: Denial) -> None:
+        if (known := (denial.verb, denial.permission)) not in self._denials:
+            self._denials.add(known)
+            logger.error("the broker at %s %s", self.url, denial)
+        if denial.is_of_directory:
+            self.unreadable = denial
+        for answered, subject in self._calls.items():
+            if subject.lower() == denial.subject and not answered.done():
+                answered.set_exception(BrokerAway(self.url, str(denial)))
+        self._changed()
 
     async def _answered(self, msg: Msg) -> None:
         self._replies.take(msg.subject, msg)

@@ -83,6 +83,8 @@ class Bucket:
         self._watch: JetStreamContext.PushSubscription | None = None
         self._latest: Watch | None = None
         self._markers_vanish = False
+        self.trouble = f"did not tell the whole directory {name} in time"
+        """Why the directory is not known yet, behind "the broker"."""
         self._under_way: dict[str, tuple[float, Put | Delete]] = {}  # by the subject of the answer, in order
 
     async def close(self) -> None:
@@ -218,8 +220,12 @@ class Bucket:
             if not info.state.messages:
                 self._register.synced(watch, self._loop.time())
         except FAILURES as error:
+            why: object = getattr(error, "description", None) or error or type(error).__name__
+            if isinstance(error, nats.js.errors.ServiceUnavailableError):
+                why = "is JetStream enabled?"
+            self.trouble = f"does not tell the directory {self._name}: {why}"
             level = logging.DEBUG if not self._client.is_connected else logging.WARNING
-            logger.log(level, "the directory %s cannot be watched: %r", self._name, error)
+            logger.log(level, "the broker %s", self.trouble)
             self._register.failed(watch, self._loop.time())
         self._told()
 

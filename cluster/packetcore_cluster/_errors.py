@@ -23,19 +23,20 @@ class IdentityNotConnected(NotConnected):
 
 
 class BrokerAway(NotConnected):
-    """The broker cannot be reached, and without it only sessions of this worker can be.
+    """The broker cannot be reached, or does not do what a worker needs; without it only sessions of this
+    worker can be reached.
 
     Attributes:
         url: the broker's.
     """
 
-    def __init__(self, url: str, what: str = "") -> None:
+    def __init__(self, url: str, what: str = "cannot be reached") -> None:
         super().__init__(0)
         self.url = url
         self._what = what
 
     def __str__(self) -> str:
-        return f"the broker at {self.url} cannot be reached{self._what and ': ' + self._what}"
+        return f"the broker at {self.url} {self._what}"
 
 
 class SlowConsumer(LocalProtocolError):

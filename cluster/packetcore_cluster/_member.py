@@ -128,7 +128,7 @@ class Member(ABC, Generic[AnyPacket]):
         """Reach the broker, and read the directory.
 
         Raises:
-            BrokerAway: that took longer than `connect_timeout`.
+            BrokerAway: that took longer than `connect_timeout`, or the broker does not permit it; it says what.
             LocalProtocolError: it was entered before: a worker that begins again is another.
         """
         if self._is_entered:
@@ -206,7 +206,7 @@ class Member(ABC, Generic[AnyPacket]):
         that session has taken it, to be sent in its turn; not once the device has it.
 
         Raises:
-            BrokerAway: the session is not here, and the broker cannot be reached.
+            BrokerAway: the session is not here, and the broker cannot be reached, or does not permit it.
             IdentityNotConnected: nobody holds the identity, or its worker is dead; at once.
             NotDelivered: the session could not send it.
             SlowConsumer: the device, or its worker, does not keep up; nothing was sent.

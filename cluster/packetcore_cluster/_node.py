@@ -9,6 +9,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from packetcore_cluster._events import BrokerLost, ClusterEvent
 from packetcore_cluster._keys import escaped
 from packetcore_cluster._log import log_event, logger
 from packetcore_cluster._operations import Ending
+from packetcore_cluster._permissions import Permissions
 from packetcore_cluster._register import Register, Takeover
 from packetcore_cluster._stats import ClusterStats
 from packetcore_cluster._timing import Timing
@@ -86,7 +88,6 @@ class Node:
         it says of others may have changed on its way here anyhow."""
         self.stats = ClusterStats()
         """What is counted on this side."""
-        self._name = name
         self._worker = worker
         self._servers = servers
         self._timing = timing
@@ -95,6 +96,7 @@ class Node:
         self._home = home
         self._crossing = crossing
         self._root = f"packetcore.{name}"
+        self._bucket = f"packetcore-{name}"
         self._heard = 0  # the number of the last claim
         self._calls: Counter[str] = Counter()  # that wait, by worker
         self._loop: asyncio.AbstractEventLoop
@@ -110,11 +112,13 @@ class Node:
     async def prepare(self) -> None:
         """Be ready for what the home tells, on the loop that runs this; once."""
         self._loop = asyncio.get_running_loop()
+        inbox = self._options.get("inbox_prefix", "_INBOX")
         about = f"{socket.gethostname()} pid {os.getpid()}"
         self.register = Register(self._worker, self._timing, self._loop.time(), about)
         self._broker = Broker(
             self._servers,
-            f"packetcore-{self._name}",
+            self._bucket,
+            Permissions(self._root, self._bucket, inbox if isinstance(inbox, str) else inbox.decode()),
             self.register,
             self._changed,
             replicas=self._replicas,
@@ -128,15 +132,15 @@ class Node:
         """Reach the broker, and read the directory.
 
         Raises:
-            BrokerAway: that took longer than `timeout` seconds.
+            BrokerAway: that took longer than `timeout` seconds, or the broker does not permit it.
         """
         since = self._loop.time()
         await self._broker.open(timeout)
         try:
-            await self._wait(timeout - (self._loop.time() - since), lambda: self.register.is_synced)
-        except TimeoutError:
-            await self._broker.close()
-            raise BrokerAway(self._broker.url, "it keeps no directory: is JetStream enabled?") from None
+            with suppress(TimeoutError):
+                await self._wait(timeout - (self._loop.time() - since), lambda: self._is_decided)
+            if not self.register.is_synced:
+                raise BrokerAway(self._broker.url, self._broker.trouble)
         except BaseException:
             await self._broker.close()
             raise
@@ -156,6 +160,11 @@ class Node:
                 await self._broker.close()
         else:
             await self._broker.close()
+
+    @property
+    def _is_decided(self) -> bool:
+        """Whether the directory is known, or is known not to be for this worker's user."""
+        return self.register.is_synced or self._broker.unreadable is not None
 
     # What the home tells.
 
