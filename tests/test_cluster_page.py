@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +24,8 @@ from packetcore import Config, Packet
 from packetcore_asyncio import Stream, connect, serve
 from packetcore_cli._parser import new_parser
 from packetcore_cluster import Cluster, IdentityNotConnected
-from packetcore_cluster.local import nats_server
 from tests.cli_process import Serving, serving
-from tests.cluster_broker import start_broker, until
+from tests.cluster_broker import configured_broker, start_broker, until
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "cluster.md").read_text(encoding="utf-8")
@@ -97,28 +94,12 @@ def guarded_broker(folder: Path) -> Iterator[int]:
     (conf,) = blocks("conf")
     conf, places = re.subn(r'"0\.0\.0\.0:4222"', '"127.0.0.1:-1"', conf)
     assert places == 1
-    (folder / "nats.conf").write_text(conf, encoding="utf-8")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
     authority.issue_cert("gateway.example").private_key_and_cert_chain_pem.write_to_path(folder / "gateway.pem")
-    try:
-        program = nats_server()
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    command = [program, "-c", "nats.conf", "--ports_file_dir", str(folder), "-l", "nats.log"]
-    process = subprocess.Popen(command, cwd=folder)
-    try:
-        ports = folder / f"nats-server_{process.pid}.ports"
-        deadline = time.monotonic() + PATIENCE
-        while not (ports.exists() and (text := ports.read_text(encoding="utf-8"))):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        yield int(json.loads(text)["nats"][0].rpartition(":")[2])
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
+    with configured_broker(folder, conf) as (port, _):
+        yield port
 
 
 def test_the_permissions_on_the_page_suffice_and_no_others_come_in(

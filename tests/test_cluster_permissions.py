@@ -6,8 +6,8 @@ import asyncio
 import json
 import logging
 import re
-import subprocess
-import time
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,24 @@ import nats
 import pytest
 from nats.aio.msg import Msg
 
-from packetcore import Packet, installed_transports, load_driver
+from packetcore import Handler, Packet, Session, installed_transports, load_driver
+from packetcore_asyncio import connect, serve
 from packetcore_cluster import BrokerAway, Cluster
 from packetcore_cluster._calls import Outcome, answer_bytes
 from packetcore_cluster._entries import Entry, entry_bytes
 from packetcore_cluster._permissions import Permissions
-from packetcore_cluster.local import nats_server
 from packetcore_conformance.rig import Rig
-from tests.cluster_broker import PATIENCE, until
+from tests.cluster_broker import PATIENCE, configured_broker, until
 
 PAGE = (Path(__file__).parents[1] / "docs/cluster.md").read_text(encoding="utf-8")
 NEEDED = Permissions("packetcore.fleet", "packetcore-fleet", "_INBOX")
 FLEET = "KV_packetcore-fleet"
 LEASE = 2.0
+
+
+class Echo(Handler):
+    def packet_received(self, session: Session, packet: Packet) -> None:
+        session.send(packet)
 
 
 def users() -> Iterator[str]:
@@ -52,28 +57,11 @@ def name_of(missing: tuple[str, str] | None) -> str:
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Of a broker that has those users."""
-    folder = tmp_path_factory.mktemp("nats")
     conf = (
         f'listen: "127.0.0.1:-1"\njetstream {{ store_dir: "nats" }}\nauthorization {{ users: [{", ".join(users())}] }}'
     )
-    (folder / "nats.conf").write_text(conf, encoding="utf-8")
-    try:
-        program = nats_server()
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    command = [program, "-c", "nats.conf", "--ports_file_dir", str(folder), "-l", "nats.log"]
-    process = subprocess.Popen(command, cwd=folder)
-    try:
-        ports = folder / f"nats-server_{process.pid}.ports"
-        deadline = time.monotonic() + PATIENCE
-        while not (ports.exists() and (text := ports.read_text(encoding="utf-8"))):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        yield int(json.loads(text)["nats"][0].rpartition(":")[2])
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
+    with configured_broker(tmp_path_factory.mktemp("nats"), conf) as (port, _):
+        yield port
 
 
 class Runtime:
@@ -165,3 +153,37 @@ def test_the_page_lists_what_is_needed() -> None:
     assert lists is not None
     publish, subscribe = (sorted(re.findall(r'"([^"]+)"', each)) for each in lists.groups())
     assert (publish, subscribe) == (sorted(NEEDED.publish), sorted(NEEDED.subscribe))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+def test_a_worker_that_the_broker_turned_away_comes_back_when_it_may(tmp_path: Path) -> None:
+    conf = 'listen: "127.0.0.1:-1"\njetstream {{ store_dir: "nats" }}\nauthorization {{ users: [{{user: gateway, password: {}}}] }}'
+
+    async def test() -> None:
+        with configured_broker(tmp_path, conf.format("old")) as (port, process):
+
+            def change(password: str) -> None:
+                (tmp_path / "nats.conf").write_text(conf.format(password), encoding="utf-8")
+                process.send_signal(signal.SIGHUP)
+
+            async with (
+                Cluster(f"nats://gateway:old@127.0.0.1:{port}", "fleet") as worker,
+                await serve(Echo(), sessions=worker.sessions) as server,
+                await connect(*server.address) as device,
+            ):
+                await device.request(Packet(1, b"here?"))
+                (session,) = worker.sessions
+                session.bind("meter 7")
+                await worker.settled(PATIENCE)
+                change("new")
+                await until(lambda: not worker.is_connected, "it is turned away")
+                session.bind("meter 8")
+                change("old")
+                await until(lambda: worker.is_connected, "it has come back")
+                await worker.settled(PATIENCE)
+                async with Cluster(f"nats://gateway:old@127.0.0.1:{port}", "fleet") as caller:
+                    await caller.send("meter 8", Packet(2))
+                    assert await device.recv() == Packet(2)
+                    assert caller.find("meter 7") is None
+
+    asyncio.run(test())

@@ -80,6 +80,7 @@ class Broker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._is_open = False
+        self._is_beginning = False
         self._heard = 0
         self._heard_at = self._loop.time()
         self._silent_ticks = 0
@@ -109,40 +110,7 @@ class Broker:
         Raises:
             BrokerAway: it was not reached in time.
         """
-        settings: dict[str, Any] = {
-            "connect_timeout": 2,
-            "reconnect_time_wait": RECONNECT,
-            **self._options,
-        }
-        connecting = self._client.connect(
-            servers=self._servers,
-            max_reconnect_attempts=-1,
-            error_cb=self._erred,
-            disconnected_cb=self._disconnected,
-            reconnected_cb=self._reconnected,
-            **settings,
-        )
-        try:
-            await asyncio.wait_for(connecting, timeout)
-            self._replies = Replies(self._client.new_inbox())
-            await self._client.subscribe(self._replies.subject, cb=self._answered)
-        except FAILURES as error:
-            await self._close_client()
-            said = self._client.last_error or error
-            raise BrokerAway(self.url, f"cannot be reached: {said or type(said).__name__}") from error
-        except BaseException:  # who waited was interrupted
-            await self._close_client()
-            raise
-        self._bucket = Bucket(
-            self._client,
-            self._name,
-            self._register,
-            self._replies,
-            self._told,
-            self._start,
-            replicas=self._replicas,
-            patience=self._patience,
-        )
+        await self._connect(timeout)
         self._is_open = True
         self._start(self._run())
         self._register.connected(self._loop.time())
@@ -157,7 +125,7 @@ class Broker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._bucket.close()
-        await self._close_client()
+        await _close(self._client)
         self._replies.lose()
 
     def wake(self) -> None:
@@ -233,6 +201,53 @@ class Broker:
             why = self.unreadable or f"does not tell {key}: {error or type(error).__name__}"
             raise BrokerAway(self.url, str(why)) from error
 
+    async def _connect(self, timeout: float | None) -> None:
+        settings: dict[str, Any] = {
+            "connect_timeout": 2,
+            "reconnect_time_wait": RECONNECT,
+            **self._options,
+        }
+        client = Client()
+        connecting = client.connect(
+            servers=self._servers,
+            max_reconnect_attempts=-1,
+            error_cb=self._erred,
+            disconnected_cb=self._disconnected,
+            reconnected_cb=self._reconnected,
+            closed_cb=self._closed,
+            **settings,
+        )
+        try:
+            await asyncio.wait_for(connecting, timeout)
+            replies: Replies[Msg] = Replies(client.new_inbox())
+            await client.subscribe(replies.subject, cb=self._answered)
+        except FAILURES as error:
+            await _close(client)
+            said = client.last_error or error
+            raise BrokerAway(self.url, f"cannot be reached: {said or type(said).__name__}") from error
+        except BaseException:  # who waited was interrupted
+            await _close(client)
+            raise
+        self._client, self._replies = client, replies
+        self._bucket = Bucket(
+            client,
+            self._name,
+            self._register,
+            replies,
+            self._told,
+            self._start,
+            replicas=self._replicas,
+            patience=self._patience,
+        )
+        self._subjects.clear()
+
+    async def _begin_again(self) -> None:
+        while not self._client.is_connected:
+            with suppress(BrokerAway):
+                await self._connect(None)
+        self._is_beginning = False
+        await self._reconnected()
+
     # What the client calls.
 
     async def _disconnected(self) -> None:
@@ -249,6 +264,14 @@ class Broker:
             self.unreadable = None
             self._register.connected(self._loop.time())
             self._told()
+
+    async def _closed(self) -> None:
+        """The client comes back from the loss of a connection, but not where the broker ended it with a word, such as
+        that a password is another now."""
+        if self._is_open and not self._is_beginning:
+            logger.error("the broker at %s has ended the connection: %s", self.url, self._client.last_error)
+            self._is_beginning = True
+            self._start(self._begin_again())
 
     async def _erred(self, error: Exception) -> None:
         self.dropped += isinstance(error, nats.errors.SlowConsumerError)
@@ -354,9 +377,10 @@ class Broker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _close_client(self) -> None:
-        with suppress(nats.errors.Error, OSError):
-            await self._client.close()
+
+async def _close(client: Client) -> None:
+    with suppress(nats.errors.Error, OSError):
+        await client.close()
 
 
 def _is_status(msg: Msg, status: str) -> bool:
