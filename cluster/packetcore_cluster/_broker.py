@@ -5,6 +5,7 @@ other, and the directory's bucket.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -59,6 +60,8 @@ class Broker:
         patience: float,
         options: dict[str, Any],
     ) -> None:
+        self.url = re.sub(r"//[^/@]*@", "//", servers[0])
+        """The broker's, for people: as it was given, without a password."""
         self._servers = [*servers]
         self._name = bucket
         self._permissions = permissions
@@ -93,11 +96,6 @@ class Broker:
     def trouble(self) -> str:
         """Why the directory is not known, behind "the broker"."""
         return self._bucket.trouble if self.unreadable is None else str(self.unreadable)
-
-    @property
-    def url(self) -> str:
-        """The broker's, as it was given."""
-        return self._servers[0]
 
     @property
     def max_payload(self) -> int:

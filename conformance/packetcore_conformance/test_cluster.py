@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from packetcore import CloseReason, Config, IdentityTaken, NotConnected, Packet, Session, SessionClosed, encode
-from packetcore_conformance.peer import Peer
+from packetcore_conformance.peer import DEADLINE, Peer
 from packetcore_conformance.recorder import Recorder
 from packetcore_conformance.rig import Rig
 
@@ -190,7 +190,7 @@ def test_nobody_there_is_said_at_once_and_places_are_listed(two: tuple[Worker, W
         first.ask("send", "meter 8", Packet(1))
     with pytest.raises(NotConnected):
         first.ask("request", "meter 8", Packet(1), timeout=20.0)
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < DEADLINE / 2
     assert first.cluster.stats.not_connected == 2
     devices = [each.device(f"meter {number}") for number, each in enumerate(two)]
     for each in two:
@@ -420,10 +420,12 @@ def test_a_worker_that_stops_says_goodbye(two: tuple[Worker, Worker]) -> None:
     assert (first.cluster.is_connected, second.cluster.is_connected) == (True, False)
 
 
-def test_a_broker_that_is_not_there_is_said_with_its_url(rig: Rig, worker: Callable[..., Worker]) -> None:
+def test_a_broker_that_is_not_there_is_said_with_its_url_and_without_a_password(
+    rig: Rig, worker: Callable[..., Worker]
+) -> None:
     with LocalBroker() as gone:
         url = gone.url
     begun = time.monotonic()
-    with pytest.raises(BrokerAway, match=url):
-        rig.cluster(url, "nobody", connect_timeout=0.3)
-    assert time.monotonic() - begun < 2.0
+    with pytest.raises(BrokerAway, match=f"^the broker at {url} cannot be reached"):
+        rig.cluster(url.replace("//", "//gateway:secret@"), "nobody", connect_timeout=0.3)
+    assert time.monotonic() - begun < DEADLINE / 2
