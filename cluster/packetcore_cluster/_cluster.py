@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from threading import get_ident
 from typing import Any, TypeVar
 
-from packetcore import AnyPacket
+from packetcore import AnyPacket, ProtocolError
 from packetcore_cluster._location import Location, locations
 from packetcore_cluster._member import Member
 
@@ -74,11 +74,18 @@ class Cluster(Member[AnyPacket]):
     def _tell(self, function: Callable[..., object], *args: Any) -> None:
         function(*args)
 
-    def _ask(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Coroutine[Any, Any, T]:
-        return function(*args)
+    async def _ask(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+        try:
+            return await function(*args)
+        except ProtocolError:  # perhaps at once
+            await self._give_way()
+            raise
 
     def _new_pending(self) -> _Pending:
         return _Pending()
+
+    async def _give_way(self) -> None:
+        await asyncio.sleep(0)
 
     async def _begin(self) -> int:
         return get_ident()

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from packetcore import AnyPacket, LocalProtocolError, PacketCodec, Session
+from packetcore import AnyPacket, LocalProtocolError, PacketCodec, ProtocolError, Session
 from packetcore_cluster._calls import Call
 from packetcore_cluster._codecs import Packets
 from packetcore_cluster._directory import Place
@@ -117,6 +117,11 @@ class Member(ABC, Generic[AnyPacket]):
     async def _end(self) -> None:
         """Give that up. Idempotent."""
 
+    @abstractmethod
+    async def _give_way(self) -> None:
+        """Let others of the thread, or of the lock, have a turn. What a session here refuses is told after that, so
+        that who tries again for as long as it does holds up nothing that would end it."""
+
     @property
     def _lock(self) -> AbstractContextManager[None]:
         """Excludes other threads that use sessions."""
@@ -213,11 +218,15 @@ class Member(ABC, Generic[AnyPacket]):
             TimeoutError: its worker did not answer in `timeout` seconds. It may still send it.
         """
         self._home.verify("send")
-        with self._lock:
-            session = self._home.delivery.find(identity)
-            if session is not None:
-                self._home.delivery.send(session, packet)
-                return
+        try:
+            with self._lock:
+                session = self._home.delivery.find(identity)
+                if session is not None:
+                    self._home.delivery.send(session, packet)
+                    return
+        except ProtocolError:
+            await self._give_way()
+            raise
         call = Call(key_of(identity), self._codec.encode(packet), False, None)
         await self._ask(self._node.call, identity, call, timeout)
 
@@ -231,11 +240,15 @@ class Member(ABC, Generic[AnyPacket]):
         """
         self._home.verify("request")
         reply: AnyPacket
-        with self._lock:
-            session = self._home.delivery.find(identity)
-            if session is not None:
-                pending = self._new_pending()
-                forget = self._home.delivery.request(session, packet, timeout, pending.done)
+        try:
+            with self._lock:
+                session = self._home.delivery.find(identity)
+                if session is not None:
+                    pending = self._new_pending()
+                    forget = self._home.delivery.request(session, packet, timeout, pending.done)
+        except ProtocolError:
+            await self._give_way()
+            raise
         if session is None:
             call = Call(key_of(identity), self._codec.encode(packet), True, timeout)
             reply = self._codec.decode(await self._ask(self._node.call, identity, call, timeout))

@@ -21,6 +21,9 @@ from packetcore_cluster._threaded import Sync
 _LONGEST_WAIT = 1.0 if sys.platform == "win32" else threading.TIMEOUT_MAX
 """Seconds: on Windows Ctrl-C does not interrupt a wait."""
 
+_TURN = 0.001
+"""Seconds for which who had a lock lets go of it, so that a thread that waits for it wakes, and has it."""
+
 
 class Cluster(Sync[AnyPacket]):
     """The sessions of many workers and machines as one register, over NATS with JetStream, on blocking sockets.
@@ -50,6 +53,10 @@ class Cluster(Sync[AnyPacket]):
 
     def _new_pending(self) -> _Pending:
         return _Pending(self._runtime)
+
+    async def _give_way(self) -> None:
+        if self._runtime.driver != threading.get_ident():  # a handler has the lock, and keeps it
+            self._runtime.new_condition().wait_for(lambda: None, _TURN)
 
 
 class _Pending:

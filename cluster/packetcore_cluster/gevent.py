@@ -40,6 +40,10 @@ class Cluster(Sync[AnyPacket]):
     def _new_pending(self) -> _Pending:
         return _Pending()
 
+    async def _give_way(self) -> None:
+        if gevent.getcurrent() is not self._hub:  # where a handler sends
+            gevent.sleep(0)
+
     async def _begin(self) -> int:
         self._hub = gevent.get_hub()
         return await super()._begin()

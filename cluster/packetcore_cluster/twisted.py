@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Hashable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from packetcore import AnyPacket
 from packetcore_cluster._location import Location, locations
@@ -89,6 +90,9 @@ class Cluster(Threaded[AnyPacket]):
 
     def _new_pending(self) -> _Pending:
         return _Pending(self._reactor)
+
+    async def _give_way(self) -> None:
+        await deferLater(self._reactor, 0)
 
     async def _begin(self) -> int:
         self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._shut_down)

@@ -6,8 +6,10 @@ Two workers of one register over a real broker, each with its server: who holds 
 from __future__ import annotations
 
 import inspect
+import itertools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import Any
@@ -342,6 +344,44 @@ def test_a_device_that_does_not_read_is_refused_more_and_its_session_goes_on(two
     got(device, packet)
 
 
+def insist(worker: Worker, *methods: str, identity: str = "meter 7") -> None:
+    """Have one worker try again for as long as it is told at once that something cannot be sent, until another call on
+    its runtime has had a turn."""
+    cluster, turns = worker.cluster, list[int]()
+    packet, deadline = Packet(1, bytes(64_000)), time.monotonic() + DEADLINE
+    calls = [partial(getattr(cluster, method), identity, packet) for method in methods]
+
+    async def awaited() -> None:
+        for call in itertools.cycle(calls):
+            if turns or time.monotonic() > deadline:
+                return
+            with suppress(NotConnected, SlowConsumer):
+                await call()
+
+    def blocking() -> None:
+        for call in itertools.cycle(calls):
+            if turns or time.monotonic() > deadline:
+                return
+            with suppress(NotConnected, SlowConsumer):
+                call()
+
+    insisting = worker.rig.in_background(awaited if hasattr(cluster, "__aenter__") else blocking)
+    worker.rig.call(turns.append, 1)
+    insisting()
+    assert time.monotonic() < deadline, "nobody else had a turn"
+
+
+@pytest.mark.parametrize("device", ["nobody", "reads nothing"])
+def test_who_tries_again_at_once_lets_others_have_a_turn(two: tuple[Worker, Worker], device: str) -> None:
+    worker = two[0]
+    if device == "nobody":
+        insist(worker, "send", "request")
+    else:
+        worker.device("meter 7")
+        worker.session("meter 7")
+        insist(worker, "send")
+
+
 def test_a_burst_for_a_device_that_reads_is_taken(two: tuple[Worker, Worker]) -> None:
     first, second = two
     device = first.device("meter 7")
@@ -384,6 +424,7 @@ def test_while_the_broker_is_away_what_is_here_goes_on_and_claims_are_made_when_
         got(first, Packet(2))
         with pytest.raises(BrokerAway):
             one.ask("send", "meter 2", Packet(2))
+        insist(one, "send", "request", identity="meter 2")
         with pytest.raises(BrokerAway):
             one.ask("broadcast", Packet(3))
         got(first, Packet(3))
