@@ -24,6 +24,7 @@ from packetcore import (
 from packetcore.framings import LengthPrefix
 from packetcore_asyncio import Server, Stream, connect, connect_udp, serve, serve_udp
 from packetcore_cluster import (
+    BrokerAway,
     BrokerLost,
     Cluster,
     ClusterEvent,
@@ -31,6 +32,7 @@ from packetcore_cluster import (
     NotDelivered,
     SlowConsumer,
     WorkerLeft,
+    _delivery,
 )
 from packetcore_cluster.local import LocalBroker
 from tests.cluster_broker import start_broker, until
@@ -103,6 +105,24 @@ def test_requests_that_a_device_leaves_unanswered_are_bounded() -> None:
         assert sum(isinstance(error, SlowConsumer) for error in done) == 50
         assert sum(isinstance(error, TimeoutError) for error in done) == 100
 
+    run(of_two(test))
+
+
+def test_a_request_that_is_lost_with_the_connection_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(one: Worker, two: Worker) -> None:
+        device = await one.device("meter 7")
+        await knows(two.cluster, "meter 7", one.cluster)
+        asked = asyncio.ensure_future(two.cluster.request("meter 7", Packet(1)))
+        assert await device.recv() == Packet(1)
+        await two.cluster._node._broker._give_up()
+        with pytest.raises(BrokerAway, match="lost while waiting"):
+            await asked
+        await two.cluster.settled(30.0)
+        asked = asyncio.ensure_future(two.cluster.request("meter 7", Packet(2)))
+        await device.send(await device.recv())
+        assert await asked == Packet(2)
+
+    monkeypatch.setattr(_delivery, "MAX_UNANSWERED", 1)
     run(of_two(test))
 
 

@@ -157,7 +157,8 @@ def test_the_page_lists_what_is_needed() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
 def test_a_worker_that_the_broker_turned_away_comes_back_when_it_may(tmp_path: Path) -> None:
-    conf = 'listen: "127.0.0.1:-1"\njetstream {{ store_dir: "nats" }}\nauthorization {{ users: [{{user: gateway, password: {}}}] }}'
+    users = "authorization {{ users: [{{user: gateway, password: {}}}] }}"
+    conf = 'listen: "127.0.0.1:-1"\njetstream {{ store_dir: "nats" }}\n' + users
 
     async def test() -> None:
         with configured_broker(tmp_path, conf.format("old")) as (port, process):

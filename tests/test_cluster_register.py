@@ -17,6 +17,7 @@ from packetcore import LocalProtocolError
 from packetcore_cluster import ClaimLost, IdentityTakenElsewhere, Refused, Replaced, WorkerLost
 from packetcore_cluster._calls import (
     Call,
+    GivenUp,
     Outcome,
     answer_bytes,
     answer_from,
@@ -24,6 +25,7 @@ from packetcore_cluster._calls import (
     call_from,
     cast_bytes,
     cast_from,
+    given_up_bytes,
 )
 from packetcore_cluster._directory import Directory
 from packetcore_cluster._entries import Beat, Entry, beat_bytes, beat_from, entry_bytes, entry_from
@@ -408,6 +410,7 @@ def test_bytes_of_nobody_are_no_message(data: bytes) -> None:
 def test_messages_arrive_as_they_were(key: str, packet: bytes, is_request: bool, timeout: float | None) -> None:
     call = Call(key, packet, is_request, timeout)
     assert call_from(call_bytes(call)) == call
+    assert call_from(given_up_bytes(key)) == GivenUp(key)
     assert cast_from(cast_bytes(key, packet)) == (key, packet)
     for outcome in Outcome:
         assert answer_from(answer_bytes(outcome, packet)) == (outcome, packet)

@@ -141,17 +141,29 @@ class Broker:
         self._wanted = wanted
         self._work.set()
 
-    async def publish(self, subject: str, data: bytes) -> None:
+    async def publish(self, subject: str, data: bytes, answer_to: str = "") -> None:
         """Publish.
 
         Raises:
             BrokerAway: the broker cannot be reached.
         """
         self._check()
-        await self._client.publish(subject, data)
+        try:
+            await self._client.publish(subject, data, reply=answer_to)
+        except (nats.errors.Error, OSError) as error:  # lost just now
+            raise BrokerAway(self.url, f"cannot be reached: {error or type(error).__name__}") from error
 
-    async def call(self, subject: str, data: bytes, timeout: float | None) -> bytes | None:
+    async def call(
+        self, subject: str, data: bytes, timeout: float | None, given_up: Callable[[str], bytes] | None = None
+    ) -> bytes | None:
         """Publish, and wait for the answer.
+
+        Args:
+            subject: whose listeners are called.
+            data: what to publish.
+            timeout: how long to wait, in seconds.
+            given_up: makes of the subject of the answer what its listeners are told, now or when the connection
+                is back, where nobody waits for it any more and the time is not over.
 
         Returns:
             It; or `None` where nobody listens to the subject, as the broker says at once.
@@ -160,7 +172,6 @@ class Broker:
             BrokerAway: the broker cannot be reached, is lost before the answer has come, or does not permit it.
             TimeoutError: there was none in time.
         """
-        self._check()
         answered: asyncio.Future[Msg | None] = self._loop.create_future()
 
         def done(msg: Msg | None) -> None:
@@ -175,14 +186,21 @@ class Broker:
         timer = None if timeout is None else self._loop.call_later(timeout, late)
         self._calls[answered] = subject
         try:
-            await self._client.publish(subject, data, reply=inbox)
+            await self.publish(subject, data, inbox)
             msg = await answered
+        except asyncio.CancelledError:
+            if given_up is not None:
+                with suppress(BrokerAway):  # now, so that it comes before what is asked next
+                    await self.publish(subject, given_up(inbox))
+            raise
         finally:
             del self._calls[answered]
             self._replies.forget(inbox)
             if timer is not None:
                 timer.cancel()
         if msg is None:
+            if given_up is not None:
+                self._outbox.append((subject, given_up(inbox)))
             raise BrokerAway(self.url, "cannot be reached: it was lost while waiting for an answer")
         return None if _is_status(msg, "503") else msg.data
 
@@ -249,7 +267,7 @@ class Broker:
     # What the client calls.
 
     async def _disconnected(self) -> None:
-        if self._is_open:
+        if self._is_open and self._register.is_connected:
             self._bucket.lost()
             self._outbox.clear()
             self._register.disconnected(self._loop.time())
@@ -367,7 +385,8 @@ class Broker:
     # Small things.
 
     def _check(self) -> None:
-        if not self._client.is_connected:
+        # A connection that is back counts from when the register was told.
+        if not (self._client.is_connected and self._register.is_connected):
             raise BrokerAway(self.url)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

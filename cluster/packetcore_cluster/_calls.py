@@ -1,10 +1,12 @@
 """What workers say to each other: calls and answers as bytes.
 
     call     kind u8 | timeout f64 | length of key u16 | key | packet        big-endian
+    given up kind u8 | subject of the answer
     answer   outcome u8 | a packet, or words
     cast     length of worker u16 | worker | packet
 
-A call is for the session that holds the key's identity. A cast is for all of a group, and has no answer.
+A call is for the session that holds the key's identity; one that is given up is a request whose caller waits no longer,
+known by where its answer would have gone. A cast is for all of a group, and has no answer.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import NamedTuple
 
 _CALL = struct.Struct(">BdH")
 _CAST = struct.Struct(">H")
-_SEND, _REQUEST = 0, 1
+_SEND, _REQUEST, _GIVEN_UP = 0, 1, 2
 
 
 class Call(NamedTuple):
@@ -28,6 +30,13 @@ class Call(NamedTuple):
     """Whether the answer is to be the session's reply."""
     timeout: float | None
     """How long to wait for that, in seconds; `None` for as long as the session lives."""
+
+
+class GivenUp(NamedTuple):
+    """Nobody waits any more for the answer to a request."""
+
+    subject: str
+    """Where it would have gone."""
 
 
 class Outcome(enum.Enum):
@@ -48,12 +57,19 @@ def call_bytes(call: Call) -> bytes:
     return _CALL.pack(_REQUEST if call.is_request else _SEND, timeout, len(key)) + key + call.packet
 
 
-def call_from(data: bytes) -> Call:
-    """The call in bytes.
+def given_up_bytes(subject: str) -> bytes:
+    """That the answer by a subject is given up, as bytes."""
+    return bytes((_GIVEN_UP,)) + subject.encode()
+
+
+def call_from(data: bytes) -> Call | GivenUp:
+    """The call in bytes, or which one is given up.
 
     Raises:
         ValueError: there is none in them.
     """
+    if data[:1] == bytes((_GIVEN_UP,)):
+        return GivenUp(data[1:].decode())
     if len(data) < _CALL.size:
         raise ValueError(f"call of {len(data)} bytes is shorter than its header of {_CALL.size}")
     kind, timeout, length = _CALL.unpack_from(data)

@@ -57,6 +57,7 @@ class Delivery:
         self._is_reply = is_reply
         self._stats = stats
         self._unanswered: Counter[int] = Counter()
+        self._asked: dict[str, Callable[[], object] | None] = {}  # what forgets each request of another worker
 
     def find(self, identity: Hashable) -> Session[Any] | None:
         """The session here that holds an identity and can send; `None` if there is none."""
@@ -123,8 +124,9 @@ class Delivery:
 
         return forget
 
-    def take(self, call: Call, answer: Callable[[bytes], object]) -> None:
-        """Carry out the call of another worker. `answer` is called once, now or later."""
+    def take(self, call: Call, subject: str, answer: Callable[[bytes], object]) -> None:
+        """Carry out the call of another worker. `answer` is called once, now or later; not, where the answer by this
+        subject is `given_up` before."""
         try:
             session = self.find(identity_of(call.key))
             if session is None:
@@ -132,7 +134,7 @@ class Delivery:
                 return
             packet = self._codec.decode(call.packet)
             if call.is_request:
-                self.request(session, packet, call.timeout, lambda reply: answer(self._answer(reply)))
+                self._ask(session, packet, call.timeout, subject, answer)
             else:
                 self.send(session, packet)
                 answer(answer_bytes(Outcome.DONE))
@@ -140,12 +142,39 @@ class Delivery:
         except (ProtocolError, TypeError, ValueError) as error:
             answer(self._answer(error))
 
+    def given_up(self, subject: str) -> None:
+        """Nobody waits any more for the answer by a subject."""
+        forget = self._asked.pop(subject, None)
+        if forget is not None:
+            forget()
+
     def cast(self, sessions: list[Session[Any]], packet: Any) -> None:
         """Send a packet to each of these, but those that do not keep up."""
         for session in sessions:
             if session.is_open:
                 with suppress(SlowConsumer, SessionClosed):  # the first is counted
                     self.send(session, packet)
+
+    def _ask(
+        self,
+        session: Session[Any],
+        packet: Any,
+        timeout: float | None,
+        subject: str,
+        answer: Callable[[bytes], object],
+    ) -> None:
+        def replied(reply: Any) -> None:
+            self._asked.pop(subject, None)
+            answer(self._answer(reply))
+
+        self._asked[subject] = None
+        try:
+            forget = self.request(session, packet, timeout, replied)
+        except BaseException:
+            self._asked.pop(subject, None)
+            raise
+        if subject in self._asked:  # else it has its answer already
+            self._asked[subject] = forget
 
     def _check_room(self, session: Session[Any]) -> None:
         config, runtime = session.endpoint.config, session.endpoint.runtime

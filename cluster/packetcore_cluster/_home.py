@@ -194,7 +194,11 @@ class Home:
 
     def called(self, call: Call, subject: str) -> None:
         """Another worker calls, and wants its answer by a subject."""
-        self.delivery.take(call, partial(self.tell, self.node.answer, subject))
+        self.delivery.take(call, subject, partial(self.tell, self.node.answer, subject))
+
+    def given_up(self, subject: str) -> None:
+        """Another worker does not want the answer by a subject any more."""
+        self.delivery.given_up(subject)
 
     def cast(self, group: str | None, data: bytes) -> None:
         """Another worker has a packet for a group."""

@@ -17,7 +17,17 @@ from nats.aio.msg import Msg
 
 from packetcore import CloseReason, LocalProtocolError, SessionClosed
 from packetcore_cluster._broker import Broker
-from packetcore_cluster._calls import Call, Outcome, answer_from, call_bytes, call_from, cast_bytes, cast_from
+from packetcore_cluster._calls import (
+    Call,
+    GivenUp,
+    Outcome,
+    answer_from,
+    call_bytes,
+    call_from,
+    cast_bytes,
+    cast_from,
+    given_up_bytes,
+)
 from packetcore_cluster._directory import Place
 from packetcore_cluster._errors import BrokerAway, IdentityNotConnected, NotDelivered, SlowConsumer
 from packetcore_cluster._events import BrokerLost, ClusterEvent
@@ -44,6 +54,9 @@ class Home(Protocol):
 
     def called(self, call: Call, subject: str, /) -> None:
         """Another worker calls, and wants its answer by a subject."""
+
+    def given_up(self, subject: str, /) -> None:
+        """It does not want that any more."""
 
     def cast(self, group: str | None, data: bytes, /) -> None:
         """Another worker has a packet for a group."""
@@ -225,7 +238,7 @@ class Node:
             place = self.register.place(call.key)
             if place is None or place.worker in (self._worker, tried):
                 break
-            answer = await self._call(place.worker, data, timeout)
+            answer = await self._call(place.worker, data, timeout, call.is_request)
             if answer is None:
                 break
             try:
@@ -247,13 +260,14 @@ class Node:
 
     # Inside.
 
-    async def _call(self, worker: str, data: bytes, timeout: float | None) -> bytes | None:
+    async def _call(self, worker: str, data: bytes, timeout: float | None, is_request: bool) -> bytes | None:
         if self._calls[worker] >= MAX_CALLS:
             self.stats.slow += 1
             raise SlowConsumer(f"worker {worker} has {self._calls[worker]} calls of this one to answer")
         self._calls[worker] += 1
         try:
-            return await self._broker.call(f"{self._root}.worker.{worker}", data, timeout)
+            given_up = given_up_bytes if is_request else None
+            return await self._broker.call(f"{self._root}.worker.{worker}", data, timeout, given_up)
         finally:
             self._calls[worker] -= 1
             if not self._calls[worker]:
@@ -286,7 +300,10 @@ class Node:
         except ValueError as error:
             self._cannot_read(msg, error)
         else:
-            await self._crossing.hand_over(self._home.called, call, msg.reply)
+            if isinstance(call, GivenUp):
+                await self._crossing.hand_over(self._home.given_up, call.subject)
+            else:
+                await self._crossing.hand_over(self._home.called, call, msg.reply)
 
     async def _cast(self, group: str | None, msg: Msg) -> None:
         try:
