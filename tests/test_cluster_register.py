@@ -27,9 +27,10 @@ from packetcore_cluster._calls import (
     cast_from,
     given_up_bytes,
 )
-from packetcore_cluster._directory import Directory
-from packetcore_cluster._entries import Beat, Entry, beat_bytes, beat_from, entry_bytes, entry_from
+from packetcore_cluster._directory import Directory, Place
+from packetcore_cluster._entries import YEARS, Beat, Entry, beat_bytes, beat_from, entry_bytes, entry_from
 from packetcore_cluster._keys import MAX_KEY, identity_of, key_of
+from packetcore_cluster._location import locations
 from packetcore_cluster._operations import Delete, Ending, Operation, Put, Read, Watch
 from packetcore_cluster._register import Register
 from packetcore_cluster._timing import Steady, Timing
@@ -359,6 +360,16 @@ def test_what_others_write_into_the_bucket_harms_nobody() -> None:
     rig.claim()
     assert placed(rig.take(), 1)
     assert [key for key, place in rig.register.places() if place.worker == "me"] == [METER]
+
+
+@pytest.mark.parametrize("since", [1e300, float("inf"), float("nan"), YEARS[1], YEARS[0] - 1])
+def test_an_entry_of_a_time_that_is_none_is_nobodys(since: float) -> None:
+    assert entry_from(entry_bytes(Entry("other", 5, since))) is None
+    earliest, latest = (Entry("other", 5, since) for since in (YEARS[0], YEARS[1] - 1))
+    for entry in (earliest, latest):
+        assert entry_from(entry_bytes(entry)) == entry
+        (place,) = locations([(METER, Place(1, *entry))])
+        assert place.since.year in (1, 9999)
 
 
 def test_a_clock_that_steps_is_time_that_passes() -> None:

@@ -8,6 +8,10 @@ from sys import intern
 from typing import Any, NamedTuple
 
 
+YEARS = (-62_135_596_800.0, 253_402_300_800.0)
+"""From the year 1 on, and before the year 10000, in seconds since 1970: `datetime` knows no others."""
+
+
 class Entry(NamedTuple):
     """Who holds an identity."""
 
@@ -15,7 +19,8 @@ class Entry(NamedTuple):
     session: int
     """Its id on that worker."""
     since: float
-    """Seconds since 1970, by the clock of that worker: for people alone, nothing is decided by it."""
+    """Seconds since 1970, by the clock of that worker: for people alone, nothing is decided by it. It is in
+    `YEARS`."""
 
 
 class Beat(NamedTuple):
@@ -39,9 +44,10 @@ def entry_from(value: bytes) -> Entry | None:
     try:
         fields = json.loads(value)
         # One string for all the entries of a worker: there may be very many.
-        return Entry(intern(str(fields["worker"])), int(fields["session"]), float(fields["since"]))
+        entry = Entry(intern(str(fields["worker"])), int(fields["session"]), float(fields["since"]))
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None
+    return entry if YEARS[0] <= entry.since < YEARS[1] else None
 
 
 def beat_bytes(beat: Beat) -> bytes:
