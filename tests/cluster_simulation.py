@@ -22,8 +22,8 @@ from typing import Any
 from packetcore_cluster._entries import entry_from
 from packetcore_cluster._errors import IdentityTakenElsewhere
 from packetcore_cluster._keys import key_of
-from packetcore_cluster._operations import Operation, Put, Read, Watch
-from packetcore_cluster._register import Register, Takeover
+from packetcore_cluster._operations import Operation, Put, Read, Takeover, Watch
+from packetcore_cluster._register import Register
 from packetcore_cluster._timing import Timing
 
 LEASE = 4.0

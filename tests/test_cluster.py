@@ -288,3 +288,8 @@ def test_a_broker_from_which_nothing_comes_is_given_up_until_it_is_back() -> Non
                 assert await device.recv() == Packet(2)
 
     run(test())
+
+
+def test_a_local_broker_runs_once() -> None:
+    with start_broker() as broker, pytest.raises(RuntimeError, match=f"runs already, as process {broker.pid}"):
+        broker.start()

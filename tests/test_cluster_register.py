@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import packetcore_cluster
 from packetcore import LocalProtocolError
-from packetcore_cluster import ClaimLost, IdentityTakenElsewhere, Refused, Replaced, WorkerLost
+from packetcore_cluster import ClaimLost, IdentityTakenElsewhere, Refused, Replaced, WorkerLost, _presence
 from packetcore_cluster._calls import (
     Call,
     GivenUp,
@@ -32,6 +32,7 @@ from packetcore_cluster._entries import YEARS, Beat, Entry, beat_bytes, beat_fro
 from packetcore_cluster._keys import MAX_KEY, identity_of, key_of
 from packetcore_cluster._location import locations
 from packetcore_cluster._operations import Delete, Ending, Operation, Put, Read, Watch
+from packetcore_cluster._presence import Presence
 from packetcore_cluster._register import Register
 from packetcore_cluster._timing import Steady, Timing
 from tests.cluster_simulation import World
@@ -296,6 +297,17 @@ def test_a_worker_that_is_silent_for_its_lease_is_dead_and_its_entries_are_remov
         assert rig.register.place(METER) is None
         assert rig.deleted == ([METER, "w.other"] if is_janitor else [])
         rig.register.tick(rig.now)
+
+
+def test_of_dead_workers_a_bounded_number_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_presence, "MAX_DEAD", 2)
+    presence = Presence(LEASE)
+    for number in range(3):
+        presence.heard(f"w{number}", LEASE, "", 0.0)
+        assert presence.left(f"w{number}")
+    assert [presence.is_dead(f"w{number}") for number in range(3)] == [False, True, True]
+    presence.named("w0", 1.0)  # by an entry that it has left
+    assert presence.expire(1.0 + LEASE) == ["w0"]
 
 
 def test_silence_that_may_be_ones_own_proves_nothing() -> None:

@@ -24,6 +24,7 @@ from packetcore import CloseReason, Handler, LocalProtocolError, NotConnected, P
 from packetcore_cluster import ClusterEvent, WorkerLeft, WorkerSeen, _delivery, _node
 from packetcore_cluster import gevent as on_gevent
 from packetcore_cluster._background import MAX_CROSSING, Background, Gate
+from packetcore_cluster._calls import Call, Outcome, answer_bytes
 from packetcore_cluster._codecs import Packets
 from packetcore_cluster._home import Home
 from packetcore_cluster._keys import key_of
@@ -60,10 +61,12 @@ def fake_session() -> Any:
 class Sides:
     """A home whose node hears nothing before the test says so."""
 
-    def __init__(self) -> None:
-        self.home = Home("test", Packets(), None, None, timeout=None, max_sessions=None, max_per_host=None)
+    def __init__(self, codec: Packets | None = None) -> None:
+        self.home = Home("test", codec or Packets(), None, None, timeout=None, max_sessions=None, max_per_host=None)
         self.untold: list[tuple[Any, ...]] = []
-        node: Any = SimpleNamespace(**{name: name for name in ("claim", "release", "listen")}, check=lambda *args: None)
+        node: Any = SimpleNamespace(
+            **{name: name for name in ("claim", "release", "listen", "answer")}, check=lambda *args: None
+        )
         self.home.node, self.home.tell = node, lambda *told: self.untold.append(told)
         self.home.open(0)
         self.sessions = self.home.sessions
@@ -120,6 +123,34 @@ def test_what_is_told_arrives_in_order_with_the_number_of_the_claim() -> None:
         ("release", "s.b", sides.id),
         ("listen", set()),
     ]
+
+
+def test_only_the_first_and_the_last_of_a_group_are_told() -> None:
+    sides = Sides()
+    both = [sides.session, fake_session()]
+    for session in both:
+        session.id = sides.id if session is sides.session else sides.sessions.add(session, 0.0)
+        sides.home.join(session, "group")
+    assert len(sides.home.members("group")) == 2
+    sides.home.leave(both[0], "group")
+    assert sides.untold == [("listen", {"group"})]
+    sides.sessions.remove(both[1].id)
+    assert sides.untold == [("listen", {"group"}), ("listen", set())]
+
+
+def test_a_codec_that_raises_what_it_should_not_leaves_nobody_waiting() -> None:
+    class Broken(Packets):
+        def decode(self, frame: bytes, /) -> Packet:
+            raise KeyError("no such field")
+
+    sides = Sides(Broken())
+    sides.session.is_open = True
+    sides.sessions.bind(sides.id, "meter 7")
+    sides.untold.clear()
+    sides.home.called(Call(key_of("meter 7"), b"", False, None), "inbox")
+    assert sides.untold == [("answer", "inbox", answer_bytes(Outcome.NOT_DELIVERED, b"KeyError: 'no such field'"))]
+    sides.home.cast("group", b"")
+    assert sides.home.stats.undecodable == 1
 
 
 def test_what_comes_faster_than_it_is_taken_waits_with_the_broker() -> None:

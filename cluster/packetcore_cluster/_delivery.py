@@ -13,10 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from packetcore import (
-    LocalProtocolError,
     PacketCodec,
-    ProtocolError,
-    RequestPending,
     Session,
     SessionClosed,
     SessionPool,
@@ -30,8 +27,6 @@ IsReply = Callable[[Any, Any], bool]
 
 MAX_UNANSWERED = 100
 """Requests through the cluster that wait for one session's replies."""
-
-_WRONG = (LocalProtocolError, RequestPending, TypeError, ValueError)
 
 
 class Delivery:
@@ -139,7 +134,7 @@ class Delivery:
                 self.send(session, packet)
                 answer(answer_bytes(Outcome.DONE))
             self._stats.received += 1
-        except (ProtocolError, TypeError, ValueError) as error:
+        except Exception as error:  # also what a codec should not raise: who waits is told
             answer(self._answer(error))
 
     def given_up(self, subject: str) -> None:
@@ -207,5 +202,5 @@ class Delivery:
             case _:
                 try:
                     return answer_bytes(Outcome.DONE, self._codec.encode(reply))
-                except _WRONG as error:
+                except Exception as error:
                     return self._answer(NotDelivered(f"the reply cannot be encoded: {error}"))

@@ -7,7 +7,6 @@ from math import isfinite
 from sys import intern
 from typing import Any, NamedTuple
 
-
 YEARS = (-62_135_596_800.0, 253_402_300_800.0)
 """From the year 1 on, and before the year 10000, in seconds since 1970: `datetime` knows no others."""
 

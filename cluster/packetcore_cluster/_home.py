@@ -14,20 +14,18 @@ import time
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from packetcore import CloseReason, LocalProtocolError, PacketCodec, ProtocolError, Session
+from packetcore import CloseReason, LocalProtocolError, PacketCodec, Session
 from packetcore_cluster._calls import Call
 from packetcore_cluster._delivery import Delivery, IsReply
 from packetcore_cluster._events import ClusterEvent
 from packetcore_cluster._groups import Groups
 from packetcore_cluster._keys import key_of
 from packetcore_cluster._log import logger
-from packetcore_cluster._operations import Ending
+from packetcore_cluster._operations import Ending, Takeover
 from packetcore_cluster._sessions import ClusterSessions
 from packetcore_cluster._stats import ClusterStats
-
-Takeover = Literal["replace", "reject"]
 
 
 class Node(Protocol):
@@ -142,14 +140,14 @@ class Home:
         self.verify("join")
         if self.sessions.get(session.id) is not session:
             raise LocalProtocolError(f"session {session.id} is not in the register of the cluster {self._name!r} here")
-        self._groups.join(session.id, group)
-        self._listen()
+        if self._groups.join(session.id, group):
+            self._listen()
 
     def leave(self, session: Session[Any], group: str) -> None:
         """See `Cluster.leave`."""
         self.verify("leave")
-        self._groups.leave(session.id, group)
-        self._listen()
+        if self._groups.leave(session.id, group):
+            self._listen()
 
     def members(self, group: str | None) -> list[Session[Any]]:
         """The sessions of a group; of `None` all."""
@@ -204,8 +202,8 @@ class Home:
         """Another worker has a packet for a group."""
         try:
             packet = self.codec.decode(data)
-        except (ProtocolError, ValueError) as error:
+        except Exception as error:  # whatever a codec raises
             self.stats.undecodable += 1
-            logger.debug("%d bytes for group %r: %s", len(data), group, error)
+            logger.debug("%d bytes for group %r: %r", len(data), group, error)
         else:
             self.delivery.cast(self.members(group), packet)

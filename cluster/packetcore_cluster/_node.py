@@ -33,9 +33,9 @@ from packetcore_cluster._errors import BrokerAway, IdentityNotConnected, NotDeli
 from packetcore_cluster._events import BrokerLost, ClusterEvent
 from packetcore_cluster._keys import escaped
 from packetcore_cluster._log import log_event, logger
-from packetcore_cluster._operations import Ending
+from packetcore_cluster._operations import Ending, Takeover
 from packetcore_cluster._permissions import Permissions
-from packetcore_cluster._register import Register, Takeover
+from packetcore_cluster._register import Register
 from packetcore_cluster._stats import ClusterStats
 from packetcore_cluster._timing import Timing
 

@@ -38,6 +38,9 @@ class Read:
     key: str
 
 
+Takeover: TypeAlias = Literal["replace", "reject"]
+"""What becomes of a claim to an identity that another session holds: see `SessionPool.bind`."""
+
 Operation: TypeAlias = Watch | Put | Delete | Read
 
 

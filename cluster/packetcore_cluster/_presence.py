@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+MAX_DEAD = 10_000
+"""Dead workers that are remembered, for what of theirs is left to tidy up. Beyond that the first is forgotten; an entry
+that comes yet names it, so that it has its lease once more."""
+
 
 class _Worker:
     __slots__ = ("about", "has_beaten", "heard", "lease")
@@ -29,7 +33,7 @@ class Presence:
     def __init__(self, lease: float) -> None:
         self._lease = lease
         self._alive: dict[str, _Worker] = {}
-        self._dead: set[str] = set()
+        self._dead: dict[str, None] = {}  # in the order in which they were known to be
 
     def __iter__(self) -> Iterator[str]:
         """Those alive."""
@@ -66,7 +70,9 @@ class Presence:
 
     def left(self, worker: str) -> bool:
         """A worker has said goodbye, or somebody did for it. Gives whether it was alive."""
-        self._dead.add(worker)
+        self._dead[worker] = None
+        if len(self._dead) > MAX_DEAD:
+            del self._dead[next(iter(self._dead))]
         return self._alive.pop(worker, None) is not None
 
     def begin(self) -> None:
@@ -90,7 +96,7 @@ class Presence:
         return min((worker.heard + worker.lease for worker in self._alive.values()), default=None)
 
     def _known(self, worker: str, now: float) -> _Worker:
-        self._dead.discard(worker)
+        self._dead.pop(worker, None)
         known = self._alive.get(worker)
         if known is None:
             known = self._alive[worker] = _Worker(self._lease, now)

@@ -22,7 +22,6 @@ So an entry's worker is the holder, once it has heard of its entry and the other
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 from packetcore import Deadlines
 from packetcore_cluster._directory import Directory, Place
@@ -40,12 +39,9 @@ from packetcore_cluster._events import (
     WorkerSeen,
 )
 from packetcore_cluster._keys import WORKER, identity_of
-from packetcore_cluster._operations import Delete, Ending, Operation, Put, Read, Watch
+from packetcore_cluster._operations import Delete, Ending, Operation, Put, Read, Takeover, Watch
 from packetcore_cluster._presence import Presence
 from packetcore_cluster._timing import Steady, Timing
-
-Takeover = Literal["replace", "reject"]
-
 
 _GRAIN = 1e-3
 """Seconds by which a deadline may be met early: clocks that count from 1970 do not show much less."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from packetcore import Session, SessionPool
 from packetcore_cluster._keys import key_of
+from packetcore_cluster._operations import Takeover
 
 
 class Claims(Protocol):
     """What hears of what sessions hold. Called on the thread of the session."""
 
-    def check(self, key: str, takeover: Literal["replace", "reject"], /) -> None:
+    def check(self, key: str, takeover: Takeover, /) -> None:
         """Raise `IdentityTaken` for a claim that is known to be in vain."""
 
-    def claim(self, key: str, session: int, takeover: Literal["replace", "reject"], /) -> None:
+    def claim(self, key: str, session: int, takeover: Takeover, /) -> None:
         """A session holds an identity from now on."""
 
     def release(self, key: str, session: int, /) -> None:
@@ -57,9 +58,7 @@ class ClusterSessions(SessionPool[Session[Any]]):
         self.runtime = None if endpoint is None else endpoint.runtime
         return super().add(session, now, host=host)
 
-    def bind(
-        self, id: int, identity: Hashable, takeover: Literal["replace", "reject"] = "replace"
-    ) -> Session[Any] | None:
+    def bind(self, id: int, identity: Hashable, takeover: Takeover = "replace") -> Session[Any] | None:
         """See `SessionPool.bind`.
 
         Raises:

@@ -80,7 +80,13 @@ class LocalBroker:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Begin, and wait until it listens."""
+        """Begin, and wait until it listens.
+
+        Raises:
+            RuntimeError: it runs already, or does not.
+        """
+        if self.is_running:
+            raise RuntimeError(f"the broker runs already, as process {self.pid}: kill it before")
         store = Path(self._directory.name)
         command = [self._program, "-a", "127.0.0.1", "-p", str(self._port), "-js", "-sd", str(store)]
         with (store / "log").open("ab") as log:
