@@ -15,7 +15,7 @@ from packetcore._session import Session
 from packetcore._waiting import Handle
 from packetcore.framings import Framing
 from packetcore.testing._clock import Clock
-from packetcore.testing._side import Application, Fake, Side, given
+from packetcore.testing._side import Application, Fake, Side, side_of
 
 
 class FakeDatagramEndpoint(Side[AnyPacket]):
@@ -28,6 +28,8 @@ class FakeDatagramEndpoint(Side[AnyPacket]):
 
     endpoint: DatagramEndpoint[AnyPacket]
     """The real endpoint."""
+
+    _endpoint_type = DatagramEndpoint
 
     def __init__(
         self,
@@ -43,19 +45,19 @@ class FakeDatagramEndpoint(Side[AnyPacket]):
         reraise: bool = True,
         carrier: Carrier | None = None,
     ) -> None:
-        super().__init__(config, framing, codec, peer_codec, clock, reraise)
-        self.writes: list[tuple[bytes, Address]] = []
-        """The datagrams that have left, and to whom: also to addresses that no `FakeDatagramSession` has."""
-        endpoint = DatagramEndpoint(
-            self._handler_of(application),
+        super().__init__(
+            application,
             config,
             is_server=is_server,
             framing=framing,
             codec=codec,
+            peer_codec=peer_codec,
             sessions=sessions,
-            log_exception=self._note,
+            clock=clock,
+            reraise=reraise,
         )
-        self._use(endpoint)
+        self.writes: list[tuple[bytes, Address]] = []
+        """The datagrams that have left, and to whom: also to addresses that no `FakeDatagramSession` has."""
         self._peers: dict[Address, FakeDatagramSession[AnyPacket]] = {}
         self._socket = _Socket(self, Carrier("udp", ("192.0.2.254", 5000)) if carrier is None else carrier)
         self.endpoint.host = self._socket
@@ -142,32 +144,31 @@ class FakeDatagramSession(Fake[AnyPacket]):
         reraise: bool = True,
         peer: Address | None = None,
     ) -> None:
-        if not isinstance(application, FakeDatagramEndpoint):
-            application = FakeDatagramEndpoint(
-                application,
-                config,
-                is_server=is_server,
-                framing=framing,
-                codec=codec,
-                peer_codec=peer_codec,
-                clock=clock,
-                reraise=reraise,
-            )
-        elif not (is_server and reraise) or given(config, framing, codec, peer_codec, clock):
-            raise TypeError("a session of a FakeDatagramEndpoint takes `peer` alone: the rest is the endpoint's")
-        super().__init__(application)
-        self.endpoint: FakeDatagramEndpoint[AnyPacket] = application
+        side = side_of(
+            FakeDatagramEndpoint,
+            "`peer`",
+            application,
+            is_server=is_server,
+            reraise=reraise,
+            config=config,
+            framing=framing,
+            codec=codec,
+            peer_codec=peer_codec,
+            clock=clock,
+        )
+        super().__init__(side)
+        self.endpoint: FakeDatagramEndpoint[AnyPacket] = side
         """The server or client that it belongs to."""
-        self.peer: Address = application._new_peer() if peer is None else peer
+        self.peer: Address = side._new_peer() if peer is None else peer
         """The peer's address."""
         self.failure: OSError | None = None
         """What the system says of a datagram to this peer: set it to `BlockingIOError(errno.EAGAIN, "")` for
         a full buffer, which loses the datagram, or to any other, of which the handler is told."""
-        if self.peer in application._peers:
+        if self.peer in side._peers:
             raise ValueError(f"peer={self.peer} has a FakeDatagramSession already")
-        application._peers[self.peer] = self
-        self._decoder = application._new_decoder()
-        endpoint = application.endpoint
+        side._peers[self.peer] = self
+        self._decoder = side._new_decoder()
+        endpoint = side.endpoint
         if not endpoint.is_server:
             self.clock._perform(lambda: endpoint.open(self.peer, self.clock.now))
 
@@ -206,4 +207,5 @@ class FakeDatagramSession(Fake[AnyPacket]):
 
     def _check(self, what: str) -> None:
         if self.endpoint.is_closed:
-            raise LocalProtocolError(f"{what}: the socket to {self.peer} is closed, {self.close_reason}")
+            reason = self.close_reason
+            raise LocalProtocolError(f"{what}: the socket to {self.peer} is closed, {reason.name if reason else None}")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from packetcore._config import Config
 from packetcore._endpoint import Endpoint
@@ -32,19 +32,25 @@ Application: TypeAlias = "Handler[AnyPacket] | Callable[[AsyncStream[Any]], Awai
 
 
 class Side(Generic[AnyPacket]):
-    """What `FakeEndpoint` and `FakeDatagramEndpoint` have in common."""
+    """What `FakeEndpoint` and `FakeDatagramEndpoint` have in common: all but what carries their sessions."""
 
     endpoint: Endpoint[AnyPacket]
     """The real endpoint."""
 
+    _endpoint_type: type[Endpoint[Any]] = Endpoint
+
     def __init__(
         self,
-        config: Config | None,
-        framing: Framing | None,
-        codec: PacketCodec[AnyPacket] | None,
-        peer_codec: PacketCodec[Any] | None,
-        clock: Clock | None,
-        reraise: bool,
+        application: Application[AnyPacket],
+        config: Config | None = None,
+        *,
+        is_server: bool = True,
+        framing: Framing | None = None,
+        codec: PacketCodec[AnyPacket] | None = None,
+        peer_codec: PacketCodec[Any] | None = None,
+        sessions: SessionPool[Session[AnyPacket]] | None = None,
+        clock: Clock | None = None,
+        reraise: bool = True,
     ) -> None:
         self.clock = Clock() if clock is None else clock
         """The time of all its sessions."""
@@ -61,6 +67,16 @@ class Side(Generic[AnyPacket]):
         self._codec: FrameCodec[Any] | None = None
         if framing is not None:
             self._codec = FrameCodec(framing, codec if peer_codec is None else peer_codec, _LONGEST, self._note)
+        self.endpoint = self._endpoint_type(
+            self._handler_of(application),
+            config,
+            is_server=is_server,
+            framing=framing,
+            codec=codec,
+            sessions=sessions,
+            log_exception=self._note,
+        )
+        self.endpoint.runs_by(self.clock.call_soon)
 
     @property
     def sessions(self) -> SessionPool[Session[AnyPacket]]:
@@ -115,10 +131,6 @@ class Side(Generic[AnyPacket]):
             raise TypeError(f"{application!r} is no Handler, no async function over a stream, and no SyncStream")
         return handler_of(application, self._start)
 
-    def _use(self, endpoint: Endpoint[AnyPacket]) -> None:
-        self.endpoint = endpoint
-        endpoint.runs_by(self.clock.call_soon)
-
     def _open_stream(self, stream_type: type[SyncStream[Any]], inbox: Inbox[Any]) -> None:
         clock = self.clock
         self._streams[inbox.session] = stream_type(inbox, clock.time, lambda: Condition(clock))
@@ -154,6 +166,9 @@ class _Stream(AsyncStream[Any]):
     async def close(self) -> None:
         with suppress(WrongThread):  # what a test left unfinished ends where garbage is collected, on any thread
             await super().close()
+
+
+S = TypeVar("S", bound=Side[Any])
 
 
 class Fake(Generic[AnyPacket]):
@@ -243,6 +258,20 @@ class Fake(Generic[AnyPacket]):
         return self._side.errors
 
 
-def given(*options: object) -> bool:
-    """Whether any option is."""
-    return any(option is not None for option in options)
+def side_of(kind: type[S], own: str, application: Any, *, is_server: bool, reraise: bool, **options: Any) -> S:
+    """The endpoint of a session: `application`, or a new one of it.
+
+    Args:
+        kind: of endpoints.
+        own: which options are the session's own, in words.
+        application: it, or what a new one takes.
+        is_server: see `FakeEndpoint`, as the rest.
+
+    Raises:
+        TypeError: there is one, and an option that only a new one takes.
+    """
+    if not isinstance(application, kind):
+        return kind(application, is_server=is_server, reraise=reraise, **options)
+    if not (is_server and reraise) or any(option is not None for option in options.values()):
+        raise TypeError(f"a session of a {kind.__name__} takes {own} alone: the rest is the endpoint's")
+    return application

@@ -7,15 +7,12 @@ from typing import Any
 
 from packetcore._carrier import Address, Carrier
 from packetcore._config import Config
-from packetcore._endpoint import Endpoint
 from packetcore._errors import LocalProtocolError
 from packetcore._frames import PacketCodec
 from packetcore._packet import AnyPacket
-from packetcore._pool import SessionPool
-from packetcore._session import Session
 from packetcore.framings import Framing
 from packetcore.testing._clock import Clock
-from packetcore.testing._side import Application, Fake, Side, given
+from packetcore.testing._side import Application, Fake, Side, side_of
 from packetcore.testing._socket import End, Socket
 
 
@@ -38,31 +35,6 @@ class FakeEndpoint(Side[AnyPacket]):
             `advance` for instance, once the session has ended with HANDLER_ERROR as it does anywhere.
             Else it is in `errors` alone.
     """
-
-    def __init__(
-        self,
-        application: Application[AnyPacket],
-        config: Config | None = None,
-        *,
-        is_server: bool = True,
-        framing: Framing | None = None,
-        codec: PacketCodec[AnyPacket] | None = None,
-        peer_codec: PacketCodec[Any] | None = None,
-        sessions: SessionPool[Session[AnyPacket]] | None = None,
-        clock: Clock | None = None,
-        reraise: bool = True,
-    ) -> None:
-        super().__init__(config, framing, codec, peer_codec, clock, reraise)
-        endpoint = Endpoint(
-            self._handler_of(application),
-            config,
-            is_server=is_server,
-            framing=framing,
-            codec=codec,
-            sessions=sessions,
-            log_exception=self._note,
-        )
-        self._use(endpoint)
 
 
 class FakeSession(Fake[AnyPacket]):
@@ -101,29 +73,28 @@ class FakeSession(Fake[AnyPacket]):
         peer: Address | None = None,
         carrier: Carrier | None = None,
     ) -> None:
-        if not isinstance(application, FakeEndpoint):
-            application = FakeEndpoint(
-                application,
-                config,
-                is_server=is_server,
-                framing=framing,
-                codec=codec,
-                peer_codec=peer_codec,
-                clock=clock,
-                reraise=reraise,
-            )
-        elif not (is_server and reraise) or given(config, framing, codec, peer_codec, clock):
-            raise TypeError("a session of a FakeEndpoint takes `peer` and `carrier` alone: the rest is the endpoint's")
-        super().__init__(application)
-        self.endpoint: FakeEndpoint[AnyPacket] = application
+        side = side_of(
+            FakeEndpoint,
+            "`peer` and `carrier`",
+            application,
+            is_server=is_server,
+            reraise=reraise,
+            config=config,
+            framing=framing,
+            codec=codec,
+            peer_codec=peer_codec,
+            clock=clock,
+        )
+        super().__init__(side)
+        self.endpoint: FakeEndpoint[AnyPacket] = side
         """The server or client that it belongs to."""
         self.peer_closes = True
         """Whether the peer finishes too once this side has, as most do. Where it does not, a session that
         closes waits for `close_timeout`."""
-        self._decoder = application._new_decoder()
+        self._decoder = side._new_decoder()
         carrier = Carrier("tcp", ("192.0.2.254", 5000)) if carrier is None else carrier
         self._socket = Socket(self.clock, carrier, self._writes, self._leave)
-        endpoint, peer = application.endpoint, application._new_peer() if peer is None else peer
+        endpoint, peer = side.endpoint, side._new_peer() if peer is None else peer
         session = endpoint.session_type(endpoint, self._socket, peer, self.clock.now)
         self._session = self._socket.session = session
         self.clock._perform(lambda: session.opened(self.clock.now))
