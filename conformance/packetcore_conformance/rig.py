@@ -7,11 +7,12 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
-from packetcore import TLS, Address, Backoff, ClientBase, Config, Driver, Handler, ServerBase, Session, StreamBase
+from packetcore import TLS, Address, Backoff, ClientBase, Config, Driver, Handler, ServerBase, Session
 from packetcore_conformance.datagram_peer import DatagramPeer
 from packetcore_conformance.peer import DEADLINE, Peer
 from packetcore_conformance.serial_peer import Cable, SerialPeer
@@ -64,32 +65,17 @@ class Rig:
 
     def connect_unix(self, path: str, handler: Any = None, config: Config | None = None, **options: Any) -> Any:
         """A client of the adapter on a Unix socket, as what its `connect_unix` gives."""
-        connected = self.driver.connect_unix(path, handler, config=config, **options)
-        if isinstance(connected, ClientBase):
-            self._returning.append(connected)
-        else:
-            self._clients.append(getattr(connected, "session", connected))
-        return connected
+        return self._kept(self.driver.connect_unix(path, handler, config=config, **options))
 
     def connect_url(
         self, url: str, handler: Any = None, config: Config | None = None, *, tls: TLS | None = None, **options: Any
     ) -> Any:
         """A client of the adapter by WebSocket, as what its `connect` gives."""
-        connected = self.driver.connect(url, None, handler, config=config, tls=tls, **options)
-        if isinstance(connected, ClientBase):
-            self._returning.append(connected)
-        else:
-            self._clients.append(getattr(connected, "session", connected))
-        return connected
+        return self._kept(self.driver.connect(url, None, handler, config=config, tls=tls, **options))
 
     def connect_serial(self, device: str, handler: Any = None, config: Config | None = None, **options: Any) -> Any:
         """A client of the adapter on a serial line, as what its `connect_serial` gives."""
-        connected = self.driver.connect_serial(device, handler, config=config, **options)
-        if isinstance(connected, ClientBase):
-            self._returning.append(connected)
-        else:
-            self._clients.append(getattr(connected, "session", connected))
-        return connected
+        return self._kept(self.driver.connect_serial(device, handler, config=config, **options))
 
     def serial_peer(self) -> SerialPeer:
         """The other end of a serial line."""
@@ -114,16 +100,13 @@ class Rig:
     ) -> Session:
         """A client of the adapter."""
         host, port = server.address[:2]
-        session: Session = self.driver.connect(host, port, handler, config=config, tls=tls)
-        self._clients.append(session)
+        session: Session = self._kept(self.driver.connect(host, port, handler, config=config, tls=tls))
         return session
 
     def stream(self, server: ServerBase, config: Config | None = None, *, tls: TLS | None = None) -> Any:
         """A client of the adapter, as a stream."""
         host, port = server.address[:2]
-        stream: StreamBase = self.driver.connect(host, port, config=config, tls=tls)
-        self._clients.append(stream.session)
-        return stream
+        return self._kept(self.driver.connect(host, port, config=config, tls=tls))
 
     def client(
         self,
@@ -136,8 +119,7 @@ class Rig:
     ) -> ClientBase:
         """A client of the adapter that comes back; its handler may be a function over a stream."""
         connect: Callable[..., Any] = self.driver.connect
-        client: ClientBase = connect(*address[:2], handler, config=config, reconnect=reconnect, keep=keep)
-        self._returning.append(client)
+        client: ClientBase = self._kept(connect(*address[:2], handler, config=config, reconnect=reconnect, keep=keep))
         return client
 
     def cluster(self, url: str, name: str, **options: Any) -> Any:
@@ -228,15 +210,14 @@ class Rig:
 
     def connect_udp(self, address: Address, handler: Handler, config: Config | None = None, **options: Any) -> Session:
         """A UDP client of the adapter."""
-        session: Session = self.driver.connect_udp(address[0], address[1], handler, config=config, **options)
-        self._clients.append(session)
+        session: Session = self._kept(
+            self.driver.connect_udp(address[0], address[1], handler, config=config, **options)
+        )
         return session
 
     def stream_udp(self, address: Address, config: Config | None = None, **options: Any) -> Any:
         """A UDP client of the adapter, as a stream."""
-        stream: StreamBase = self.driver.connect_udp(address[0], address[1], config=config, **options)
-        self._clients.append(stream.session)
-        return stream
+        return self._kept(self.driver.connect_udp(address[0], address[1], config=config, **options))
 
     def udp_peer(self, server: Address | None = None, host: str | None = None, port: int = 0) -> DatagramPeer:
         """A raw UDP peer, of the server at an address or of anybody."""
@@ -280,21 +261,33 @@ class Rig:
         return found
 
     def close(self) -> None:
-        """End everything, and see that nothing is left in a pool."""
-        for peer in self._peers:
-            peer.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for client in self._clients:
-            self.call(client.abort)
-        for returning in self._returning:
-            self.call(_end, returning)
-        for pool in self._connection_pools:
-            self.call(pool.close)
-        for server in self._servers:
-            self.call(server.close, 0)
-            assert self.call(server.endpoint.own_sessions) == [], "a closed server kept sessions"
-        for cluster in self._clusters:
-            self.call(cluster.stop)
+        """End everything, and see that nothing is left in a pool. What cannot be ended keeps nothing else alive."""
+        with ExitStack() as ending:  # which goes from the bottom up
+            for cluster in self._clusters:
+                ending.callback(self.call, cluster.stop)
+            for server in self._servers:
+                ending.callback(self._close_server, server)
+            for pool in self._connection_pools:
+                ending.callback(self.call, pool.close)
+            for returning in self._returning:
+                ending.callback(self.call, _end, returning)
+            for client in self._clients:
+                ending.callback(self.call, client.abort)
+            ending.callback(self._threads.shutdown, wait=False, cancel_futures=True)
+            for peer in self._peers:
+                ending.callback(peer.close)
+
+    def _close_server(self, server: ServerBase) -> None:
+        self.call(server.close, 0)
+        assert self.call(server.endpoint.own_sessions) == [], "a closed server kept sessions"
+
+    def _kept(self, connected: Any) -> Any:
+        """What a `connect` gave, a session, a stream or a client that comes back, to be ended with all else."""
+        if isinstance(connected, ClientBase):
+            self._returning.append(connected)
+        else:
+            self._clients.append(getattr(connected, "session", connected))
+        return connected
 
 
 async def _outcome(result: Any) -> Any:

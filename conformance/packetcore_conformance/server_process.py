@@ -48,7 +48,11 @@ class ServerProcess:
 
     def __enter__(self) -> ServerProcess:
         assert self._process.stdout is not None
-        host, port = self._process.stdout.readline().split()
+        line = self._process.stdout.readline()
+        if not line:
+            errors = self._process.communicate()[1]
+            raise AssertionError(f"the server exited with {self._process.returncode} and wrote:\n{errors}")
+        host, port = line.split()
         self.address = (host, int(port))
         return self
 
