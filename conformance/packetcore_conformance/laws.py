@@ -270,9 +270,9 @@ def _speaks_for_every_byte(framing: Framing, max_frame: int, stream: bytes) -> N
     assert _size_of(last) == len(stream) - start
     assert [event.sample for event in last] == [stream[start:][:64]][: len(last)]
     ways: list[tuple[Frames, int]] = []
-    for stream in (rest, bare):
+    for sound in (rest, bare):
         again = framing.decoder(max_frame)
-        ways.append((again.feed(stream), again.pending))
+        ways.append((again.feed(sound), again.pending))
     assert (frames, 0) in ways
 
 

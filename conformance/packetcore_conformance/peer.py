@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
+from abc import ABC, abstractmethod
 
 from packetcore import Address
 
@@ -12,7 +13,43 @@ DEADLINE = 10.0
 """Seconds that a case waits for anything before it fails."""
 
 
-class Peer:
+class ByteStream(ABC):
+    """What a raw peer reads from."""
+
+    @abstractmethod
+    def read(self, size: int) -> bytes:
+        """Wait for bytes, and give at most `size` of them; none where the stream has ended."""
+
+    def receive(self, size: int) -> bytes:
+        """Receive exactly `size` bytes.
+
+        Raises:
+            EOFError: the stream ended before.
+        """
+        data = bytearray()
+        while len(data) < size:
+            chunk = self.read(size - len(data))
+            if not chunk:
+                raise EOFError(f"the stream ended after {len(data)} of {size} bytes: {bytes(data[-64:]).hex()}")
+            data += chunk
+        return bytes(data)
+
+    def receive_rest(self) -> bytes:
+        """Receive until the stream ends in good order."""
+        data = bytearray()
+        while chunk := self.read(1 << 20):
+            data += chunk
+        return bytes(data)
+
+    def wait_closed(self) -> None:
+        """Read on until the other side is gone, in good order or not."""
+        try:
+            self.receive_rest()
+        except (ConnectionError, ssl.SSLError):
+            return
+
+
+class Peer(ByteStream):
     """A connected TCP socket. Every wait has a deadline."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -66,33 +103,9 @@ class Peer:
         """Send all of `data`."""
         self.sock.sendall(data)
 
-    def receive(self, size: int) -> bytes:
-        """Receive exactly `size` bytes.
-
-        Raises:
-            EOFError: the stream ended before.
-        """
-        data = bytearray()
-        while len(data) < size:
-            chunk = self.sock.recv(min(1 << 20, size - len(data)))
-            if not chunk:
-                raise EOFError(f"the stream ended after {len(data)} of {size} bytes: {bytes(data[-64:]).hex()}")
-            data += chunk
-        return bytes(data)
-
-    def receive_rest(self) -> bytes:
-        """Receive until the stream ends in good order."""
-        data = bytearray()
-        while chunk := self.sock.recv(1 << 20):
-            data += chunk
-        return bytes(data)
-
-    def wait_closed(self) -> None:
-        """Read on until the other side is gone, in good order or not."""
-        try:
-            self.receive_rest()
-        except (ConnectionError, ssl.SSLError):
-            return
+    def read(self, size: int) -> bytes:
+        """See `ByteStream`."""
+        return self.sock.recv(min(1 << 20, size))
 
     def finish(self) -> None:
         """Send no more; go on reading."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -68,39 +68,21 @@ def rig(driver: Driver, transport: str) -> Iterator[Rig]:
     rig.close()
 
 
-@pytest.fixture
-def needs_udp(driver: Driver) -> None:
-    """Skip a case where the adapter has no UDP."""
-    if "udp" not in driver.capabilities():
-        pytest.skip("the adapter says that it has no UDP")
+def _needs(capability: str, otherwise: str) -> Callable[[Driver], None]:
+    """A fixture that skips a case where the adapter cannot do something."""
+
+    def needs(driver: Driver) -> None:
+        if capability not in driver.capabilities():
+            pytest.skip(f"the adapter says that {otherwise}")
+
+    return pytest.fixture(needs)
 
 
-@pytest.fixture
-def needs_unix(driver: Driver) -> None:
-    """Skip a case where the adapter, or the system, has no Unix sockets."""
-    if "unix" not in driver.capabilities():
-        pytest.skip("the adapter says that it has no Unix sockets")
-
-
-@pytest.fixture
-def needs_serial(driver: Driver) -> None:
-    """Skip a case where the adapter has no serial lines: for want of pyserial, or on Windows."""
-    if "serial" not in driver.capabilities():
-        pytest.skip("the adapter says that it has no serial lines: they need pyserial, and another system than Windows")
-
-
-@pytest.fixture
-def needs_reconnect(driver: Driver) -> None:
-    """Skip a case where the adapter's clients do not come back."""
-    if "reconnect" not in driver.capabilities():
-        pytest.skip("the adapter says that its clients do not reconnect")
-
-
-@pytest.fixture
-def needs_pool(driver: Driver) -> None:
-    """Skip a case where the adapter has no connection pool."""
-    if "pool" not in driver.capabilities():
-        pytest.skip("the adapter says that it has no connection pool")
+needs_udp = _needs("udp", "it has no UDP")
+needs_unix = _needs("unix", "it has no Unix sockets")
+needs_serial = _needs("serial", "it has no serial lines: they need pyserial, and another system than Windows")
+needs_reconnect = _needs("reconnect", "its clients do not reconnect")
+needs_pool = _needs("pool", "it has no connection pool")
 
 
 @pytest.fixture(scope="session")

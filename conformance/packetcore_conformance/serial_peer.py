@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from packetcore_conformance.peer import DEADLINE
+from packetcore_conformance.peer import DEADLINE, ByteStream
 
 CHUNK = 4096
 """The most bytes that a cable takes at once."""
@@ -28,7 +28,7 @@ def _pair() -> tuple[int, str, int]:
     return master, os.ttyname(slave), slave
 
 
-class SerialPeer:
+class SerialPeer(ByteStream):
     """What is at the other end of a line: its raw bytes. Every wait has a deadline."""
 
     def __init__(self) -> None:
@@ -44,27 +44,6 @@ class SerialPeer:
             with suppress(BlockingIOError):
                 view = view[os.write(self._master, view) :]
 
-    def receive(self, size: int) -> bytes:
-        """Receive exactly `size` bytes.
-
-        Raises:
-            EOFError: the device was closed before.
-        """
-        data = bytearray()
-        while len(data) < size:
-            chunk = self._read(size - len(data))
-            if not chunk:
-                raise EOFError(f"the device was closed after {len(data)} of {size} bytes")
-            data += chunk
-        return bytes(data)
-
-    def receive_rest(self) -> bytes:
-        """Receive until the device is closed."""
-        data = bytearray()
-        while chunk := self._read(1 << 16):
-            data += chunk
-        return bytes(data)
-
     def pull(self) -> None:
         """Pull the cable: the device is gone for who has it open. Idempotent."""
         if not self._is_pulled:
@@ -73,7 +52,8 @@ class SerialPeer:
 
     close = pull
 
-    def _read(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:
+        """See `ByteStream`."""
         while True:
             self._wait(select.POLLIN)
             try:

@@ -10,10 +10,10 @@ import socket
 import ssl
 from contextlib import suppress
 
-from packetcore_conformance.peer import DEADLINE
+from packetcore_conformance.peer import DEADLINE, ByteStream
 
 
-class TLSPeer:
+class TLSPeer(ByteStream):
     """One side of a TLS connection, the handshake done. Every wait has a deadline.
 
     Args:
@@ -34,7 +34,7 @@ class TLSPeer:
                 break
             except ssl.SSLWantReadError:
                 self._flush()
-                if not self._read():
+                if not self._fill():
                     raise EOFError("the other side left during the handshake") from None
         self._flush()
 
@@ -52,32 +52,16 @@ class TLSPeer:
         bad = self._goes.read()
         self.sock.sendall(good + bad[:-1] + bytes([bad[-1] ^ 1]))
 
-    def receive(self, size: int) -> bytes:
-        """Receive exactly `size` bytes.
-
-        Raises:
-            EOFError: the stream ended before.
-        """
-        data = bytearray()
-        while len(data) < size:
-            chunk = self._receive(size - len(data))
-            if not chunk:
-                raise EOFError(f"the stream ended after {len(data)} of {size} bytes")
-            data += chunk
-        return bytes(data)
-
     def receive_rest(self) -> bytes:
         """Receive until the other side says `close_notify`.
 
         Raises:
             ConnectionAbortedError: its stream ended without.
         """
-        data = bytearray()
-        while chunk := self._receive(65536):
-            data += chunk
+        data = super().receive_rest()
         if not self._is_at_end:
             raise ConnectionAbortedError(f"the stream was cut after {len(data)} bytes: there was no close_notify")
-        return bytes(data)
+        return data
 
     def finish(self) -> None:
         """Say `close_notify`; go on reading."""
@@ -93,7 +77,8 @@ class TLSPeer:
         """Close the socket. Idempotent."""
         self.sock.close()
 
-    def _receive(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:
+        """See `ByteStream`."""
         while True:
             try:
                 data = self._tls.read(size)
@@ -103,10 +88,10 @@ class TLSPeer:
                 self._is_at_end = True
                 return b""
             except ssl.SSLWantReadError:
-                if not self._read():
+                if not self._fill():
                     return b""
 
-    def _read(self) -> bool:
+    def _fill(self) -> bool:
         data = self.sock.recv(65536)
         self._came.write(data)
         return bool(data)

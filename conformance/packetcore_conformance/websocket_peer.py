@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import ssl
 from typing import NamedTuple
 
 from packetcore_conformance.peer import Peer
@@ -122,7 +121,4 @@ class WebSocketPeer:
 
     def wait_closed(self) -> None:
         """Read on until the other side is gone, in good order or not."""
-        try:
-            self.peer.receive_rest()
-        except (ConnectionError, ssl.SSLError):
-            return
+        self.peer.wait_closed()
