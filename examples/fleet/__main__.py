@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -79,7 +79,8 @@ class Process:
         assert self._popen.stdout is not None
         try:
             self._popen.stdin.close()
-            self._popen.wait(END)
+            with suppress(subprocess.TimeoutExpired):  # it hangs
+                self._popen.wait(END)
         finally:  # at a second Ctrl-C too
             self._popen.kill()
             self._popen.wait()
@@ -180,7 +181,7 @@ def main() -> None:
         play(options.devices, options.gateways, options.stay, options.port)
     except KeyboardInterrupt:
         say("all have ended")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, RuntimeError) as error:  # there is no broker, or it does not run
         raise SystemExit(str(error)) from None
 
 
