@@ -460,7 +460,7 @@ class World(Scheduler):
         for worker in alive:
             register = worker.register
             assert register.is_synced, worker.name
-            assert register.is_settled, (register._dirty, register._in_flight, register._reads)
+            assert register.is_settled, vars(register._agenda)
             assert register.pending == 0
             known = {key: (place.worker, place.session) for key, place in register.places()}
             assert known == expected, f"{worker.name} knows {known}, not {expected}"

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from packetcore import Deadlines
+from packetcore_cluster._agenda import Agenda
 from packetcore_cluster._directory import Directory, Place
 from packetcore_cluster._entries import Beat, Entry, beat_bytes, beat_from, entry_bytes, entry_from
 from packetcore_cluster._errors import IdentityTakenElsewhere
@@ -87,10 +87,7 @@ class Register:
         self._own_key = WORKER + worker
         self._claims: dict[str, _Claim] = {}
         self._pending: set[str] = set()  # those of them whose entry is not there
-        self._dirty: dict[str, None] = {}  # keys for which something may be to do, in order
-        self._reads: dict[str, None] = {}
-        self._in_flight: dict[str, Put | Delete | Read] = {}
-        self._retries: Deadlines[str] = Deadlines()
+        self._agenda = Agenda()
         self._link = 0
         self._bucket = ""
         self._watch: Watch | None = None
@@ -161,8 +158,7 @@ class Register:
     @property
     def is_settled(self) -> bool:
         """Whether the broker has all that it is to have."""
-        idle = not (self._dirty or self._reads or len(self._retries))
-        return self.is_synced and idle and not (self._in_flight.keys() - {self._own_key})
+        return self.is_synced and self._agenda.is_done(but=self._own_key)
 
     @property
     def has_left(self) -> bool:
@@ -252,14 +248,14 @@ class Register:
             else:
                 repeated += claim.was_held
                 self._pending.add(key)
-                self._dirty[key] = None
+                self._agenda.look_at(key)
         identities = len(self.directory)
         self._events.append(BrokerReached(identities, len(self.presence), repeated))
 
     def done(self, operation: Put | Delete, revision: int, now: float) -> None:
         """The broker did what it was asked: by this revision."""
         self._advance(now)
-        if not self._land(operation):
+        if not self._agenda.answered(operation):
             return
         if operation.key == self._own_key:
             self._beats_untold += 1
@@ -273,8 +269,8 @@ class Register:
     def conflicted(self, operation: Put | Delete, now: float) -> None:
         """The broker did not, since the key has another revision."""
         self._advance(now)
-        if self._land(operation):
-            self._reads[operation.key] = None
+        if self._agenda.answered(operation):
+            self._agenda.read(operation.key)
 
     def failed(self, operation: Operation, now: float) -> None:
         """Nobody knows whether the broker did, or will: it refused, or did not answer in time."""
@@ -282,14 +278,14 @@ class Register:
         if isinstance(operation, Watch):
             if operation is self._watch:
                 self._watch, self._watch_at = None, self._time.now + self._timing.retry
-        elif self._land(operation) and operation.key != self._own_key:
-            self._retries.set(operation.key, self._time.now + self._timing.retry)
+        elif self._agenda.answered(operation) and operation.key != self._own_key:
+            self._agenda.retry(operation.key, self._time.now + self._timing.retry)
 
     def read(self, operation: Read, revision: int, value: bytes | None, now: float) -> None:
         """What was read of a key: its last revision, 0 if it has none, and its value, `None` if it
         was deleted."""
         self._advance(now)
-        if self._land(operation):
+        if self._agenda.answered(operation):
             self._correct(operation.key, revision, value)
 
     def found(self, key: str, revision: int, value: bytes | None, now: float) -> None:
@@ -306,8 +302,8 @@ class Register:
         if time >= self._beat_at:
             self._beat_at = time + self._timing.beat
             self._beat_is_due = self.is_synced and not self._is_leaving
-        while (key := self._retries.pop_due(time)) is not None:
-            (self._dirty if key.startswith(WORKER) else self._reads)[key] = None
+        while (key := self._agenda.due(time)) is not None:
+            (self._agenda.look_at if key.startswith(WORKER) else self._agenda.read)(key)
         if self._watch_at is not None and time >= self._watch_at:
             self._ask_watch()
         is_silent = self._watch is not None and self._told_at + self._timing.lease <= time
@@ -325,7 +321,7 @@ class Register:
     def next_deadline(self) -> float:
         """When to call `tick`, by the clock of the times given."""
         deadlines = [self._beat_at]
-        for deadline in (self._retries.first(), self._watch_at):
+        for deadline in (self._agenda.next_retry(), self._watch_at):
             if deadline is not None:
                 deadlines.append(deadline)
         if self.is_synced and (expiry := self.presence.next_deadline()) is not None:
@@ -348,23 +344,13 @@ class Register:
         given: list[Operation] = []
         if not self.is_synced:
             return given
-        if self._beat_is_due and self._own_key not in self._in_flight:
+        if self._beat_is_due and self._own_key not in self._agenda:
             self._beat_is_due = False
             self._beats += 1
-            given.append(self._fly(Put(self._own_key, self._beat(), None)))
-        while self._reads and len(given) < room:
-            key = next(iter(self._reads))
-            del self._reads[key]
-            if key not in self._in_flight:
-                given.append(self._fly(Read(key)))
-        while self._dirty and len(given) < room:
-            key = next(iter(self._dirty))
-            del self._dirty[key]
-            operation = None if key in self._in_flight else self._next(key)
-            if operation is not None:
-                given.append(self._fly(operation))
-        if self._is_leaving and not self._has_left and self.is_settled and self._own_key not in self._in_flight:
-            given.append(self._fly(Delete(self._own_key, None)))
+            given.append(self._agenda.ask(Put(self._own_key, self._beat(), None)))
+        given += self._agenda.take(room - len(given), self._next)
+        if self._is_leaving and not self._has_left and self.is_settled and self._own_key not in self._agenda:
+            given.append(self._agenda.ask(Delete(self._own_key, None)))
         return given
 
     def endings(self) -> list[Ending]:
@@ -401,20 +387,7 @@ class Register:
     def _lose(self) -> None:
         self.is_connected = self._is_watch_asked = False
         self._lose_watch()
-        self._in_flight.clear()
-        self._reads.clear()
-        self._dirty.clear()  # all is looked at again when the directory is known
-        self._retries = Deadlines()
-
-    def _fly(self, operation: Put | Delete | Read) -> Put | Delete | Read:
-        self._in_flight[operation.key] = operation
-        return operation
-
-    def _land(self, operation: Put | Delete | Read) -> bool:
-        if self._in_flight.get(operation.key) is not operation:
-            return False  # of a connection before
-        del self._in_flight[operation.key]
-        return True
+        self._agenda = Agenda()  # all is looked at again when the directory is known
 
     def _learn(self, key: str, revision: int, value: bytes | None) -> None:
         if key.startswith(WORKER):
@@ -466,7 +439,7 @@ class Register:
             self._judge(key)
         for name in self._worker_keys:
             if self.presence.is_dead(name):
-                self._dirty[WORKER + name] = None
+                self._agenda.look_at(WORKER + name)
         return sum(holder == worker for _, holder in dead)
 
     def _is_janitor(self) -> bool:
@@ -493,7 +466,7 @@ class Register:
         if claim is None:
             place = self.directory.get(key)
             if place is not None and (place.worker == self.worker or self.presence.is_dead(place.worker)):
-                self._dirty[key] = None
+                self._agenda.look_at(key)
             return
         place = self.directory.get(key)
         if place is not None and place.worker == self.worker and place.session == claim.session:
@@ -505,7 +478,7 @@ class Register:
         if self.is_synced and key not in self._pending:
             self._events.append(ClaimLost(identity_of(key), claim.session))
         self._pending.add(key)
-        self._dirty[key] = None
+        self._agenda.look_at(key)
 
     def _gives_way(self, claim: _Claim, place: Place) -> bool:
         if not self.is_connected or place.worker not in self.presence:
