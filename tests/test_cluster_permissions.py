@@ -148,6 +148,13 @@ def test_who_may_not_look_something_up_is_told_so(port: int) -> None:
     asyncio.run(test())
 
 
+def test_what_is_denied_besides_is_named_by_its_first_word() -> None:
+    said = 'nats: permissions violation for publish to "_inbox_b.7f3a.{}"'
+    denials = [NEEDED.denial(Exception(said.format(number))) for number in range(2)]
+    assert [denial and denial.permission for denial in denials] == ["_inbox_b.>"] * 2
+    assert NEEDED.denial(Exception("nats: slow consumer")) is None
+
+
 def test_the_page_lists_what_is_needed() -> None:
     lists = re.search(r"publish: \[(.*?)\]\s*subscribe: \[(.*?)\]", PAGE, re.DOTALL)
     assert lists is not None

@@ -172,6 +172,7 @@ class Broker:
             BrokerAway: the broker cannot be reached, is lost before the answer has come, or does not permit it.
             TimeoutError: there was none in time.
         """
+        self._check()
         answered: asyncio.Future[Msg | None] = self._loop.create_future()
 
         def done(msg: Msg | None) -> None:
@@ -259,8 +260,10 @@ class Broker:
 
     async def _begin_again(self) -> None:
         while not self._client.is_connected:
-            with suppress(BrokerAway):
+            try:
                 await self._connect(None)
+            except BrokerAway:
+                await asyncio.sleep(RECONNECT)
         self._is_beginning = False
         await self._reconnected()
 

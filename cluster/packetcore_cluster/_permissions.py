@@ -61,7 +61,8 @@ class Permissions:
             return None
         is_publishing, subject = said[1].lower() == "publish", said[2].lower()
         needed = self.publish if is_publishing else self.subscribe
-        permission = next((each for each in needed if _covers(each.lower(), subject)), subject)
+        others = subject.partition(".")[0] + ".>"  # and not each by itself: answers have a subject each
+        permission = next((each for each in needed if _covers(each.lower(), subject)), others)
         verb = "publish to" if is_publishing else "subscribe to"
         return Denial(verb, subject, permission, not subject.startswith(self._others))
 
