@@ -26,9 +26,12 @@ from packetcore_cluster import gevent as on_gevent
 from packetcore_cluster._background import MAX_CROSSING, Background, Gate
 from packetcore_cluster._calls import Call, Outcome, answer_bytes
 from packetcore_cluster._codecs import Packets
+from packetcore_cluster._entries import Entry, entry_bytes
 from packetcore_cluster._home import Home
 from packetcore_cluster._keys import key_of
+from packetcore_cluster._node import Node
 from packetcore_cluster._operations import Ending
+from packetcore_cluster._timing import Timing
 from packetcore_cluster.blocking import Cluster
 from packetcore_cluster.local import LocalBroker
 from tests.cluster_broker import PATIENCE, start_broker
@@ -151,6 +154,32 @@ def test_a_codec_that_raises_what_it_should_not_leaves_nobody_waiting() -> None:
     assert sides.untold == [("answer", "inbox", answer_bytes(Outcome.NOT_DELIVERED, b"KeyError: 'no such field'"))]
     sides.home.cast("group", b"")
     assert sides.home.stats.undecodable == 1
+
+
+def test_a_call_that_goes_to_one_worker_after_the_other_has_one_time_for_both() -> None:
+    clock: Any = SimpleNamespace(now=100.0)
+    clock.time = lambda: clock.now
+    asked: list[tuple[str, float | None]] = []
+
+    async def call(subject: str, data: bytes, timeout: float | None, given_up: object) -> bytes:
+        asked.append((subject, timeout))
+        clock.now += 3.0
+        if len(asked) > 1:
+            raise TimeoutError
+        return answer_bytes(Outcome.NOT_HERE)
+
+    async def read(key: str) -> tuple[int, bytes]:
+        return 2, entry_bytes(Entry("second", 1, 0.0))
+
+    nothing: Any = SimpleNamespace()
+    node = Node("test", "me", ["nats://nobody"], Timing(), nothing, nothing, replicas=1, options={})
+    broker: Any = SimpleNamespace(call=call, read=read, max_payload=1000)
+    node._broker, node._loop = broker, clock
+    key = key_of("meter 7")
+    node.register.found(key, 1, entry_bytes(Entry("first", 1, 0.0)), clock.now)
+    with pytest.raises(TimeoutError, match=r"^no answer of worker second within timeout=5\.0 s$"):
+        asyncio.run(node.call("meter 7", Call(key, b"", False, None), 5.0))
+    assert asked == [("packetcore.test.worker.first", 5.0), ("packetcore.test.worker.second", 2.0)]
 
 
 def test_what_comes_faster_than_it_is_taken_waits_with_the_broker() -> None:

@@ -181,7 +181,7 @@ class Broker:
 
         def late() -> None:
             if not answered.done():
-                answered.set_exception(TimeoutError(f"no answer in {timeout} s"))
+                answered.set_exception(TimeoutError())
 
         inbox = self._replies.expect(done)
         timer = None if timeout is None else self._loop.call_later(timeout, late)

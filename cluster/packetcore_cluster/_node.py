@@ -233,21 +233,25 @@ class Node:
             BrokerAway: see `Cluster.send`, and so the others.
         """
         data = self._sized(call_bytes(call))
+        until = None if timeout is None else self._loop.time() + timeout
         tried = None
         while True:
             place = self.register.place(call.key)
             if place is None or place.worker in (self._worker, tried):
                 break
-            answer = await self._call(place.worker, data, timeout, call.is_request)
-            if answer is None:
-                break
+            left = None if until is None else max(0.0, until - self._loop.time())
             try:
+                answer = await self._call(place.worker, data, left, call.is_request)
+                if answer is None:
+                    break
                 outcome, what = answer_from(answer)
+                if outcome is not Outcome.NOT_HERE:
+                    return self._result(place.worker, outcome, what)
+            except TimeoutError:
+                raise TimeoutError(f"no answer of worker {place.worker} within timeout={timeout} s") from None
             except ValueError as error:
                 self.stats.undecodable += 1
                 raise NotDelivered(f"worker {place.worker} answered with {error}") from None
-            if outcome is not Outcome.NOT_HERE:
-                return self._result(place.worker, outcome, what)
             # It has moved, and the broker has not told us yet; or it has just gone.
             tried = place.worker
             revision, value = await self._broker.read(call.key)
@@ -282,7 +286,7 @@ class Node:
             case Outcome.SLOW_CONSUMER:
                 raise SlowConsumer(f"worker {worker}: {text}")
             case Outcome.TIMED_OUT:
-                raise TimeoutError("no reply in time")
+                raise TimeoutError
             case Outcome.CLOSED:
                 raise SessionClosed(CloseReason[text] if text in CloseReason.__members__ else None)
             case _:
