@@ -14,7 +14,7 @@ import pytest
 
 from packetcore_cluster.local import LocalBroker, nats_server
 
-PATIENCE = 15.0
+PATIENCE = 30.0
 """Seconds after which what should have happened has not."""
 
 
