@@ -139,7 +139,7 @@ def _histogram() -> Histogram:
     try:
         from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
     except ImportError:
-        raise Failure('bench needs hdrhistogram (the extra "bench")') from None
+        raise Failure("bench needs hdrhistogram: pip install 'packetcore-cli[bench]'") from None
     histogram: Histogram = HdrHistogram(1, LONGEST, 3)
     return histogram
 

@@ -68,7 +68,7 @@ class Line:
         try:
             from serial import Serial
         except ImportError:
-            raise ImportError('serial lines need pyserial: pip install "packetcore-sockets[serial]"') from None
+            raise ImportError("serial lines need pyserial: pip install 'packetcore-sockets[serial]'") from None
         # With this `inter_byte_timeout` a read that finds nothing is told from one on a line that has gone.
         known: dict[str, Any] = {"inter_byte_timeout": 0, "exclusive": exclusive}
         self._new = partial(Serial, baudrate=baudrate, **known, **options)
