@@ -210,7 +210,8 @@ def test_what_makes_no_sense_is_told(options: str, code: int, said: str, run: Ru
 
 def test_without_its_extra_it_says_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hdrh.histogram", None)
-    assert run("127.0.0.1", "1") == (1, None, "packetcore: bench needs hdrhistogram: pip install 'packetcore-cli[bench]'")
+    missing = "packetcore: bench needs hdrhistogram: pip install 'packetcore-cli[bench]'"
+    assert run("127.0.0.1", "1") == (1, None, missing)
 
 
 def test_ctrl_c_ends_it_with_what_was_measured_and_a_terminal_sees_a_bar(serve: Serve) -> None:
