@@ -67,6 +67,8 @@ from packetcore_sockets import (
 )
 from packetcore_sockets._carrier import address_text, carrier_of
 from packetcore_sockets._inherited import given_datagram_sockets, given_listeners
+from packetcore_sockets._proxied import HeaderReading
+from packetcore_sockets._websocket.first_byte import FirstByte
 from tests.select_loop import PATIENCE, Later, OwnRuntime, SelectLoop
 
 PING = Packet(1, b"ping")
@@ -1265,6 +1267,17 @@ class ShortOfDescriptors(socket.socket):
         return super().accept()
 
 
+def test_who_reads_an_accepted_socket_first_never_waits_for_it(cleanup: ExitStack) -> None:
+    loop = SelectLoop()
+    cleanup.callback(loop.close)
+    ours, theirs = map(cleanup.enter_context, socket.socketpair())
+    begun = [HeaderReading(loop, ours, ("192.0.2.1", 1), print, None), FirstByte(loop, theirs, print, None)]
+    assert not ours.getblocking()
+    assert not theirs.getblocking()
+    for each in begun:
+        each.cancel()
+
+
 class Accepting:
     """A `Listener`, and whom it has accepted."""
 
@@ -1283,7 +1296,6 @@ class Accepting:
         return address
 
     def _accepted(self, sock: socket.socket, peer: Address) -> None:
-        assert not sock.getblocking(), "who reads it first would wait for ever for what is not there"
         self._cleanup.enter_context(sock)
         self.peers.append(peer)
 

@@ -10,7 +10,7 @@ from ssl import SSLContext
 from packetcore_sockets._loop import Loop
 from packetcore_sockets._prelude import Prelude
 from packetcore_sockets._records import Records
-from packetcore_sockets._tcp import prepare
+from packetcore_sockets._tcp import no_delay
 from packetcore_sockets._tls import TLSRecords
 
 _CHUNK = 16 * 1024
@@ -42,7 +42,7 @@ class Handshake(Prelude):
         server_hostname: str | None = None,
     ) -> None:
         try:
-            prepare(sock)
+            no_delay(sock)
             self._tls: Records = (
                 context
                 if isinstance(context, Records)

@@ -32,7 +32,7 @@ class Listener:
     Args:
         loop: watches the socket.
         sock: listening; it belongs to this from now on.
-        accepted: called with each connection's socket, which never waits, and its peer's address.
+        accepted: called with each connection's socket, which blocks yet, and its peer's address.
     """
 
     def __init__(self, loop: Loop, sock: socket.socket, accepted: Callable[[socket.socket, Address], object]) -> None:
@@ -67,7 +67,6 @@ class Listener:
             except OSError as error:
                 self._fail(error)
                 return
-            sock.setblocking(False)
             self._accepted(sock, as_address(peer))
         else:
             return

@@ -17,7 +17,7 @@ class Prelude:
 
     Args:
         loop: watches the socket.
-        sock: connected; it never waits.
+        sock: connected; from now on it never waits.
         done: called once, with what came of it or with what went wrong.
         until: when to give up, in the loop's time; `None` for never.
     """
@@ -25,6 +25,7 @@ class Prelude:
     def __init__(
         self, loop: Loop, sock: socket.socket, done: Callable[[Any], object], until: float | None = None
     ) -> None:
+        sock.setblocking(False)
         self._loop = loop
         self._sock = sock
         self._done = done
