@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import packetcore_cluster
 from packetcore import LocalProtocolError
 from packetcore_cluster import ClaimLost, IdentityTakenElsewhere, Refused, Replaced, WorkerLost, _presence
+from packetcore_cluster._broker import without_user
 from packetcore_cluster._calls import (
     Call,
     GivenUp,
@@ -458,3 +459,9 @@ def test_timing_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="lease=0 must be above 0"):
         Timing(lease=0)
     assert issubclass(IdentityTakenElsewhere, LocalProtocolError)
+
+
+@pytest.mark.parametrize("user", ["", "gateway:secret@", "token@", "gateway:a/b@c://d@"])
+@pytest.mark.parametrize("scheme", ["", "nats://", "tls://"])
+def test_what_is_told_of_a_broker_is_without_its_password(scheme: str, user: str) -> None:
+    assert without_user(f"{scheme}{user}127.0.0.1:4222") == f"{scheme}127.0.0.1:4222"

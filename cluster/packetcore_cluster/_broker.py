@@ -60,8 +60,8 @@ class Broker:
         patience: float,
         options: dict[str, Any],
     ) -> None:
-        self.url = re.sub(r"//[^/@]*@", "//", servers[0])
-        """The broker's, for people: as it was given, without a password."""
+        self.url = without_user(servers[0])
+        """The broker's, for people: as it was given, without a user and a password."""
         self._servers = [*servers]
         self._name = bucket
         self._permissions = permissions
@@ -396,6 +396,11 @@ class Broker:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def without_user(url: str) -> str:
+    """What people may read of a broker's URL: not its user, password or token."""
+    return re.sub(r"^(\w+://)?.*@", r"\1", url)
 
 
 async def _close(client: Client) -> None:
