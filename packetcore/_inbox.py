@@ -89,11 +89,11 @@ class Inbox(Handler[Any], Generic[AnyItem]):
         """Whether something that can be sent no more may be dropped without a word: to a peer that
         was lost, as long as the reader has not been told of that. What is sent in reply is then
         lost as in the network, and the reader gets all that had come. At most
-        `write_high_water` bytes for each item taken, so that who only sends is told too, be it
-        packets without a byte.
+        `write_high_water` bytes for each item taken, so that who only sends is told too; one
+        without a byte counts as one.
 
         Args:
-            size: bytes of payload; 1 where it has no length.
+            size: bytes of payload; 0 where it has no length.
         """
         unread = len(self._queue) + (self._last is not None)
         if unread < self._unread:

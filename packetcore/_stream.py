@@ -77,7 +77,7 @@ class StreamBase(Generic[AnyItem]):
             item: a packet or a payload.
         """
         payload = getattr(item, "payload", item)
-        if not self._inbox.drop(len(payload) if isinstance(payload, Sized) else 1):
+        if not self._inbox.drop(len(payload) if isinstance(payload, Sized) else 0):
             raise
 
 
