@@ -25,6 +25,7 @@ from packetcore import (
     encode,
 )
 from tests.made_up_host import MadeUpHost, open_on
+from tests.select_loop import Later
 
 PING = Packet(1, b"ping")
 T = TypeVar("T")
@@ -100,18 +101,6 @@ class Task:
             self.is_done = False
 
 
-class Timer:
-    """Something that the network has put off."""
-
-    def __init__(self, at: float, callback: Callable[[], object]) -> None:
-        self.at = at
-        self.callback = callback
-        self.is_over = False
-
-    def cancel(self) -> None:
-        self.is_over = True
-
-
 class Network:
     """Opens streams and knows the host below each."""
 
@@ -119,7 +108,7 @@ class Network:
         self.config = config
         self.meanwhile: Callable[[], object] = lambda: None
         self.now = 100.0
-        self.timers: list[Timer] = []
+        self.timers: list[Later] = []
         self.hosts: list[MadeUpHost] = []
         self.is_up = True
 
@@ -135,8 +124,8 @@ class Network:
     def clock(self) -> float:
         return self.now
 
-    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
-        self.timers.append(Timer(when, callback))
+    def call_at(self, when: float, callback: Callable[[], object]) -> Later:
+        self.timers.append(Later(when, callback))
         return self.timers[-1]
 
     @property
